@@ -1,0 +1,125 @@
+"""Random-weight models of Stable Diffusion's exact structure, small enough for a test."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from wave_ops.diffusion import StableDiffusion
+
+EPSILON = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+CROSS, CROSS_UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
+
+
+class WordTokenizer:
+    """Gives each word a token by its letters; pads to the length."""
+
+    model_max_length = 8
+
+    def __call__(self, prompt: str, **_: Any) -> Any:
+        words = [sum(map(ord, word)) % 98 for word in prompt.split()][:7]
+        ids = torch.tensor([[98, *words, *[99] * (7 - len(words))]])
+        tokens = SimpleNamespace(input_ids=ids, attention_mask=torch.ones_like(ids))
+        tokens.to = lambda _: tokens
+        return tokens
+
+
+def build_model(*, scheduler: dict[str, Any] | None = None, controlnet: bool = False, seed: int = 0) -> StableDiffusion:
+    torch.manual_seed(seed)
+    widths = (8, 16, 16, 16)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=widths,
+        down_block_types=(CROSS, CROSS, CROSS, "DownBlock2D"),
+        up_block_types=("UpBlock2D", CROSS_UP, CROSS_UP, CROSS_UP),
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
+    text = CLIPTextConfig(
+        vocab_size=100,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=8,
+        bos_token_id=98,
+        eos_token_id=99,
+        pad_token_id=99,
+    )
+    unet.conv_out.weight.data *= 0.2  # as smooth in its input as a trained UNet
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        norm_num_groups=4,
+    )
+    control = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8, 8, 8)) if controlnet else None
+    if control is not None:
+        for layer in [*control.controlnet_down_blocks, control.controlnet_mid_block]:
+            torch.nn.init.normal_(layer.weight, std=0.1)  # trained ControlNets do not end in zeros
+    model = StableDiffusion(
+        tokenizer=WordTokenizer(),
+        text_encoder=CLIPTextModel(text).eval(),
+        vae=vae.eval(),
+        unet=unet.eval(),
+        scheduler_config=EPSILON | (scheduler or {}),
+        controlnet=None if control is None else control.eval(),
+    )
+    for part in (model.text_encoder, model.vae, model.unet, model.controlnet):
+        if part is not None:
+            part.requires_grad_(False)
+    return model
+
+
+@pytest.fixture(scope="session")
+def model() -> StableDiffusion:
+    return build_model(controlnet=True)
+
+
+@pytest.fixture(scope="session")
+def v_model() -> StableDiffusion:
+    return build_model(scheduler={"prediction_type": "v_prediction"}, seed=1)
+
+
+@pytest.fixture
+def make_warps():
+    """Random small flows with random masks for all pairs of some keyframes."""
+    from itertools import combinations
+
+    from wave_ops.recursion import PairWarps
+
+    def make(
+        count: int, *, size: tuple[int, int] = (128, 128), seed: int = 0, flow: float = 12.0, mask: float = 0.6
+    ) -> PairWarps:
+        if count == 1:
+            return PairWarps(flow_to_prev={}, mask={})
+        generator = torch.Generator().manual_seed(seed)
+        pairs = list(combinations(range(count), 2))
+        shape = (len(pairs), *size)
+        coarse = torch.randn(2 * len(pairs), 2, 4, 4, generator=generator) * flow
+        flows = torch.nn.functional.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
+        masks = (
+            torch.nn.functional.interpolate(
+                torch.rand(2, len(pairs), 8, 8, generator=generator), size=size, mode="nearest"
+            )
+            < mask
+        )
+        assert masks.shape[1:] == shape
+        return PairWarps.from_pairs(
+            pairs, to_prev=flows[: len(pairs)], to_cur=flows[len(pairs) :], mask_cur=masks[0], mask_prev=masks[1]
+        )
+
+    return make

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wave_ops.diffusion import encode_prompt
+from wave_ops.editing import EditingSettings, edit
+from wave_ops.errors import WaveOpsError
+from wave_ops.inversion import InversionSettings, invert, step_orders
+from wave_ops.schedule import DDIMSchedule
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def source(model):
+    """The stored inversion of three keyframes, without warping."""
+    stored = [torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))]
+    settings = InversionSettings(steps=STEPS, refinements=2)
+    invert(
+        model,
+        stored[0],
+        source_prompt="a red star",
+        warps=None,
+        settings=settings,
+        callback=lambda _, x: stored.append(x),
+    )
+    return stored
+
+
+def edited(model, source, *, settings=None, **arguments):
+    defaults = {"prompt": "a blue star", "source_prompt": "a red star", "warps": None}
+    orders = step_orders(3, InversionSettings(steps=STEPS))
+    settings = EditingSettings(**({"steps": STEPS, "guidance_scale": 5.0} | (settings or {})))
+    return edit(model, source.__getitem__, settings=settings, **(defaults | {"orders": orders} | arguments))
+
+
+def test_the_source_prompt_at_guidance_one_returns_the_source(model, source):
+    settings = {"guidance_scale": 1.0, "extended_attention": False, "warp_fraction": 0.0}
+    back = edited(model, source, prompt="a red star", settings=settings)
+    assert (back - source[0]).abs().mean() < 0.02 * source[0].abs().mean()
+
+
+def test_another_prompt_gives_another_result(model, source):
+    assert not torch.allclose(edited(model, source), edited(model, source, prompt="a green ring"), atol=1e-3)
+
+
+def test_without_warping_injection_and_extension_it_is_plain_guided_ddim(model, source):
+    settings = {"injection_fraction": 0.0, "extended_attention": False, "warp_fraction": 0.0}
+    result = edited(model, source, negative_prompt="ugly", settings=settings)
+    schedule = DDIMSchedule.from_config(model.scheduler_config, steps=STEPS)
+    x = source[STEPS]
+    with torch.inference_mode():
+        for j in range(STEPS, 0, -1):
+            uncond, cond = (
+                model.unet(
+                    x, schedule.timestep(j), encoder_hidden_states=encode_prompt(model, text).expand(3, -1, -1)
+                ).sample
+                for text in ("ugly", "a blue star")
+            )
+            x = schedule.step(x, uncond + 5.0 * (cond - uncond), j)
+    torch.testing.assert_close(result, x, rtol=1e-3, atol=1e-3)
+
+
+def test_leaving_the_source_branch_out_where_nothing_is_injected_changes_nothing(model, source, monkeypatch):
+    half = edited(model, source, settings={"injection_fraction": 0.5})
+    batches = []
+    hook = model.unet.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+    edited(model, source, settings={"injection_fraction": 0.5})
+    hook.remove()
+    assert batches == [9, 9, 9, 6, 6, 6]
+    never = edited(model, source, settings={"injection_fraction": 0.0})
+    assert not torch.allclose(half, never, atol=1e-3)
+
+
+def test_injection_keeps_the_result_nearer_to_the_source(model, source):
+    distances = [
+        (edited(model, source, settings={"injection_fraction": part}) - source[0]).abs().mean() for part in (0.0, 1.0)
+    ]
+    assert distances[1] < distances[0]
+
+
+def test_a_resumed_edit_is_identical_to_an_undisturbed_one(model, source, make_warps):
+    warps, stored = make_warps(3), {}
+    whole = edited(model, source, warps=warps, callback=stored.__setitem__)
+    assert torch.equal(edited(model, source, warps=warps, start=(2, stored[2])), whole)
+    assert torch.equal(stored[0], whole)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2])
+def test_the_batch_size_does_not_change_the_result(model, source, make_warps, chunk_size):
+    edges = torch.rand(3, 3, 128, 128).round()
+    whole = edited(model, source, warps=make_warps(3), edges=edges)
+    parts = edited(model, source, warps=make_warps(3), edges=edges, chunk_size=chunk_size)
+    torch.testing.assert_close(parts, whole, rtol=1e-2, atol=1e-3)
+
+
+def test_the_controlnet_acts_on_the_edit_branches_only(model, source):
+    edges = torch.rand(3, 3, 128, 128).round()
+    noises = []
+    hook = model.unet.register_forward_hook(lambda _, __, output: noises.append(output.sample.clone()))
+    plain = edited(model, source)
+    controlled = edited(model, source, edges=edges)
+    hook.remove()
+    assert torch.equal(noises[0][:3], noises[STEPS][:3])
+    assert not torch.allclose(noises[0][3:], noises[STEPS][3:], atol=1e-4)
+    assert not torch.allclose(plain, controlled, atol=1e-4)
+
+
+def test_a_controlnet_of_scale_zero_changes_nothing(model, source):
+    edges = torch.rand(3, 3, 128, 128).round()
+    torch.testing.assert_close(
+        edited(model, source, edges=edges, settings={"controlnet_scale": 0.0}),
+        edited(model, source),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_each_steps_own_order_is_used(model, source, make_warps):
+    warps = make_warps(3)
+    other = [tuple(reversed(order)) for order in step_orders(3, InversionSettings(steps=STEPS))]
+    assert not torch.allclose(
+        edited(model, source, warps=warps), edited(model, source, warps=warps, orders=other), atol=1e-3
+    )
+
+
+def test_too_few_orders_are_refused(model, source):
+    with pytest.raises(WaveOpsError, match="6 steps"):
+        edited(model, source, orders=[(0, 1, 2)])
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1])
+def test_an_injected_fraction_outside_zero_to_one_is_refused(fraction):
+    with pytest.raises(WaveOpsError, match="0 to 1"):
+        EditingSettings(injection_fraction=fraction)

@@ -1,0 +1,129 @@
+"""A Stable Diffusion model as the method sees it: prompts, latents, and the noise of a whole clip at a timestep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from wave_ops.errors import WaveOpsError
+
+__all__ = ["StableDiffusion", "decode_latents", "encode_frames", "encode_prompt", "runs_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StableDiffusion:
+    """The parts of any Stable Diffusion 1.x or 2.x checkpoint, in the diffusers layout."""
+
+    tokenizer: Any
+    """CLIPTokenizer; its `model_max_length` is the prompt's length."""
+    text_encoder: Any
+    """CLIPTextModel."""
+    vae: Any
+    """AutoencoderKL; may be kept in float32 while the rest runs in float16."""
+    unet: Any
+    """UNet2DConditionModel."""
+    scheduler_config: Mapping[str, Any]
+    """The config of any diffusers scheduler; read as DDIM."""
+    controlnet: Any = None
+    """ControlNetModel for canny edges, or none."""
+    sites: Mapping[str, Sequence[str]] | None = None
+    """Warp and injection sites that the model carries; None for those of the rule."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the UNet lives."""
+        return torch.device(self.unet.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the UNet computes in."""
+        dtype: torch.dtype = self.unet.dtype
+        return dtype
+
+    @property
+    def vae_factor(self) -> int:
+        """Pixels per latent cell along a side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def size_multiple(self) -> int:
+        """What the sides of a frame must be multiples of."""
+        return int(self.vae_factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
+
+    @property
+    def native_area(self) -> int:
+        """Pixels of the square frame that the model was trained on."""
+        return int((self.unet.config.sample_size * self.vae_factor) ** 2)
+
+
+@torch.inference_mode()
+def encode_prompt(model: StableDiffusion, prompt: str) -> Float[Tensor, "1 token channel"]:
+    """Encode a prompt, padded or cut to the tokenizer's length."""
+    tokenizer, encoder = model.tokenizer, model.text_encoder
+    tokens = tokenizer(
+        prompt,
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).to(model.device)
+    mask = tokens.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
+    hidden: Tensor = encoder(tokens.input_ids, attention_mask=mask).last_hidden_state
+    return hidden.to(model.dtype)
+
+
+@torch.inference_mode()
+def encode_frames(
+    model: StableDiffusion, frames: UInt8[np.ndarray, "frame height width 3"], *, batch: int = 4
+) -> Float[Tensor, "frame channel latent_height latent_width"]:
+    """Encode frames to float32 latents: the posterior's mean times the VAE's scaling factor.
+
+    Raises:
+        WaveOpsError: where a side is no multiple of the model's factor.
+    """
+    height, width = frames.shape[1:3]
+    if height % model.size_multiple or width % model.size_multiple:
+        raise WaveOpsError(
+            f"frames of {width}x{height} do not fit the model: both sides must be multiples of {model.size_multiple}"
+        )
+    vae = model.vae
+    latents = []
+    for start in range(0, len(frames), batch):
+        pixels = torch.from_numpy(frames[start : start + batch]).to(model.device).permute(0, 3, 1, 2)
+        images = (pixels.to(vae.dtype) / 127.5) - 1
+        latents.append(vae.encode(images).latent_dist.mean.float() * vae.config.scaling_factor)
+    return torch.cat(latents)
+
+
+@torch.inference_mode()
+def decode_latents(
+    model: StableDiffusion,
+    latents: Float[Tensor, "frame channel latent_height latent_width"],
+    *,
+    batch: int = 4,
+) -> UInt8[np.ndarray, "frame height width 3"]:
+    """Decode latents to frames, rounded to uint8."""
+    vae, frames = model.vae, []
+    for part in latents.split(batch):
+        images = vae.decode((part.to(model.device) / vae.config.scaling_factor).to(vae.dtype)).sample
+        pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        frames.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
+    return np.concatenate(frames)
+
+
+def runs_of(count: int, size: int | None) -> Iterator[slice]:
+    """Cut the order of a step into runs of at most `size` frames; None for one run.
+
+    Raises:
+        WaveOpsError: for a size below 1.
+    """
+    if size is not None and size < 1:
+        raise WaveOpsError(f"a run of frames must hold at least 1, got {size}")
+    step = size or max(count, 1)
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))

@@ -1,0 +1,155 @@
+"""Shuffled and warped DDIM inversion of the keyframes (WAVE sec. 2.1 to 2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wave_ops.diffusion import StableDiffusion, encode_prompt, runs_of
+from wave_ops.errors import WaveOpsError
+from wave_ops.recursion import PairWarps
+from wave_ops.schedule import DDIMSchedule, WarpWindow, warp_steps
+from wave_ops.shuffle import ShuffleMode, step_order
+from wave_ops.unet import FeatureSession, injected, resolve_sites
+
+__all__ = ["InversionSettings", "invert", "reconstruct", "step_orders"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InversionSettings:
+    """What changes the latents of an inversion."""
+
+    steps: int = 50
+    """S, the steps of the schedule."""
+    seed: int = 0
+    """Of the orders, with the step index."""
+    shuffle: ShuffleMode = "group"
+    """How the orders are drawn."""
+    window: WarpWindow = "aligned"
+    """Which timesteps are warped."""
+    warp_fraction: float = 0.8
+    """Part of the steps that are warped, 0 to 1; 0 is plain DDIM."""
+    refinements: int = 0
+    """Fixed-point refinements of each step: extra UNet calls (ours)."""
+
+    def __post_init__(self) -> None:
+        """Check what no later stage would.
+
+        Raises:
+            WaveOpsError: for a negative number of refinements.
+        """
+        if self.refinements < 0:
+            raise WaveOpsError(f"refinements must be 0 or more, got {self.refinements}")
+
+
+def step_orders(count: int, settings: InversionSettings) -> tuple[tuple[int, ...], ...]:
+    """Draw the orders of steps 1 to S."""
+    return tuple(
+        step_order(count, seed=settings.seed, step_index=j, mode=settings.shuffle) for j in range(1, settings.steps + 1)
+    )
+
+
+@torch.inference_mode()
+def invert(
+    model: StableDiffusion,
+    latents: Float[Tensor, "keyframe channel height width"],
+    *,
+    source_prompt: str,
+    warps: PairWarps | None,
+    settings: InversionSettings,
+    start: int = 0,
+    chunk_size: int | None = None,
+    callback: Callable[[int, Tensor], None],
+) -> None:
+    """Invert all keyframes together, from x_start to x_S.
+
+    Source: WAVE sec. 5 of the method: eps at (x_{j-1}, t_j) with the source prompt and guidance 1, features
+    warped along the order of the step. Adds fixed-point refinement (ours): eps again at (x_j, t_j).
+
+    Args:
+        model: the diffusion model.
+        latents: x_start (x_0: the frames' own latents).
+        source_prompt: what the source shows; may be empty.
+        warps: flows and masks of the keyframe pairs; None for plain DDIM.
+        settings: see InversionSettings.
+        start: the step that `latents` belongs to; 0 from the beginning, more on resumption.
+        chunk_size: keyframes in one UNet batch, in the order of the step; None for all. Changes memory, not
+            the result.
+        callback: receives (j, x_j) after each step, x_j float32.
+    """
+    schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
+    warped = warp_steps(settings.steps, phase="inversion", window=settings.window, fraction=settings.warp_fraction)
+    orders = step_orders(len(latents), settings)
+    predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, chunk_size)
+    x = latents.float().to(model.device)
+    with injected(model.unet, predictor.session, sites=resolve_sites(model.unet, sites=model.sites)):
+        for j in range(start + 1, settings.steps + 1):
+            following = x
+            for _ in range(1 + settings.refinements):
+                noise_pred = predictor(following, j, order=orders[j - 1], warping=j in warped)
+                following = schedule.inverse_step(x, noise_pred, j)
+            x = following
+            callback(j, x)
+
+
+@torch.inference_mode()
+def reconstruct(
+    model: StableDiffusion,
+    latents: Float[Tensor, "keyframe channel height width"],
+    *,
+    source_prompt: str,
+    warps: PairWarps | None,
+    settings: InversionSettings,
+    orders: Sequence[Sequence[int]],
+    chunk_size: int | None = None,
+) -> Float[Tensor, "keyframe channel height width"]:
+    """Sample x_S back to x_0 with the same prompt, orders and warping, at guidance 1 (WAVE sec. 8's measure)."""
+    schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
+    warped = warp_steps(settings.steps, phase="editing", window=settings.window, fraction=settings.warp_fraction)
+    predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, chunk_size)
+    x = latents.float().to(model.device)
+    with injected(model.unet, predictor.session, sites=resolve_sites(model.unet, sites=model.sites)):
+        for j in range(settings.steps, 0, -1):
+            noise_pred = predictor(x, j, order=orders[j - 1], warping=j in warped)
+            x = schedule.step(x, noise_pred, j)
+    return x
+
+
+class _Predictor:
+    """The noise of all keyframes at one step, for one prompt."""
+
+    def __init__(
+        self,
+        model: StableDiffusion,
+        schedule: DDIMSchedule,
+        context: Float[Tensor, "1 token channel"],
+        warps: PairWarps | None,
+        chunk_size: int | None,
+    ) -> None:
+        self.model, self.schedule, self.context = model, schedule, context
+        self.chunk_size, self.session = chunk_size, FeatureSession(warps=warps)
+
+    def __call__(
+        self,
+        x: Float[Tensor, "keyframe channel height width"],
+        step_index: int,
+        *,
+        order: Sequence[int],
+        warping: bool,
+    ) -> Float[Tensor, "keyframe channel height width"]:
+        self.session.begin_step(order, warping=warping)
+        noise_pred = torch.empty_like(x)
+        for run in runs_of(len(order), self.chunk_size):
+            frames = list(order[run])
+            self.session.begin_run(run, branches=1, latent_size=(x.shape[-2], x.shape[-1]))
+            output = self.model.unet(
+                x[frames].to(self.model.dtype),
+                self.schedule.timestep(step_index),
+                encoder_hidden_states=self.context.expand(len(frames), -1, -1),
+            ).sample
+            noise_pred[frames] = self.schedule.noise_prediction(output, x[frames], step_index)
+        return noise_pred

@@ -1,0 +1,158 @@
+"""The warping recursion along an order of keyframes, composed into one gather per feature grid.
+
+Convention: nearest sampling with a binary mask means that a fused position is a copy of exactly one generated
+position: src(cur, p) = src(prev, q(p)) where the warp mask is set, (cur, p) elsewhere. So a whole chain of
+frames is one integer map, built before the UNet runs and applied with one `index_select` per site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from wave_ops.errors import WaveOpsError
+
+__all__ = ["GridWarps", "PairWarps", "gather_map", "gather_positions", "nearest_indices"]
+
+
+def nearest_indices(
+    flow_to_prev: Float[Tensor, "pair 2 height width"], size: tuple[int, int]
+) -> Int[Tensor, "pair position"]:
+    """Find, for each cell of a feature grid, the flat index of the cell of the previous frame it is taken from.
+
+    Source: WAVE sec. 4 (nearest sampling). Full-resolution positions p + flow are resized bilinearly to the
+    grid, then rounded; reflection at the border. Deviates from the published code in keeping one convention,
+    pixel centres with align_corners=False, so that zero flow is the identity at every size.
+
+    Args:
+        flow_to_prev: pixels of its own grid, x then y, on the grid of the current frame.
+        size: the feature grid (height, width).
+    """
+    height, width = size
+    displacement = F.interpolate(flow_to_prev.float(), size=size, mode="bilinear", align_corners=False)
+    x = torch.arange(width, device=flow_to_prev.device) + displacement[:, 0] * (width / flow_to_prev.shape[-1])
+    y = torch.arange(height, device=flow_to_prev.device)[:, None] + displacement[:, 1] * (
+        height / flow_to_prev.shape[-2]
+    )
+    cells = _reflect(y.round().long(), height) * width + _reflect(x.round().long(), width)
+    return cells.flatten(1)
+
+
+def _reflect(index: Int[Tensor, "*any"], length: int) -> Int[Tensor, "*any"]:
+    """Fold an index back into 0 .. length - 1 about the outer edges of the border cells."""
+    folded = index.remainder(2 * length)
+    return torch.minimum(folded, 2 * length - 1 - folded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridWarps:
+    """What one feature grid needs of every ordered keyframe pair (previous, current)."""
+
+    index: Mapping[tuple[int, int], Int[Tensor, " position"]]
+    """Flat cell of the previous frame for each cell of the current one."""
+    mask: Mapping[tuple[int, int], Bool[Tensor, " position"]]
+    """True where the warped feature is taken."""
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairWarps:
+    """Flow and warp masks, at full resolution, of every ordered keyframe pair (previous, current)."""
+
+    flow_to_prev: Mapping[tuple[int, int], Float[Tensor, "2 height width"]]
+    """Pixels, on the grid of the current keyframe."""
+    mask: Mapping[tuple[int, int], Bool[Tensor, "height width"]]
+    """True where the warped feature is taken."""
+
+    @classmethod
+    def from_pairs(
+        cls,
+        pairs: Sequence[tuple[int, int]],
+        *,
+        to_prev: Float[Tensor, "pair 2 height width"],
+        to_cur: Float[Tensor, "pair 2 height width"],
+        mask_cur: Bool[Tensor, "pair height width"],
+        mask_prev: Bool[Tensor, "pair height width"],
+    ) -> PairWarps:
+        """Serve both directions of unordered keyframe pairs.
+
+        Args:
+            pairs: keyframe slots (first, second).
+            to_prev: on the second's grid, to the first.
+            to_cur: on the first's grid, to the second.
+            mask_cur: warp mask on the second's grid.
+            mask_prev: warp mask on the first's grid.
+
+        Raises:
+            WaveOpsError: where a flow is not finite.
+        """
+        if not (torch.isfinite(to_prev).all() and torch.isfinite(to_cur).all()):
+            raise WaveOpsError("the flow between keyframes must be finite, it has NaN or infinite values")
+        flow, mask = {}, {}
+        for i, (first, second) in enumerate(pairs):
+            flow[first, second], flow[second, first] = to_prev[i], to_cur[i]
+            mask[first, second], mask[second, first] = mask_cur[i], mask_prev[i]
+        return cls(flow_to_prev=flow, mask=mask)
+
+    def at(self, size: tuple[int, int], *, device: torch.device | None = None) -> GridWarps:
+        """Resize positions (bilinear, then rounded) and masks (nearest) to a feature grid."""
+        index, mask = {}, {}
+        for pair, flow in self.flow_to_prev.items():
+            index[pair] = nearest_indices(flow[None], size)[0].to(device)
+            full = self.mask[pair][None, None].float()
+            mask[pair] = F.interpolate(full, size=size, mode="nearest-exact").flatten().bool().to(device)
+        return GridWarps(index=index, mask=mask, size=size)
+
+
+def gather_map(order: Sequence[int], grid: GridWarps, *, carried: int | None = None) -> Int[Tensor, " frame_position"]:
+    """Compose the recursion along an order into one map from fused to generated positions.
+
+    Source: WAVE sec. 4, z^_cur = B W(z^_prev) + (1 - B) z_cur with z^_prev already fused.
+
+    Args:
+        order: keyframe slots in the order of the step, or a run of it.
+        grid: the pairs' indices and masks on the feature grid.
+        carried: the slot before the run, whose fused feature then lies in front of the run's own.
+
+    Returns:
+        For frame i of the run (after the carried one) and cell p, at [i * cells + p]: the flat position in
+        (carried, run) it is a copy of. The carried frame's own cells are not listed.
+
+    Raises:
+        WaveOpsError: where a pair of the order has no flow.
+    """
+    cells = torch.arange(grid.size[0] * grid.size[1], device=_device(grid))
+    offset = 0 if carried is None else 1
+    source, previous, maps = cells, carried, []
+    for slot, frame in enumerate(order, start=offset):
+        own = cells + slot * len(cells)
+        source = own if previous is None else _follow(source, own, grid, (previous, frame))
+        maps.append(source)
+        previous = frame
+    return torch.cat(maps)
+
+
+def _follow(
+    source: Int[Tensor, " position"], own: Int[Tensor, " position"], grid: GridWarps, pair: tuple[int, int]
+) -> Int[Tensor, " position"]:
+    if pair not in grid.index:
+        raise WaveOpsError(f"no flow for the keyframe pair {pair}: the order was drawn for other pairs")
+    return torch.where(grid.mask[pair], source[grid.index[pair]], own)
+
+
+def _device(grid: GridWarps) -> torch.device | None:
+    return next((index.device for index in grid.index.values()), None)
+
+
+def gather_positions(
+    features: Float[Tensor, "branch frame position channel"], index: Int[Tensor, " fused_position"]
+) -> Float[Tensor, "branch fused position channel"]:
+    """Apply a composed map to the features of every branch with one gather."""
+    cells = features.shape[2]
+    fused: Tensor = features.flatten(1, 2).index_select(1, index).unflatten(1, (-1, cells))
+    return fused

@@ -1,0 +1,122 @@
+"""The DDIM schedule in both directions, and the timesteps at which features are warped.
+
+Convention: step index j runs from 1 to S with timesteps ascending, t_1 < ... < t_S; latents x_j lie at noise
+level a_j = alphas_cumprod[t_j], and x_0 at a_0 = final_alpha_cumprod. Inversion goes from x_{j-1} to x_j with the
+noise predicted at t_j, sampling from x_j to x_{j-1} with the noise predicted at t_j.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, Literal
+
+import diffusers
+from jaxtyping import Float
+from torch import Tensor
+
+from wave_ops.errors import WaveOpsError
+
+__all__ = ["DDIMSchedule", "Phase", "WarpWindow", "warp_steps"]
+
+Phase = Literal["inversion", "editing"]
+WarpWindow = Literal["aligned", "published"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DDIMSchedule:
+    """A DDIM schedule of S steps (Song et al. 2021), read from any scheduler's config."""
+
+    timesteps: tuple[int, ...]
+    """Training indices t_1 < ... < t_S."""
+    alphas_cumprod: tuple[float, ...]
+    """a_0 = final_alpha_cumprod, then a_1 to a_S."""
+    prediction_type: str
+    """What the UNet predicts: epsilon, v_prediction or sample."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, steps: int) -> DDIMSchedule:
+        """Read a diffusers scheduler config (DDIM, PNDM, ...) as DDIM.
+
+        Raises:
+            WaveOpsError: for a number of steps that the schedule cannot take, or an unknown prediction type.
+        """
+        known = set(diffusers.DDIMScheduler().config) - {"_use_default_values"}
+        scheduler = diffusers.DDIMScheduler(**{key: value for key, value in config.items() if key in known})
+        trained = scheduler.config.num_train_timesteps
+        if not 1 <= steps <= trained:
+            raise WaveOpsError(f"steps must be from 1 to {trained}, got {steps}")
+        if scheduler.config.prediction_type not in {"epsilon", "v_prediction", "sample"}:
+            raise WaveOpsError(f"unknown prediction type {scheduler.config.prediction_type!r} in the scheduler config")
+        scheduler.set_timesteps(steps)
+        timesteps = [min(int(t), trained - 1) for t in reversed(scheduler.timesteps)]
+        return cls(
+            timesteps=tuple(timesteps),
+            alphas_cumprod=(
+                float(scheduler.final_alpha_cumprod),
+                *(float(scheduler.alphas_cumprod[t]) for t in timesteps),
+            ),
+            prediction_type=scheduler.config.prediction_type,
+        )
+
+    @property
+    def steps(self) -> int:
+        """S, the number of steps."""
+        return len(self.timesteps)
+
+    def timestep(self, step_index: int) -> int:
+        """Give t_j, the training index of step j."""
+        return self.timesteps[step_index - 1]
+
+    def noise_prediction(
+        self, model_output: Float[Tensor, "*shape"], latents: Float[Tensor, "*shape"], step_index: int
+    ) -> Float[Tensor, "*shape"]:
+        """Turn the UNet's output at (latents, t_j) into the noise it implies, in float32."""
+        output, x, a = model_output.float(), latents.float(), self.alphas_cumprod[step_index]
+        match self.prediction_type:
+            case "epsilon":
+                return output
+            case "v_prediction":
+                return sqrt(a) * output + sqrt(1 - a) * x
+        return (x - sqrt(a) * output) / sqrt(1 - a)
+
+    def inverse_step(
+        self, latents: Float[Tensor, "*shape"], noise_pred: Float[Tensor, "*shape"], step_index: int
+    ) -> Float[Tensor, "*shape"]:
+        """Go from x_{j-1} to x_j (WAVE sec. 5)."""
+        return self._move(latents, noise_pred, level=step_index - 1, target=step_index)
+
+    def step(
+        self, latents: Float[Tensor, "*shape"], noise_pred: Float[Tensor, "*shape"], step_index: int
+    ) -> Float[Tensor, "*shape"]:
+        """Go from x_j to x_{j-1} (Song et al. 2021, eq. 12 at eta 0)."""
+        return self._move(latents, noise_pred, level=step_index, target=step_index - 1)
+
+    def _move(self, x: Tensor, noise_pred: Tensor, *, level: int, target: int) -> Tensor:
+        a, b = self.alphas_cumprod[level], self.alphas_cumprod[target]
+        clean = (x.float() - sqrt(1 - a) * noise_pred) / sqrt(a)
+        return sqrt(b) * clean + sqrt(1 - b) * noise_pred
+
+
+def warp_steps(steps: int, *, phase: Phase, window: WarpWindow = "aligned", fraction: float = 0.8) -> frozenset[int]:
+    """List the step indices at which features are warped.
+
+    Source: WAVE, "the first 40 steps" of 50. `published` reads this literally: the first 80 % of each phase's
+    own loop, which are the low timesteps of inversion and the high ones of editing. `aligned` (ours) takes the
+    high timesteps in both phases, so that editing undoes exactly what inversion did.
+
+    Args:
+        steps: S, at least 1.
+        phase: inversion (ascending loop) or editing (descending loop).
+        window: see above.
+        fraction: part of the loop that warps, 0 to 1.
+
+    Raises:
+        WaveOpsError: for a fraction outside 0 to 1.
+    """
+    if not 0 <= fraction <= 1:
+        raise WaveOpsError(f"the warped fraction of the steps must be from 0 to 1, got {fraction}")
+    count = round(fraction * steps)
+    low, high = range(1, count + 1), range(steps - count + 1, steps + 1)
+    return frozenset(low if (window, phase) == ("published", "inversion") else high)

@@ -1,0 +1,221 @@
+"""The only module that reaches into a UNet: which places are warped or injected, and how.
+
+Everything is done by forward hooks on public submodules, which torch removes without a trace:
+
+- the ResNet feature after its first norm and activation is the input of `conv1`;
+- the normalised input of self-attention is the input of `attn1`, whose keys and values come from
+  `encoder_hidden_states` where that is given (extended attention);
+- queries and keys are the outputs of `attn1.to_q` and `attn1.to_k`;
+- a ResNet's output before the skip is the output of `conv2`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wave_ops.errors import WaveOpsError
+from wave_ops.recursion import GridWarps, PairWarps, gather_map, gather_positions
+
+__all__ = ["FeatureSession", "Sites", "injected", "resolve_sites"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sites:
+    """Module names inside a UNet at which features are warped or injected."""
+
+    warp_resnets: tuple[str, ...]
+    """ResNet blocks whose feature before `conv1` is warped."""
+    warp_attentions: tuple[str, ...]
+    """Self-attentions whose input is warped (and extended by the first frame's)."""
+    inject_attentions: tuple[str, ...]
+    """Self-attentions whose queries and keys are the source branch's."""
+    inject_resnets: tuple[str, ...]
+    """ResNet blocks whose output before the skip is the source branch's."""
+
+
+def resolve_sites(unet: Any, *, sites: Mapping[str, Sequence[str]] | None = None) -> Sites:
+    """Find a UNet's sites by the one rule of the method, or check those that a model carries.
+
+    Source: WAVE sec. 4 and 6. Warped: down blocks with attention and the last two up blocks (SD 1.x: down 0, 1,
+    2 and up 2, 3). Injected: queries and keys in the second up block from its second transformer on and in all
+    later up blocks; the output of the second up block's second ResNet.
+
+    Raises:
+        WaveOpsError: for a name that the UNet does not have.
+    """
+    if sites is None:
+        return _sites_by_rule(unet)
+    kinds = {kind.name for kind in fields(Sites)}
+    if set(sites) != kinds:
+        raise WaveOpsError(f"sites must name {', '.join(sorted(kinds))}; got {', '.join(sorted(sites)) or 'nothing'}")
+    modules = dict(unet.named_modules())
+    for name in (name for names in sites.values() for name in names):
+        if name not in modules:
+            near = ", ".join(get_close_matches(name, modules, n=3)) or "nothing near it"
+            raise WaveOpsError(f"the UNet has no module {name!r}; it has {near}")
+    return Sites(**{kind: tuple(names) for kind, names in sites.items()})
+
+
+def _sites_by_rule(unet: Any) -> Sites:
+    down = [f"down_blocks.{i}" for i in range(len(unet.down_blocks))]
+    up = [f"up_blocks.{i}" for i in range(len(unet.up_blocks))]
+    warped = [name for name in down if _attentions(unet, name)] + up[-2:]
+    second = up[1:2]
+    return Sites(
+        warp_resnets=tuple(site for name in warped for site in _resnets(unet, name)),
+        warp_attentions=tuple(site for name in warped for site in _attentions(unet, name)),
+        inject_attentions=tuple(
+            site
+            for name in up[1:]
+            for site in _attentions(unet, name)
+            if not (name in second and site.startswith(f"{name}.attentions.0."))
+        ),
+        inject_resnets=tuple(site for name in second for site in _resnets(unet, name)[1:2]),
+    )
+
+
+def _resnets(unet: Any, block: str) -> list[str]:
+    return [f"{block}.resnets.{i}" for i in range(len(unet.get_submodule(block).resnets))]
+
+
+def _attentions(unet: Any, block: str) -> list[str]:
+    modules = unet.get_submodule(block).named_modules(prefix=block)
+    return [name for name, _ in modules if name.endswith(".attn1")]
+
+
+@dataclass(slots=True)
+class _Carry:
+    """What one site hands from one run of frames to the next."""
+
+    first: Float[Tensor, "branch position channel"]
+    last: Float[Tensor, "branch position channel"]
+
+
+@dataclass(slots=True)
+class FeatureSession:
+    """The state that the hooks of one UNet read: which step it is, which frames lie in the batch.
+
+    The batch is (branch frame), branches outermost, frames in the order of the step, the source branch first
+    where `inject` is set. One step is one batch, or several runs of its order one after the other.
+    """
+
+    warps: PairWarps | None
+    """Flows and masks of the keyframe pairs; None where nothing is ever warped."""
+    order: tuple[int, ...] = ()
+    warping: bool = False
+    extending: bool = False
+    injecting: bool = False
+    branches: int = 1
+    _grids: dict[tuple[int, int], GridWarps] = field(default_factory=dict)
+    _maps: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    _sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _carries: dict[str, _Carry] = field(default_factory=dict)
+    _run: slice = field(default_factory=lambda: slice(0, 0))
+
+    def begin_step(
+        self, order: Sequence[int], *, warping: bool, extending: bool = False, injecting: bool = False
+    ) -> None:
+        """Set what happens to the features of all frames of one step."""
+        self.order = tuple(order)
+        self.warping = warping and self.warps is not None and len(self.order) > 1
+        self.extending, self.injecting = extending and len(self.order) > 1, injecting
+        self._carries.clear()
+
+    def begin_run(self, run: slice, *, branches: int, latent_size: tuple[int, int]) -> None:
+        """Announce the frames order[run] as the next batch, in `branches` copies."""
+        self._run, self.branches = run, branches
+        self._maps.clear()
+        if latent_size not in self._sizes.values():
+            self._sizes = _grid_sizes(latent_size)
+
+    def warp_resnet(self, site: str, _: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        """Fuse the input of a ResNet's first convolution (a forward pre-hook)."""
+        if not self.warping:
+            return None
+        height, width = args[0].shape[-2:]
+        features = rearrange(args[0], "(b f) c h w -> b f (h w) c", b=self.branches)
+        fused, _first = self._fuse(site, features, (height, width))
+        return (rearrange(fused, "b f (h w) c -> (b f) c h w", h=height), *args[1:])
+
+    def warp_attention(
+        self, site: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Fuse the input of a self-attention, and extend its keys and values (a forward pre-hook)."""
+        if not (self.warping or self.extending):
+            return None
+        features = rearrange(args[0], "(b f) n c -> b f n c", b=self.branches)
+        fused, first = self._fuse(site, features, self._sizes[features.shape[2]])
+        if self.extending:
+            extended = torch.cat([first[:, None].expand_as(fused), fused], dim=2)
+            kwargs = {**kwargs, "encoder_hidden_states": rearrange(extended, "b f n c -> (b f) n c")}
+        return (rearrange(fused, "b f n c -> (b f) n c"), *args[1:]), kwargs
+
+    def inject_source(self, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """Put the source branch's feature in the place of the other branches' (a forward hook)."""
+        if not self.injecting:
+            return None
+        source = output[: len(output) // self.branches]
+        return source.repeat(self.branches, *[1] * (output.ndim - 1))
+
+    def _fuse(
+        self, site: str, features: Float[Tensor, "branch frame position channel"], size: tuple[int, int]
+    ) -> tuple[Float[Tensor, "branch frame position channel"], Float[Tensor, "branch position channel"]]:
+        """Warp along the order; also give the fused feature of the order's first frame."""
+        carry = self._carries.get(site)
+        if self.warping:
+            joined = features if carry is None else torch.cat([carry.last[:, None], features], dim=1)
+            features = gather_positions(joined, self._map(size, features.device))
+        first = features[:, 0] if carry is None else carry.first
+        if self._run.stop < len(self.order):
+            self._carries[site] = _Carry(first=first, last=features[:, -1])
+        return features, first
+
+    def _map(self, size: tuple[int, int], device: torch.device) -> Tensor:
+        if size not in self._maps:
+            if size not in self._grids and self.warps is not None:
+                self._grids[size] = self.warps.at(size, device=device)
+            carried = self.order[self._run.start - 1] if self._run.start else None
+            self._maps[size] = gather_map(self.order[self._run], self._grids[size], carried=carried)
+        return self._maps[size]
+
+
+def _grid_sizes(latent_size: tuple[int, int]) -> dict[int, tuple[int, int]]:
+    """Recognise a feature grid by its number of positions: every level halves both sides, rounding up."""
+    sizes, (height, width) = {}, latent_size
+    while True:
+        sizes[height * width] = (height, width)
+        if height * width == 1:
+            return sizes
+        height, width = (height + 1) // 2, (width + 1) // 2
+
+
+@contextmanager
+def injected(unet: nn.Module, session: FeatureSession, *, sites: Sites) -> Iterator[FeatureSession]:
+    """Let a session act on a UNet's features; on any exit the UNet is as it was, bit for bit."""
+    with ExitStack() as stack:
+        for name in sites.warp_resnets:
+            conv1 = unet.get_submodule(f"{name}.conv1")
+            warp_resnet = partial(session.warp_resnet, name)
+            stack.callback(conv1.register_forward_pre_hook(warp_resnet).remove)
+        for name in sites.warp_attentions:
+            attn1 = unet.get_submodule(name)
+            warp_attention = partial(session.warp_attention, name)
+            stack.callback(attn1.register_forward_pre_hook(warp_attention, with_kwargs=True).remove)
+        for module in _injected_modules(sites):
+            stack.callback(unet.get_submodule(module).register_forward_hook(session.inject_source).remove)
+        yield session
+
+
+def _injected_modules(sites: Sites) -> list[str]:
+    projections = [f"{name}.{layer}" for name in sites.inject_attentions for layer in ("to_q", "to_k")]
+    return projections + [f"{name}.conv2" for name in sites.inject_resnets]

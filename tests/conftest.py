@@ -1,0 +1,54 @@
+"""What every test shares: checked shapes, one thread, no deadline, and the optional reference folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import jaxtyping
+import pytest
+
+# Shapes are checked in tests only. Each module is named, since compiled (numba) modules cannot be wrapped. This must
+# run before any of them is imported.
+jaxtyping.install_import_hook(
+    [
+        "wave_ops.diffusion",
+        "wave_ops.editing",
+        "wave_ops.inversion",
+        "wave_ops.flow",
+        "wave_ops.masks",
+        "wave_ops.metrics",
+        "wave_ops.recursion",
+        "wave_ops.schedule",
+        "wave_ops.unet",
+        "wave_ops.warp",
+    ],
+    "beartype.beartype",
+)
+
+# The suite shares its machine, and one thread gives the same sums everywhere.
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+# The first call of a compiled function takes seconds; a slow machine is no error.
+hypothesis.settings.register_profile("wave", deadline=None, derandomize=True, max_examples=25)
+hypothesis.settings.load_profile("wave")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of reference material beside the checkout, or skip the test."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("the reference folder is not here")
+    return folder
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Let wrong arguments through to the operation's own errors."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,0 +1,150 @@
+"""Optical flow estimators behind one interface, both directions in one go.
+
+Convention:
+    An estimator takes two uint8 RGB frames (height, width, 3), ``prev`` and ``cur``, and returns
+    ``(flow_to_prev, flow_to_cur)``, each float32 (2, height, width), x then y, in pixels of the frames' grid.
+    ``flow_to_prev`` lies on the grid of ``cur``, ``flow_to_cur`` on the grid of ``prev``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil
+from typing import Literal, TypeAlias
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.models import optical_flow
+
+from wave_ops.errors import WaveOpsError
+from wave_ops.warp import resize_flow
+
+__all__ = ["DisPreset", "FlowEstimator", "RaftSize", "build_raft", "dis_flow", "raft_flow"]
+
+Frame: TypeAlias = NDArray[np.uint8]
+Flow: TypeAlias = NDArray[np.float32]
+FlowEstimator: TypeAlias = Callable[[Frame, Frame], tuple[Flow, Flow]]
+DisPreset = Literal["ultrafast", "fast", "medium"]
+RaftSize = Literal["small", "large"]
+
+_DIS_PRESETS: dict[str, int] = {
+    "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
+    "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
+    "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
+}
+# Below this the presets' half or quarter resolution leaves too few patches: search at full resolution.
+_DIS_SMALL = 128
+# DIS needs a few patches of 8 px across; smaller frames are enlarged first.
+_DIS_SMALLEST = 32
+# RAFT correlates over four levels of a grid of 1/8, the coarsest of which must keep 2 cells.
+_RAFT_SMALLEST = 128
+_RAFT_MULTIPLE = 8
+
+
+def dis_flow(preset: DisPreset = "medium") -> FlowEstimator:
+    """Return the estimator of dense inverse search, which needs no weights.
+
+    Source: Kroeger et al., "Fast Optical Flow using Dense Inverse Search" (ECCV 2016), as OpenCV has it. Deviates
+    from its presets for frames whose shorter side is under 128 px: they are searched at full resolution, in
+    patches of 8 px every 3 px. Frames under 32 px are enlarged first by a whole factor. Frames are compared in
+    grey. The result does not depend on OpenCV's number of threads.
+
+    Raises:
+        WaveOpsError: the preset is unknown; from the estimator, frames that are not two uint8 RGB frames alike.
+    """
+    if preset not in _DIS_PRESETS:
+        raise WaveOpsError(f"expected a DIS preset of {', '.join(_DIS_PRESETS)}, got {preset!r}")
+
+    def estimate(prev: Frame, cur: Frame) -> tuple[Flow, Flow]:
+        _check_frames(prev, cur)
+        factor = ceil(_DIS_SMALLEST / min(prev.shape[:2]))
+        before, after = (_enlarge(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), factor) for frame in (prev, cur))
+        search = _dis(preset, shorter_side=min(before.shape))
+        flows = np.stack((search.calc(after, before, None), search.calc(before, after, None)))
+        return _split(torch.from_numpy(flows).permute(0, 3, 1, 2), prev.shape[:2])
+
+    return estimate
+
+
+def raft_flow(model: nn.Module, *, device: torch.device | str = "cpu") -> FlowEstimator:
+    """Return the estimator of a RAFT network; both directions go through it as one batch.
+
+    Source: Teed and Deng, "RAFT" (ECCV 2020), torchvision's networks. Frames under 128 px, the least that the
+    network accepts, are enlarged first by a whole factor; sides are padded to multiples of 8 by repeating the edge.
+
+    Args:
+        model: as `build_raft` gives it, with weights loaded; it is moved to ``device`` and put in evaluation mode.
+        device: where to run.
+
+    Raises:
+        WaveOpsError: from the estimator, frames that are not two uint8 RGB frames alike.
+    """
+    model = model.to(device).eval()
+
+    @torch.inference_mode()
+    def estimate(prev: Frame, cur: Frame) -> tuple[Flow, Flow]:
+        _check_frames(prev, cur)
+        factor = ceil(_RAFT_SMALLEST / min(prev.shape[:2]))
+        images = np.stack([_enlarge(frame, factor) for frame in (cur, prev)])
+        height, width = images.shape[1:3]
+        padded = _pad(torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1)
+        flows = model(padded, padded.flip(0))[-1][..., :height, :width]
+        return _split(flows.float().cpu(), prev.shape[:2])
+
+    return estimate
+
+
+def build_raft(size: RaftSize) -> nn.Module:
+    """Return torchvision's RAFT network with random weights; nothing is fetched.
+
+    Raises:
+        WaveOpsError: the size is neither small nor large.
+    """
+    builders: dict[str, Callable[..., nn.Module]] = {
+        "small": optical_flow.raft_small,
+        "large": optical_flow.raft_large,
+    }
+    if size not in builders:
+        raise WaveOpsError(f"expected a RAFT of {' or '.join(builders)}, got {size!r}")
+    return builders[size](weights=None, progress=False)
+
+
+def _dis(preset: str, *, shorter_side: int) -> cv2.DISOpticalFlow:
+    search: cv2.DISOpticalFlow = cv2.DISOpticalFlow.create(_DIS_PRESETS[preset])
+    if shorter_side < _DIS_SMALL:
+        search.setFinestScale(0)
+        search.setPatchSize(8)
+        search.setPatchStride(3)
+    return search
+
+
+def _check_frames(prev: Frame, cur: Frame) -> None:
+    shape = prev.shape
+    if shape != cur.shape or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise WaveOpsError(f"expected two frames (height, width, 3) of one size, got {prev.shape} and {cur.shape}")
+    if prev.dtype != np.uint8 or cur.dtype != np.uint8:
+        raise WaveOpsError(f"expected two uint8 frames, got {prev.dtype} and {cur.dtype}")
+
+
+def _enlarge(image: Frame, factor: int) -> Frame:
+    if factor <= 1:
+        return image
+    enlarged: Frame = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    return enlarged
+
+
+def _pad(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 padded_height padded_width"]:
+    down, right = (-side % _RAFT_MULTIPLE for side in images.shape[2:])
+    return F.pad(images, (0, right, 0, down), mode="replicate")
+
+
+def _split(flows: Float[Tensor, "2 2 height width"], size: tuple[int, ...]) -> tuple[Flow, Flow]:
+    """Bring both directions to the frames' own grid, as arrays of their own."""
+    height, width = size
+    to_prev, to_cur = (np.ascontiguousarray(flow) for flow in resize_flow(flows, (height, width)).numpy())
+    return to_prev, to_cur

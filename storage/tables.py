@@ -1,0 +1,73 @@
+"""Tables: rows in Parquet under `tables/`, one file per run, so that no two writers share a file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage._layout import checked_path
+from storage.errors import WorkspaceError
+from storage.workspace import Workspace
+
+if TYPE_CHECKING:  # pandas takes a second to import, and few who import this package read tables
+    import pandas as pd
+
+__all__ = ["append_run", "read_runs"]
+
+_FOLDER = "tables"
+
+
+def append_run(
+    workspace: Workspace,
+    rows: Mapping[str, object] | Sequence[Mapping[str, object]],
+    *,
+    run: str,
+    table: str = "runs",
+) -> None:
+    """Write the rows of one run; the same run again replaces them.
+
+    Args:
+        workspace: where the table is kept.
+        rows: one row or several; values are numbers, strings, booleans, dates or None.
+        run: the run's name, one word; it becomes the column `run`.
+        table: the table's name, one word.
+
+    Raises:
+        WorkspaceError: if a name is not one word, or a column mixes types that do not go together.
+    """
+    several = [rows] if isinstance(rows, Mapping) else list(rows)
+    columns = dict.fromkeys(["run", *(column for row in several for column in row)])  # of all rows, not of the first
+    try:
+        content = pa.Table.from_pylist([{**columns, "run": run, **row} for row in several])
+    except pa.ArrowException as error:
+        raise WorkspaceError(f"the rows of run {run} make no table: {error}") from error
+    buffer = io.BytesIO()
+    pq.write_table(content, buffer)
+    workspace.files.write(f"{_FOLDER}/{_word(table)}/{_word(run)}.parquet", buffer.getvalue())
+
+
+def read_runs(workspace: Workspace, *, table: str = "runs") -> pd.DataFrame:
+    """All rows of a table, run after run in the order of their names; empty where there are none.
+
+    Raises:
+        WorkspaceError: if a file is damaged or the runs' columns do not go together.
+    """
+    folder = f"{_FOLDER}/{_word(table)}"
+    keys = sorted(key for key in workspace.files.sizes(folder) if key.endswith(".parquet"))
+    found = workspace.files.read_many([f"{folder}/{key}" for key in keys])
+    try:
+        tables = [pq.read_table(io.BytesIO(found[key])) for key in sorted(found)] or [pa.table({})]
+        frame: pd.DataFrame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    except pa.ArrowException as error:
+        raise WorkspaceError(f"the table {table} in {workspace.url} cannot be read: {error}") from error
+    return frame
+
+
+def _word(name: str) -> str:
+    if "/" in checked_path(name):
+        raise WorkspaceError(f"a table and a run have names of one word, got {name!r}")
+    return name

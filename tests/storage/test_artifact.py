@@ -1,0 +1,360 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from storage import Workspace, WorkspaceError
+from storage.artifact import Artifact
+from storage.errors import StorageError
+
+Damage = Callable[[Path], None]
+
+
+def artifact_of(workspace: Workspace, digest: str = "d1") -> Artifact:
+    return workspace.artifact(workspace.ref("clips/c/stage", digest))
+
+
+def with_rows(artifact: Artifact, count: int, *, of: int = 4) -> Artifact:
+    """The artifact with an array of `of` rows, the first `count` of them written: row i is full of i."""
+    artifact.require_array("rows", shape=(of, 2, 3), chunks=(1, 2, 3), dtype="float32")
+    for row in range(count):
+        artifact.write_region("rows", row, np.full((1, 2, 3), row, np.float32))
+    return artifact
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path)
+
+
+# --- completion ---------------------------------------------------------------------------------------------------
+
+
+def test_an_artifact_is_complete_once_its_record_is_written(workspace: Workspace) -> None:
+    artifact = with_rows(artifact_of(workspace), 4)
+    artifact.write_json("report.json", {"a": (1, 2)})
+    assert not artifact.is_complete()
+    ref = artifact.complete({"seconds": 1.5})
+    again = workspace.artifact(ref)
+    assert again.is_complete()
+    assert again.metadata == {"seconds": 1.5}
+    assert again.read_json("report.json") == {"a": [1, 2]}
+    np.testing.assert_array_equal(again.read_region("rows")[:, 0, 0], [0, 1, 2, 3])
+
+
+def test_the_record_lists_every_chunk_and_file_with_its_size(local: Workspace, tmp_path: Path) -> None:
+    artifact = with_rows(artifact_of(local), 2, of=2)
+    artifact.write_bytes("audio.mka", b"12345")
+    artifact.complete_part("first")
+    artifact.complete()
+    folder = tmp_path / "clips/c/stage"
+    record = json.loads((folder / "complete.json").read_text())
+    assert record["files"] == {"audio.mka": 5}
+    assert record["arrays"] == {
+        "rows": {key: (folder / "rows" / key).stat().st_size for key in ("c/0/0/0", "c/1/0/0", "zarr.json")}
+    }
+
+
+@pytest.mark.parametrize("key", ["rows/c/2/0/0", "rows/zarr.json", "report.json", "complete.json"])
+def test_a_missing_file_makes_it_incomplete(key: str, workspace: Workspace) -> None:
+    artifact = with_rows(artifact_of(workspace), 4)
+    artifact.write_json("report.json", {})
+    artifact.complete()
+    workspace.files.delete([f"clips/c/stage/{key}"])
+    assert not artifact.is_complete()
+
+
+@pytest.mark.parametrize("key", ["rows/c/2/0/0", "report.json", "complete.json"])
+def test_a_file_cut_short_makes_it_incomplete(key: str, workspace: Workspace) -> None:
+    artifact = with_rows(artifact_of(workspace), 4)
+    artifact.write_json("report.json", {})
+    artifact.complete()
+    workspace.files.write(f"clips/c/stage/{key}", workspace.files.read(f"clips/c/stage/{key}")[:-1])
+    assert not artifact.is_complete()
+
+
+def test_a_record_of_another_digest_does_not_count(workspace: Workspace) -> None:
+    with_rows(artifact_of(workspace, "old"), 4).complete()
+    assert not artifact_of(workspace, "new").is_complete()
+    assert artifact_of(workspace, "old").is_complete()
+    assert workspace.artifact("clips/c/stage").is_complete()
+
+
+def test_an_artifact_that_lacks_a_chunk_cannot_be_completed(workspace: Workspace) -> None:
+    artifact = with_rows(artifact_of(workspace), 3)
+    with pytest.raises(WorkspaceError, match="lacks 1 chunks, the first c/3/0/0"):
+        artifact.complete()
+    assert not artifact.is_complete()
+
+
+def test_completing_twice_changes_no_byte(workspace: Workspace) -> None:
+    records = []
+    for _ in range(2):
+        with_rows(artifact_of(workspace), 4).complete({"b": 1, "a": 2})
+        records.append(workspace.files.read("clips/c/stage/complete.json"))
+    assert records[0] == records[1]
+
+
+def test_metadata_without_a_json_form_is_refused_before_anything_is_recorded(workspace: Workspace) -> None:
+    artifact = with_rows(artifact_of(workspace), 4)
+    with pytest.raises(StorageError, match="JSON"):
+        artifact.complete({"psnr": float("inf")})
+    assert not artifact.is_complete()
+
+
+def test_an_artifact_without_arrays_can_be_complete(workspace: Workspace) -> None:
+    artifact = artifact_of(workspace)
+    artifact.write_bytes("edited.mp4", b"1")
+    assert workspace.artifact(artifact.complete()).is_complete()
+
+
+def test_reading_the_record_of_what_is_not_there_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(WorkspaceError, match="not complete"):
+        artifact_of(workspace).record()
+
+
+def test_an_artifact_opened_by_its_path_cannot_be_written(workspace: Workspace) -> None:
+    with pytest.raises(WorkspaceError, match="by a reference"):
+        workspace.artifact("clips/c/stage").write_bytes("a", b"")
+
+
+def test_discarding_removes_everything_under_it_and_nothing_else(workspace: Workspace) -> None:
+    with_rows(artifact_of(workspace), 4).complete()
+    workspace.artifact(workspace.ref("clips/c/stage2", "d")).write_bytes("kept", b"1")
+    artifact_of(workspace).discard()
+    assert workspace.usage("clips/c/stage") == 0
+    assert workspace.artifact("clips/c/stage2").read_bytes("kept") == b"1"
+
+
+@pytest.mark.parametrize("kept", range(9))
+def test_a_removal_killed_anywhere_leaves_nothing_that_passes_for_finished(kept: int, local: Workspace) -> None:
+    artifact = with_rows(artifact_of(local), 4)
+    artifact.complete_part("first", regions={"rows": (0, 2)})
+    artifact.complete()
+    removed: list[str] = []
+
+    class Killed(Exception):
+        pass
+
+    def delete(keys: object) -> None:
+        for key in list(keys)[:kept]:  # type: ignore[call-overload]
+            shutil.os.unlink(f"{local.url}/{key}")  # type: ignore[attr-defined]
+            removed.append(key)
+        raise Killed
+
+    files = type("Killing", (), {"sizes": staticmethod(local.files.sizes), "delete": staticmethod(delete)})()
+    doomed = Artifact(workspace_url=local.url, files=files, store=local.store, path="clips/c/stage", digest="d1")
+    with pytest.raises(Killed):
+        doomed.discard()
+    rest = artifact_of(local)
+    assert rest.is_complete() == (kept == 0)
+    assert rest.completed_parts() == ({"first"} if kept < 2 else set())
+    with_rows(rest, 0)
+    surviving = rest.readable_prefix("rows")
+    np.testing.assert_array_equal(rest.read_region("rows", 0, surviving)[:, 0, 0], np.arange(surviving))
+
+
+# --- another digest's remains ---------------------------------------------------------------------------------------
+
+
+def test_what_another_digest_left_is_not_read(workspace: Workspace) -> None:
+    old = with_rows(artifact_of(workspace, "old"), 3)
+    old.complete_part("first")
+    old.write_bytes("audio.mka", b"old")
+    new = artifact_of(workspace, "new")
+    assert (new.readable_prefix("rows"), new.completed_parts(), new.has_file("audio.mka")) == (0, set(), False)
+    with pytest.raises(WorkspaceError, match="no file"):
+        new.read_bytes("audio.mka")
+
+
+def test_the_first_write_removes_what_another_digest_left(workspace: Workspace) -> None:
+    old = with_rows(artifact_of(workspace, "old"), 4)
+    old.write_bytes("audio.mka", b"old")
+    old.complete()
+    new = with_rows(artifact_of(workspace, "new"), 1)
+    assert new.readable_prefix("rows") == 1
+    assert not workspace.artifact("clips/c/stage").is_complete()
+    assert not new.has_file("audio.mka")
+
+
+# --- arrays -------------------------------------------------------------------------------------------------------
+
+
+def test_requiring_the_same_array_again_keeps_its_values(workspace: Workspace) -> None:
+    with_rows(artifact_of(workspace), 3)
+    assert with_rows(artifact_of(workspace), 0).readable_prefix("rows") == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": (5, 2, 3)},
+        {"chunks": (2, 2, 3)},
+        {"dtype": "float64"},
+        {"dimension_names": ("a", "b", "c")},
+        {"attributes": {"unit": "px"}},
+    ],
+)
+def test_requiring_another_array_of_the_name_starts_it_anew(change: dict[str, object], workspace: Workspace) -> None:
+    artifact = with_rows(artifact_of(workspace), 4)
+    artifact.complete_part("first")
+    artifact.complete()
+    same = {"shape": (4, 2, 3), "chunks": (1, 2, 3), "dtype": "float32"}
+    array = artifact.require_array("rows", **{**same, **change})  # type: ignore[arg-type]
+    assert not np.asarray(array[:]).any()
+    assert artifact.readable_prefix("rows") == 0
+    assert not artifact.is_complete()
+    assert artifact.completed_parts() == set()
+
+
+def test_a_row_of_zeros_counts_as_written(workspace: Workspace) -> None:
+    artifact = with_rows(artifact_of(workspace), 0)
+    artifact.write_region("rows", 0, np.zeros((2, 2, 3), np.float32))
+    assert workspace.artifact(artifact.ref()).readable_prefix("rows") == 2
+
+
+@pytest.mark.parametrize("reopen", [False, True])
+def test_zeros_written_through_a_plain_array_count_too(reopen: bool, workspace: Workspace) -> None:
+    artifact = with_rows(artifact_of(workspace), 0)
+    (artifact_of(workspace) if reopen else artifact).array("rows")[0] = 0
+    assert artifact.readable_prefix("rows") == 1
+
+
+def test_the_readable_prefix_ends_at_the_first_gap(workspace: Workspace) -> None:
+    artifact = with_rows(artifact_of(workspace), 4)
+    workspace.files.delete(["clips/c/stage/rows/c/2/0/0"])
+    assert artifact.readable_prefix("rows") == 2
+
+
+@pytest.mark.parametrize("how", ["flipped", "torn", "empty"])
+def test_the_readable_prefix_ends_at_the_first_damaged_chunk(how: str, local: Workspace, damage: Damage) -> None:
+    artifact = with_rows(artifact_of(local), 4)
+    chunk = Path(local.url, "clips/c/stage/rows/c/1/0/0")
+    if how == "flipped":
+        damage(chunk)
+    else:
+        chunk.write_bytes(chunk.read_bytes()[: 5 if how == "torn" else 0])
+    assert artifact.readable_prefix("rows") == 1
+    with pytest.raises(WorkspaceError, match=r"rows 0 to 4 of .*rows are damaged"):
+        artifact.read_region("rows")
+
+
+def test_a_chunk_of_several_rows_counts_once_and_the_last_may_be_short(workspace: Workspace) -> None:
+    artifact = artifact_of(workspace)
+    artifact.require_array("a", shape=(5, 3), chunks=(2, 2), dtype="int16")
+    artifact.write_region("a", 0, np.ones((4, 3), np.int16))
+    assert artifact.readable_prefix("a") == 2
+    artifact.write_region("a", 4, np.ones((1, 3), np.int16))
+    assert artifact.readable_prefix("a") == 3
+    assert artifact.complete().digest == "d1"
+
+
+def test_an_array_of_no_rows_is_complete(workspace: Workspace) -> None:
+    artifact = artifact_of(workspace)
+    artifact.require_array("pairs", shape=(0, 2), chunks=(1, 2), dtype="int32")
+    assert workspace.artifact(artifact.complete()).read_region("pairs").shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("start", "shape", "dtype", "reason"),
+    [
+        (1, (2, 3), "uint8", "cut a chunk"),
+        (0, (3, 3), "uint8", "cut a chunk"),
+        (4, (2, 3), "uint8", "outside"),
+        (-2, (2, 3), "uint8", "outside"),
+        (0, (2, 2), "uint8", "rows of .* are"),
+        (0, (2, 3), "float32", "holds uint8"),
+    ],
+)
+def test_a_region_that_does_not_fit_is_refused(
+    start: int, shape: tuple[int, ...], dtype: str, reason: str, workspace: Workspace
+) -> None:
+    artifact = artifact_of(workspace)
+    artifact.require_array("a", shape=(5, 3), chunks=(2, 3), dtype="uint8")
+    with pytest.raises(WorkspaceError, match=reason):
+        artifact.write_region("a", start, np.zeros(shape, dtype))
+
+
+def test_floats_are_rounded_to_the_arrays_precision(workspace: Workspace) -> None:
+    artifact = artifact_of(workspace)
+    artifact.require_array("flow", shape=(1, 2), chunks=(1, 2), dtype="float16")
+    artifact.write_region("flow", 0, np.array([[0.1, 100.03]], np.float32))
+    np.testing.assert_array_equal(artifact.read_region("flow"), np.array([[0.1, 100.03]], np.float16))
+
+
+@pytest.mark.parametrize("length", [3, 6])
+def test_resizing_keeps_the_rows_and_drops_what_is_beyond(length: int, workspace: Workspace) -> None:
+    artifact = with_rows(artifact_of(workspace), 4)
+    artifact.resize_array("rows", length)
+    assert artifact_of(workspace).readable_prefix("rows") == min(length, 4)
+    assert artifact_of(workspace).array("rows").shape[0] == length
+    np.testing.assert_array_equal(artifact.read_region("rows", 0, 3)[:, 0, 0], [0, 1, 2])
+
+
+@pytest.mark.parametrize("name", ["parts", "parts/x", "complete.json", "zarr.json", "a/zarr.json", "../x", "", "/x"])
+def test_reserved_and_escaping_names_are_refused(name: str, workspace: Workspace) -> None:
+    artifact = artifact_of(workspace)
+    with pytest.raises(WorkspaceError):
+        artifact.require_array(name, shape=(1,), chunks=(1,), dtype="uint8")
+    with pytest.raises(WorkspaceError):
+        artifact.write_bytes(name, b"")
+
+
+def test_what_is_not_there_is_refused_by_name(workspace: Workspace) -> None:
+    artifact = artifact_of(workspace)
+    artifact.write_bytes("there", b"{")
+    for read in (artifact.array, artifact.read_bytes, artifact.read_region):
+        with pytest.raises(WorkspaceError, match="absent"):
+            read("absent")
+    with pytest.raises(WorkspaceError, match="absent"), artifact.local_copy("absent"):
+        pass
+    with pytest.raises(WorkspaceError, match="is no JSON"):
+        artifact.read_json("there")
+
+
+def test_threads_with_handles_of_their_own_write_side_by_side(workspace: Workspace) -> None:
+    def write(row: int) -> None:
+        artifact = with_rows(artifact_of(workspace), 0, of=24)
+        artifact.write_region("rows", row, np.full((1, 2, 3), row, np.float32))
+        artifact.complete_part(f"row-{row}", regions={"rows": (row, row + 1)})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(24)))
+    artifact = artifact_of(workspace)
+    assert len(artifact.completed_parts()) == 24
+    np.testing.assert_array_equal(artifact.read_region("rows")[:, 0, 0], np.arange(24))
+
+
+# --- parts --------------------------------------------------------------------------------------------------------
+
+
+def test_finished_parts_are_remembered_with_their_metadata(workspace: Workspace) -> None:
+    artifact = artifact_of(workspace)
+    artifact.complete_part("000-004", {"seconds": 2})
+    artifact.complete_part("004-008.v1")
+    again = artifact_of(workspace)
+    assert again.completed_parts() == {"000-004", "004-008.v1"}
+    assert again.part_metadata("000-004") == {"seconds": 2}
+    with pytest.raises(WorkspaceError, match="no finished part"):
+        again.part_metadata("008-012")
+
+
+def test_a_part_counts_only_while_its_chunks_are_there(workspace: Workspace) -> None:
+    artifact = with_rows(artifact_of(workspace), 3)
+    artifact.complete_part("first", regions={"rows": (0, 2)})
+    artifact.complete_part("second", regions={"rows": (2, 3)})
+    workspace.files.delete(["clips/c/stage/rows/c/1/0/0"])
+    assert artifact.completed_parts() == {"second"}
+
+
+def test_a_part_whose_chunks_are_not_written_is_refused(workspace: Workspace) -> None:
+    artifact = with_rows(artifact_of(workspace), 3)
+    with pytest.raises(WorkspaceError, match="not all written"):
+        artifact.complete_part("last", regions={"rows": (2, 4)})
+    assert artifact.completed_parts() == set()

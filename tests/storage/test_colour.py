@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from storage import read_frames
+
+COLOURS = [(220, 40, 40), (40, 200, 60), (30, 60, 210), (230, 220, 40), (128, 128, 128)]
+BT601, BT709, BT2020 = (0.299, 0.114), (0.2126, 0.0722), (0.2627, 0.0593)
+"""The weights of red and blue in luma."""
+UNTAGGED, AS_709, AS_601, AS_2020 = 2, 1, 6, 9
+FlatFrames = Callable[..., list[npt.NDArray[np.uint8]]]
+MakeClip = Callable[..., Path]
+
+
+def yuv_of(colour: tuple[int, int, int], weights: tuple[float, float], *, full: bool) -> tuple[int, int, int]:
+    """Y, Cb and Cr of a colour, as ITU-R BT.601, 709 and 2020 define them."""
+    red, green, blue = (value / 255 for value in colour)
+    red_weight, blue_weight = weights
+    luma = red_weight * red + (1 - red_weight - blue_weight) * green + blue_weight * blue
+    chroma = ((blue - luma) / (2 - 2 * blue_weight), (red - luma) / (2 - 2 * red_weight))
+    if full:
+        return round(255 * luma), round(128 + 255 * chroma[0]), round(128 + 255 * chroma[1])
+    return round(16 + 219 * luma), round(128 + 224 * chroma[0]), round(128 + 224 * chroma[1])
+
+
+def write_yuv(
+    path: Path, pictures: list[tuple[int, int, int]], *, height: int, codec: str, pix_fmt: str, tag: int, tag_range: int
+) -> Path:
+    """A clip of flat pictures with exactly these code values, 64 pixels wide."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=25, options={"crf": "1"} if codec == "libx264" else {})
+        stream.width, stream.height, stream.pix_fmt = 64, height, pix_fmt
+        stream.codec_context.colorspace, stream.codec_context.color_range = tag, tag_range
+        for place, codes in enumerate(pictures):
+            planes = np.full((3, height, 64), np.array(codes)[:, None, None], np.uint8)
+            frame = av.VideoFrame.from_ndarray(planes, format="yuv444p")
+            frame.colorspace, frame.color_range = tag, tag_range
+            frame = frame.reformat(format=pix_fmt)
+            frame.pts, frame.time_base = place, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p", "yuv422p10le"])
+@pytest.mark.parametrize(
+    ("weights", "tag", "height"),
+    [(BT709, AS_709, 48), (BT601, AS_601, 720), (BT2020, AS_2020, 48), (BT601, UNTAGGED, 48), (BT709, UNTAGGED, 720)],
+)
+@pytest.mark.parametrize(("codec", "name"), [("libx264", "clip.mp4"), ("ffv1", "clip.mkv")])
+def test_colours_follow_the_matrix_and_range_that_the_stream_declares(
+    codec: str,
+    name: str,
+    weights: tuple[float, float],
+    tag: int,
+    height: int,
+    pix_fmt: str,
+    full: bool,
+    tmp_path: Path,
+) -> None:
+    pictures = [yuv_of(colour, weights, full=full) for colour in COLOURS]
+    path = write_yuv(
+        tmp_path / name, pictures, height=height, codec=codec, pix_fmt=pix_fmt, tag=tag, tag_range=2 if full else 1
+    )
+    for (_, frame), colour in zip(read_frames(path), COLOURS, strict=True):
+        assert np.abs(frame.astype(int) - colour).max() <= 3
+
+
+def test_an_untagged_range_is_taken_for_limited(tmp_path: Path) -> None:
+    pictures = [yuv_of(colour, BT601, full=False) for colour in COLOURS]
+    path = write_yuv(
+        tmp_path / "clip.mp4", pictures, height=48, codec="libx264", pix_fmt="yuv420p", tag=UNTAGGED, tag_range=0
+    )
+    for (_, frame), colour in zip(read_frames(path), COLOURS, strict=True):
+        assert np.abs(frame.astype(int) - colour).max() <= 3
+
+
+@pytest.mark.parametrize(("codec", "name", "pix_fmt"), [("png", "clip.png", "rgb24"), ("ffv1", "clip.mkv", "bgr0")])
+def test_rgb_sources_pass_through(
+    codec: str, name: str, pix_fmt: str, make_clip: MakeClip, flat_frames: FlatFrames
+) -> None:
+    for colour in COLOURS:
+        path = make_clip(flat_frames(colour), codec=codec, name=name, pix_fmt=pix_fmt)
+        ((_, frame),) = read_frames(path)
+        assert np.abs(frame.astype(int) - colour).max() == 0
+
+
+def test_transparency_is_dropped_and_the_colour_under_it_kept(tmp_path: Path) -> None:
+    image = np.full((48, 64, 4), (220, 40, 40, 90), np.uint8)
+    with av.open(str(tmp_path / "clip.mov"), "w") as container:
+        stream: Any = container.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgba"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgba")))
+        container.mux(stream.encode(None))
+    ((_, frame),) = read_frames(tmp_path / "clip.mov")
+    np.testing.assert_array_equal(frame, image[..., :3])
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray", "gray10le"])
+@pytest.mark.parametrize("full", [False, True])
+def test_a_grey_source_is_grey_in_all_channels(full: bool, pix_fmt: str, tmp_path: Path) -> None:
+    levels = (10, 128, 200)
+    pictures = [yuv_of((level, level, level), BT601, full=full) for level in levels]
+    path = write_yuv(
+        tmp_path / "clip.mkv",
+        pictures,
+        height=48,
+        codec="ffv1",
+        pix_fmt=pix_fmt,
+        tag=UNTAGGED,
+        tag_range=2 if full else 1,
+    )
+    for (_, frame), level in zip(read_frames(path), levels, strict=True):
+        assert np.abs(frame.astype(int) - level).max() <= 2

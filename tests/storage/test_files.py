@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from storage import Workspace
+from storage.files import atomic_path, is_partial, write_atomic
+
+
+def test_what_is_written_is_read_listed_and_deleted(workspace: Workspace) -> None:
+    files = workspace.files
+    files.write("a/b/one", b"1")
+    files.write("a/two", b"22")
+    assert files.read("a/b/one") == b"1"
+    assert dict(files.sizes("a")) == {"b/one": 1, "two": 2}
+    assert dict(files.read_many(["a/two", "a/absent"])) == {"a/two": b"22"}
+    files.delete(["a/two", "a/absent"])
+    assert dict(files.sizes()) == {"a/b/one": 1}
+
+
+def test_a_folder_that_does_not_exist_lists_as_empty(workspace: Workspace) -> None:
+    assert dict(workspace.files.sizes("absent")) == {}
+
+
+def test_a_file_that_does_not_exist_is_not_found(workspace: Workspace) -> None:
+    with pytest.raises(FileNotFoundError):
+        workspace.files.read("absent")
+    with pytest.raises(FileNotFoundError), workspace.files.local_copy("absent"):
+        pass
+
+
+def test_folders_whose_names_begin_alike_are_told_apart(workspace: Workspace) -> None:
+    workspace.files.write("clip/a", b"1")
+    workspace.files.write("clip2/a", b"22")
+    assert dict(workspace.files.sizes("clip")) == {"a": 1}
+
+
+def test_an_output_appears_only_when_its_context_ends_well(workspace: Workspace) -> None:
+    with workspace.files.local_output("x/video.mp4") as path:
+        assert path.suffix == ".mp4"
+        path.write_bytes(b"frames")
+        assert not [key for key in workspace.files.sizes("x") if not is_partial(key)]
+    with workspace.files.local_copy("x/video.mp4") as copy:
+        assert copy.read_bytes() == b"frames"
+
+
+def test_an_output_whose_writer_fails_leaves_the_old_file_and_no_remains(workspace: Workspace) -> None:
+    workspace.files.write("x/video.mp4", b"old")
+
+    def fail() -> None:
+        with workspace.files.local_output("x/video.mp4") as path:
+            path.write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert dict(workspace.files.sizes()) == {"x/video.mp4": 3}
+
+
+def test_deleting_the_last_file_removes_its_empty_folders(tmp_path: Path) -> None:
+    files = Workspace.open(tmp_path).files
+    files.write("a/b/c", b"")
+    files.delete(["a/b/c"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_atomic_write_replaces_the_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "record.json"
+    write_atomic(path, b"a long first version")
+    write_atomic(path, b"short")
+    assert path.read_bytes() == b"short"
+    assert [file.name for file in path.parent.iterdir()] == ["record.json"]
+
+
+def test_partial_files_are_recognised(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "x.json") as temporary:
+        temporary.touch()
+        assert is_partial(f"clips/{temporary.name}")
+    assert is_partial("frames/c/0/0.3f2a.partial")
+    assert not is_partial("partial/c/0")

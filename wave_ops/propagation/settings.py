@@ -1,0 +1,79 @@
+"""The constants of full-video propagation, in one frozen value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import Literal, get_args
+
+from wave_ops.errors import WaveOpsError
+
+__all__ = ["BlendWeight", "PropagationSettings", "SelectionWeight"]
+
+SelectionWeight = Literal["published", "symmetric"]
+BlendWeight = Literal["published", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PropagationSettings:
+    """What full-video propagation is run with.
+
+    Source: the constants that WAVE's authors ran (ECCV 2024) on EbSynth's patch synthesis. Deviates in the search,
+    theirs ran 6 sweeps a round from a random field; ours starts from the flow, so 2 do (`sweeps=6, search_above=0`
+    is the full schedule).
+
+    Raises:
+        WaveOpsError: a value is out of its range.
+    """
+
+    colour_weight: float = 6.0
+    """Weight of the source frames' colours; like every weight it is divided by the guide's three channels."""
+    edge_weight: float = 0.5
+    """Weight of the source frames' Laplacian."""
+    temporal_weight: float = 0.5
+    """Weight of the frame synthesised before, carried by the flow."""
+    position_weight: float = 2.0
+    """Weight of the place in the keyframe, carried by the flow."""
+    style_weight: float = 1.0
+    """Weight of the edited image itself; above 0."""
+    uniformity: float = 3500.0
+    """Price of a source patch that is used as often as all are on average, in units of patch error."""
+    coarsest_side: int = 11
+    """The pyramid ends before a side gets shorter than this, pixels; at least 5, the patch."""
+    rounds: int = 12
+    """Search-and-vote rounds at each level of the pyramid."""
+    sweeps: int = 2
+    """Sweeps over the image in each round."""
+    search_above: float = 1000.0
+    """Random search is spent on matches with a patch error above this."""
+    selection_weight: SelectionWeight = "symmetric"
+    """How far frame i of K leans to the later keyframe: "symmetric" i/K, or "published" (i - 1)/(K - 1)."""
+    blend_weight: BlendWeight = "error"
+    """How the two candidates are mixed: "published" by time alone, or also by which fits better at each pixel."""
+    gradient_weights: tuple[float, float, float] = (2.5, 0.5, 0.5)
+    """How strongly gradients are kept against values, for L, a and b."""
+    seed: int = 0
+    """Seed of the random search, 0 to 2^31 - 1."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not isinstance(value, str) and not all(isfinite(n) and n >= 0 for n in numbers):
+                raise WaveOpsError(f"propagation needs a finite {field.name} of at least 0, got {value}")
+        if self.style_weight == 0:
+            raise WaveOpsError("propagation needs a style_weight above 0: the other weights are relative to it")
+        if self.coarsest_side < 5 or self.rounds < 1 or self.sweeps < 1:
+            raise WaveOpsError(
+                "propagation needs a coarsest_side of at least 5 and rounds and sweeps of at least 1, got "
+                f"{self.coarsest_side}, {self.rounds} and {self.sweeps}"
+            )
+        if len(list(self.gradient_weights)) != 3 or self.seed >= 2**31:
+            raise WaveOpsError(
+                "propagation needs three gradient_weights and a seed below 2^31, got "
+                f"{self.gradient_weights} and {self.seed}"
+            )
+        if self.selection_weight not in get_args(SelectionWeight):
+            raise WaveOpsError(f"unknown selection_weight {self.selection_weight!r}: expected published or symmetric")
+        if self.blend_weight not in get_args(BlendWeight):
+            raise WaveOpsError(f"unknown blend_weight {self.blend_weight!r}: expected published or error")

@@ -1,0 +1,92 @@
+"""The reader of frames: true frames are read as what they show."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from wave_ops.errors import WaveOpsError
+from wave_ops.scenes.reading import Attributes, read_attributes
+from wave_ops.scenes.rendering import render
+from wave_ops.scenes.sampling import random_frame
+from wave_ops.scenes.specs import SceneSpec, edit_spec, random_scene
+from wave_ops.scenes.vocabulary import COLOURS
+
+
+def truth(spec: SceneSpec, index: int = 0) -> Attributes:
+    item, ground = spec.objects[index], spec.background
+    return Attributes(
+        colour=item.colour,
+        shape=item.shape,
+        background_colour=ground.colour,
+        background_texture=ground.texture,
+    )
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_true_frames_of_one_object_are_read_right(masked: bool) -> None:
+    right = 0
+    for seed in range(60):
+        spec = random_scene(7_000 + seed, frame_count=2)
+        scene = render(spec)
+        mask = scene.object_masks[1, 0] if masked else None
+        right += read_attributes(scene.frames[1], mask) == truth(spec)
+    assert right >= 60 * 0.99
+
+
+def test_each_of_two_objects_is_read_inside_its_mask() -> None:
+    right = 0
+    for seed in range(20):
+        spec = random_scene(8_000 + seed, frame_count=1, objects=2)
+        scene = render(spec)
+        right += sum(read_attributes(scene.frames[0], scene.object_masks[0, i]) == truth(spec, i) for i in range(2))
+    assert right >= 40 * 0.97
+
+
+def test_frames_of_another_size_are_read_right() -> None:
+    for seed in range(5):
+        spec = random_scene(seed, size=(160, 240), frame_count=1)
+        assert read_attributes(render(spec).frames[0]) == truth(spec)
+
+
+def test_an_edited_object_is_read_as_what_it_became_inside_its_old_mask() -> None:
+    for seed in range(10):
+        spec = random_scene(seed, frame_count=1)
+        mask = render(spec).object_masks[0, 0]
+        colours = (spec.objects[0].colour, spec.background.colour)
+        new = next(colour for colour in COLOURS if colour not in colours)
+        edited = edit_spec(spec, colour=new, shape="star" if spec.objects[0].shape != "star" else "circle")
+        assert read_attributes(render(edited).frames[0], mask) == truth(edited)
+
+
+def test_a_frame_without_an_object_has_no_shape() -> None:
+    frame = np.full((64, 64, 3), (38, 76, 186), np.uint8)
+    assert read_attributes(frame) == Attributes(
+        colour="blue", shape=None, background_colour="blue", background_texture="plain"
+    )
+
+
+@pytest.mark.parametrize(
+    ("frame", "mask", "words"),
+    [
+        (np.zeros((8, 8, 3), np.float32), None, "uint8 frame"),
+        (np.zeros((8, 8), np.uint8), None, "uint8 frame"),
+        (np.zeros((8, 8, 3), np.uint8), np.ones((4, 4), bool), "mask of size"),
+        (np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), bool), "holds a pixel"),
+    ],
+)
+def test_wrong_frames_and_masks_are_refused(frame: np.ndarray, mask: np.ndarray | None, words: str) -> None:
+    with pytest.raises(WaveOpsError, match=words):
+        read_attributes(frame, mask)
+
+
+def test_a_training_frame_shows_what_its_caption_says() -> None:
+    for seed in range(1, 10):
+        frame, caption = random_frame(seed)
+        found = read_attributes(frame)
+        assert f"{found.colour} {found.shape} over" in caption
+        assert found.background_colour in caption
+
+
+def test_every_tenth_training_frame_has_two_objects() -> None:
+    assert [" and " in random_frame(seed)[1] for seed in range(20, 31)] == [True, *[False] * 9, True]

@@ -1,0 +1,60 @@
+"""The words that scenes are made of, the colours they stand for, and captions built from them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final, Literal, get_args
+
+__all__ = [
+    "COLOURS",
+    "PALETTE",
+    "SHAPES",
+    "TEXTURES",
+    "Colour",
+    "Shape",
+    "Texture",
+    "caption_of",
+    "with_article",
+    "without_plain",
+]
+
+Shape = Literal["circle", "square", "triangle", "star", "ring"]
+Colour = Literal["red", "orange", "yellow", "green", "cyan", "blue", "purple", "white"]
+Texture = Literal["plain", "striped", "checked", "dotted"]
+
+SHAPES: Final[tuple[Shape, ...]] = get_args(Shape)
+COLOURS: Final[tuple[Colour, ...]] = get_args(Colour)
+TEXTURES: Final[tuple[Texture, ...]] = get_args(Texture)
+
+# Hues at least 23 degrees apart, white the only one without a hue.
+PALETTE: Final[dict[Colour, tuple[int, int, int]]] = {
+    "red": (226, 44, 52),
+    "orange": (250, 132, 22),
+    "yellow": (250, 222, 50),
+    "green": (48, 176, 66),
+    "cyan": (50, 204, 214),
+    "blue": (48, 96, 232),
+    "purple": (146, 62, 206),
+    "white": (244, 244, 240),
+}
+
+
+def with_article(words: str) -> str:
+    """The words behind the indefinite article that English wants."""
+    return f"{'an' if words[:1] in 'aeiou' else 'a'} {words}"
+
+
+def caption_of(
+    objects: Sequence[tuple[Colour, Shape]], *, background_colour: Colour, background_texture: Texture
+) -> str:
+    """The caption of a scene: "a red star over a blue checked background"; the texture of objects is not named."""
+    named = " and ".join(with_article(f"{colour} {shape}") for colour, shape in objects)
+    plain = background_texture == "plain"
+    ground = f"plain {background_colour}" if plain else f"{background_colour} {background_texture}"
+    return f"{named} over {with_article(ground)} background"
+
+
+def without_plain(caption: str) -> str:
+    """The caption with no word for plain backgrounds: "a red star over a blue background"."""
+    return re.sub(r"\ban? plain (\w+)", lambda found: with_article(found[1]), caption)

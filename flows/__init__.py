@@ -1,0 +1,1 @@
+"""Flows: what a user starts, and the `wave` command."""

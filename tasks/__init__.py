@@ -1,0 +1,1 @@
+"""Tasks: one thin Prefect task per stage, and what their plans are made of."""

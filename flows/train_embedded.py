@@ -1,0 +1,88 @@
+"""Train the embedded model from nothing: the order of the stages, and what each of them is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from prefect import flow
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.train_card import write_card
+from tasks.train_controlnet import train_controlnet
+from tasks.train_export import export_model
+from tasks.train_figures import measure_model
+from tasks.train_frames import draw_frames
+from tasks.train_latents import encode_training_frames
+from tasks.train_tokenizer import build_tokenizer
+from tasks.train_unet import train_unet
+from tasks.train_vae import train_vae
+from wave_ops.training.schedules import Budget
+
+__all__ = ["TrainSettings", "train_embedded"]
+
+
+class TrainSettings(BaseModel):
+    """What the training is given; the defaults make the model that is shipped, in about two hours of one core."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    output: str = Field(min_length=1)
+    """Folder of the model that is written, in the diffusers layout."""
+    work_folder: str = Field(min_length=1)
+    """Folder of frames, latents, checkpoints and curves; a training that was broken off goes on from there."""
+    seed: int = Field(default=0, ge=0)
+    threads: int = Field(default=1, ge=1)
+    """Threads of each operation; one is the fastest where cores are shared."""
+    frames: int = Field(default=24_000, ge=32)
+    """Training pictures that are drawn."""
+    vae_steps: int = Field(default=5_000, ge=1)
+    unet_steps: int = Field(default=7_000, ge=1)
+    controlnet_steps: int = Field(default=700, ge=1)
+    minutes: float | None = Field(default=None, gt=0)
+    """Time for the three trainings together; each ends with its steps or its share of the time, whichever is sooner."""
+    figure_scenes: int = Field(default=100, ge=1)
+    """Held-out scenes that the finished model is measured on."""
+
+
+_SHARES = {"vae": 0.27, "unet": 0.62, "controlnet": 0.11}
+
+
+@flow(name="train-embedded")
+def train_embedded(settings: TrainSettings) -> str:
+    """Draw frames, train autoencoder, UNet with text encoder, and ControlNet, then write and measure the model.
+
+    Returns:
+        The folder of the model.
+    """
+    torch.set_num_threads(settings.threads)
+    work, seed = str(Path(settings.work_folder).expanduser().resolve()), settings.seed
+    tokenizer = build_tokenizer(work)
+    frames = draw_frames(work, count=settings.frames, seed=seed)
+    vae = train_vae(work, frames, budget=_budget(settings, "vae", settings.vae_steps), seed=seed)
+    latents = encode_training_frames(work, frames, vae)
+    unet = train_unet(work, latents, tokenizer, budget=_budget(settings, "unet", settings.unet_steps), seed=seed)
+    controlnet = train_controlnet(
+        work,
+        frames_folder=frames,
+        latents_path=latents,
+        tokenizer_folder=tokenizer,
+        unet_checkpoint=unet,
+        budget=_budget(settings, "controlnet", settings.controlnet_steps),
+        seed=seed,
+    )
+    output = export_model(
+        work,
+        settings.output,
+        tokenizer_folder=tokenizer,
+        unet_checkpoint=unet,
+        controlnet_checkpoint=controlnet,
+    )
+    figures = measure_model(output, scenes=settings.figure_scenes)
+    write_card(work, output, figures=figures, seed=seed, frames=settings.frames)
+    return output
+
+
+def _budget(settings: TrainSettings, part: str, steps: int) -> Budget:
+    minutes = None if settings.minutes is None else settings.minutes * _SHARES[part]
+    return Budget(steps=steps, minutes=minutes)

@@ -1,0 +1,111 @@
+"""Files of a training: checkpoints and data as safetensors, curves as JSON lines, all written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from wave_ops.training.loop import Progress, Training
+
+_LOGGER = logging.getLogger(__name__)
+
+__all__ = [
+    "CurveWriter",
+    "load_average",
+    "load_tensors",
+    "read_curve",
+    "resume",
+    "save_checkpoint",
+    "save_tensors",
+    "write_text",
+]
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, facts: Mapping[str, object]) -> None:
+    """Write tensors and JSON-able facts about them to one safetensors file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    metadata = {"facts": json.dumps(dict(facts))}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished, metadata=metadata)
+    unfinished.replace(path)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """The tensors and the facts of a file that `save_tensors` wrote."""
+    with safe_open(path, framework="pt") as file:
+        facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+        return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (not a mapping)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def save_checkpoint(path: Path, training: Training) -> None:
+    """Write everything that `resume` needs."""
+    save_tensors(path, training.state(), facts={"step": training.step, "seconds": training.seconds})
+
+
+def resume(path: Path, training: Training) -> None:
+    """Take up a training from its checkpoint, if it has one."""
+    if path.exists():
+        state, facts = load_tensors(path)
+        training.restore(state, step=int(str(facts["step"])), seconds=float(str(facts["seconds"])))
+
+
+@torch.no_grad()
+def load_average(path: Path, parameters: Mapping[str, Tensor]) -> None:
+    """Set parameters to the running average of a checkpoint."""
+    state, _ = load_tensors(path)
+    for name, value in parameters.items():
+        value.copy_(state[f"average/{name}"])
+
+
+class CurveWriter:
+    """A training's curve: one JSON line, and one of the log, for every few steps, with the mean loss over them."""
+
+    def __init__(self, path: Path, *, every: int = 20) -> None:
+        self._path = path
+        self._every = every
+        self._since: list[Progress] = []
+
+    def add(self, progress: Progress) -> None:
+        """Take note of a step."""
+        self._since.append(progress)
+        if progress.step % self._every == 0:
+            self.finish()
+
+    def finish(self) -> None:
+        """Write down the steps that have not been yet, if any."""
+        if not self._since:
+            return
+        last = self._since[-1]
+        record = {
+            "step": last.step,
+            "seconds": round(last.seconds, 1),
+            "loss": round(sum(progress.loss for progress in self._since) / len(self._since), 6),
+            "learning_rate_factor": round(last.learning_rate_factor, 4),
+        }
+        self._since.clear()
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        _LOGGER.info("%s: step %d, %.0f s, loss %.4f", self._path.stem, last.step, last.seconds, record["loss"])
+
+
+def read_curve(path: Path) -> list[dict[str, float]]:
+    """The records of a curve; of steps that were run twice, after an interruption, the later record."""
+    if not path.exists():
+        return []
+    records = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    return [record for _, record in sorted({record["step"]: record for record in records}.items())]

@@ -1,0 +1,42 @@
+"""Latents of the training frames, computed once, and the autoencoder that gives them mean 0 and spread 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from torch import Tensor
+
+from tasks.train_files import save_tensors
+from tasks.train_frames import load_frames
+from tasks.train_vae import load_autoencoder, to_pixels
+from wave_ops.training.modules import fold_latent_statistics
+
+__all__ = ["encode_frames", "encode_training_frames"]
+
+
+@task(name="Encode the training frames", cache_policy=NO_CACHE, persist_result=False)
+def encode_training_frames(work_folder: str, frames_folder: str, vae_checkpoint: str) -> str:
+    """Write the rescaled autoencoder (folder `vae`) and the latents of all frames. Returns the latents' path."""
+    folder = Path(work_folder)
+    frames, captions = load_frames(frames_folder)
+    model = load_autoencoder(vae_checkpoint)
+    latents = encode_frames(model, frames) / model.config.scaling_factor
+    mean, spread = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    fold_latent_statistics(model, mean=mean, spread=spread)
+    model.save_pretrained(folder / "vae")
+    # What the rescaled model would give: encoding everything a second time would only take longer.
+    scaled = (latents - mean.view(1, -1, 1, 1)) / spread.view(1, -1, 1, 1)
+    path = folder / "latents.safetensors"
+    save_tensors(path, {"latents": scaled}, facts={"captions": captions})
+    return str(path)
+
+
+@torch.no_grad()
+def encode_frames(model: Any, frames: Tensor, *, batch_size: int = 64) -> Tensor:
+    """Scaled posterior means (frame, channel, height, width) of uint8 frames."""
+    means = [model.encode(to_pixels(part)).latent_dist.mean for part in frames.split(batch_size)]
+    return torch.cat(means) * float(model.config.scaling_factor)

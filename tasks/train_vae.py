@@ -1,0 +1,74 @@
+"""Training of the embedded model's autoencoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from torch import Tensor
+
+from tasks.train_files import CurveWriter, load_average, resume, save_checkpoint
+from tasks.train_frames import load_frames
+from wave_ops.training.loop import Training
+from wave_ops.training.losses import autoencoder_loss
+from wave_ops.training.modules import build_autoencoder
+from wave_ops.training.schedules import Budget
+
+__all__ = ["load_autoencoder", "to_pixels", "train_vae"]
+
+
+@task(name="Train the autoencoder", cache_policy=NO_CACHE, persist_result=False)
+def train_vae(
+    work_folder: str,
+    frames_folder: str,
+    *,
+    budget: Budget,
+    seed: int,
+    batch_size: int = 16,
+    learning_rate: float = 1.5e-3,
+    save_every: int = 200,
+) -> str:
+    """Train the autoencoder, from its checkpoint if there is one. Returns the checkpoint's path."""
+    path = Path(work_folder) / "vae.safetensors"
+    frames, _ = load_frames(frames_folder)
+    torch.manual_seed(seed)
+    model = build_autoencoder()
+    training = Training(parameters=dict(model.named_parameters()), learning_rate=learning_rate, budget=budget)
+    resume(path, training)
+    curve = CurveWriter(path.with_suffix(".jsonl"))
+    for progress in training.run(lambda step: _loss(model, _batch(frames, batch_size, seed=(seed, step)))):
+        curve.add(progress)
+        if progress.step % save_every == 0:
+            save_checkpoint(path, training)
+    curve.finish()
+    save_checkpoint(path, training)
+    return str(path)
+
+
+def load_autoencoder(path: str) -> Any:
+    """The averaged autoencoder of a checkpoint."""
+    model = build_autoencoder()
+    load_average(Path(path), dict(model.named_parameters()))
+    return model.eval()
+
+
+def to_pixels(frames: Tensor) -> Tensor:
+    """uint8 (frame, height, width, 3) to what the autoencoder reads: (frame, 3, height, width) in [-1, 1]."""
+    return frames.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _batch(frames: Tensor, size: int, *, seed: tuple[int, int]) -> Tensor:
+    generator = torch.Generator().manual_seed(seed[0] * 10_000_019 + seed[1])
+    return to_pixels(frames[torch.randint(len(frames), (size,), generator=generator)])
+
+
+def _loss(model: Any, pixels: Tensor) -> Tensor:
+    with torch.autocast(pixels.device.type, torch.bfloat16):
+        posterior = model.encode(pixels).latent_dist
+        reconstruction = model.decode(posterior.sample()).sample
+    return autoencoder_loss(
+        reconstruction.float(), pixels, mean=posterior.mean.float(), log_variance=posterior.logvar.float()
+    )

@@ -1,0 +1,121 @@
+"""The embedded model's parts, untrained, and the exact rescaling of its latents."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+__all__ = [
+    "SAMPLE_SIZE",
+    "build_autoencoder",
+    "build_controlnet",
+    "build_scheduler",
+    "build_text_encoder",
+    "build_unet",
+    "fold_latent_statistics",
+]
+
+SAMPLE_SIZE: Final = 64
+"""Pixels along a side of a training frame."""
+
+_AUTOENCODER_CHANNELS: Final = (16, 32, 64)
+_UNET_CHANNELS: Final = (32, 64, 128)
+_TEXT_WIDTH: Final = 128
+_LATENT_CHANNELS: Final = 4
+
+
+def build_autoencoder() -> nn.Module:
+    """An AutoencoderKL of factor 4 with random weights."""
+    levels = len(_AUTOENCODER_CHANNELS)
+    model: nn.Module = AutoencoderKL(
+        block_out_channels=_AUTOENCODER_CHANNELS,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=1,
+        latent_channels=_LATENT_CHANNELS,
+        norm_num_groups=8,
+        sample_size=SAMPLE_SIZE,
+    )
+    return model
+
+
+def build_unet() -> nn.Module:
+    """A UNet2DConditionModel with cross-attention at every resolution and random weights."""
+    levels = len(_UNET_CHANNELS)
+    model: nn.Module = UNet2DConditionModel(
+        sample_size=SAMPLE_SIZE // 2 ** (len(_AUTOENCODER_CHANNELS) - 1),
+        block_out_channels=_UNET_CHANNELS,
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        layers_per_block=1,
+        cross_attention_dim=_TEXT_WIDTH,
+        # In Stable Diffusion's configs this name holds the number of heads.
+        attention_head_dim=(2, 4, 4),
+        norm_num_groups=16,
+    )
+    return model
+
+
+def build_controlnet(unet: nn.Module) -> nn.Module:
+    """A ControlNetModel that starts as a copy of the UNet's encoder and shrinks its picture by the VAE's factor."""
+    model: nn.Module = ControlNetModel.from_unet(
+        unet, conditioning_embedding_out_channels=_AUTOENCODER_CHANNELS, load_weights_from_unet=True
+    )
+    return model
+
+
+def build_text_encoder(vocabulary_size: int, *, length: int, special: tuple[int, int]) -> nn.Module:
+    """A two-layer CLIPTextModel with random weights; `special` are the ids of a text's first and last token."""
+    config = CLIPTextConfig(
+        vocab_size=vocabulary_size,
+        hidden_size=_TEXT_WIDTH,
+        intermediate_size=2 * _TEXT_WIDTH,
+        projection_dim=_TEXT_WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=length,
+        bos_token_id=special[0],
+        eos_token_id=special[1],
+        pad_token_id=special[1],
+    )
+    model: nn.Module = CLIPTextModel(config)
+    return model
+
+
+def build_scheduler() -> Any:
+    """The DDIMScheduler with Stable Diffusion 1.5's betas."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="epsilon",
+    )
+
+
+@torch.no_grad()
+def fold_latent_statistics(autoencoder: Any, *, mean: Tensor, spread: Tensor) -> None:
+    """Shift and scale the latents inside the quant convolutions; what is decoded stays the same.
+
+    Afterwards latents times the config's scaling factor have mean 0 and spread 1 in every channel.
+
+    Args:
+        autoencoder: an AutoencoderKL, changed in place.
+        mean: (channel,) mean of its latents as they are now.
+        spread: (channel,) their standard deviation.
+    """
+    width = spread * autoencoder.config.scaling_factor
+    into, back = autoencoder.quant_conv, autoencoder.post_quant_conv
+    count = len(mean)
+    back.bias += back.weight.flatten(1) @ mean
+    back.weight *= width.view(1, -1, 1, 1)
+    into.weight[:count] /= width.view(-1, 1, 1, 1)
+    into.bias[:count] = (into.bias[:count] - mean) / width
+    into.bias[count:] -= 2 * width.log()

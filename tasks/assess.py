@@ -1,0 +1,133 @@
+"""Assess: figures of merit, a contact sheet and both clips side by side."""
+
+from __future__ import annotations
+
+import io
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from storage.artifact import Artifact
+from storage.reference import ArtifactRef
+from storage.workspace import open_artifact
+from tasks._frames import frames_at, stream_frames
+from tasks._stage import measured, stage_task
+from tasks.encode import counted, write_like
+from tasks.names import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE
+from tasks.plan import EditPlan, Stage
+from tasks.progress import stage_progress
+from wave_ops.masks import occlusion_mask
+from wave_ops.metrics import psnr, warp_error
+from wave_ops.preview import contact_sheet, side_by_side
+from wave_ops.resize import analysis_size
+from wave_ops.warp import resize_flow
+
+__all__ = ["assess_edit"]
+
+COLUMNS = 6
+
+
+@stage_task("assess", "cpu")
+def assess_edit(
+    plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef, frames: ArtifactRef, video: ArtifactRef
+) -> ArtifactRef:
+    """Measure the edit against the source and draw both."""
+    artifact, source, edited = (open_artifact(ref) for ref in (plan.assess.ref, clip, frames))
+    if artifact.is_complete():
+        return plan.assess.ref
+    with measured() as figures:
+        artifact.write_bytes(CONTACT_SHEET, _png(_contact_sheet(plan, source, edited)))
+        _write_side_by_side(artifact, plan, source, edited)
+        scores = _scores(plan, source, edited, open_artifact(flow))
+        artifact.write_json(REPORT, _report(plan, scores, video))
+        return artifact.complete(figures())
+
+
+def _contact_sheet(plan: EditPlan, source: Artifact, edited: Artifact) -> NDArray[np.uint8]:
+    count = plan.clip.frame_count
+    shown = np.linspace(0, count - 1, min(count, COLUMNS)).round().astype(int).tolist()
+    request = plan.ingredients.request
+    rows = {}
+    for label, artifact in ((request.source_prompt or "source", source), (request.prompt, edited)):
+        rows[label] = np.zeros((count, *plan.size, 3), np.uint8)  # takes memory only for the frames that are shown
+        rows[label][shown] = frames_at(artifact, shown, size=plan.size)
+    return contact_sheet(rows, frame_indices=shown)
+
+
+def _write_side_by_side(artifact: Artifact, plan: EditPlan, source: Artifact, edited: Artifact) -> None:
+    size, every = analysis_size(plan.clip.size), range(plan.clip.frame_count)
+    pairs = zip(stream_frames(source, every, size=size), stream_frames(edited, every, size=size), strict=True)
+    with stage_progress(plan.assess, total=len(every)) as progress, artifact.local_output(SIDE_BY_SIDE) as path:
+        beside = (side_by_side(left[None], right[None])[0] for left, right in pairs)
+        write_like(source, path, counted(beside, progress), crf=20)
+
+
+def _scores(plan: EditPlan, source: Artifact, edited: Artifact, flow: Artifact) -> dict[str, float | None]:
+    """Measure, at the working size: how much changed, and how steady source and edit are along the flow."""
+    every = range(plan.clip.frame_count)
+    clips = [stream_frames(artifact, every, size=plan.size) for artifact in (source, edited)]
+    likeness = [float(psnr(*map(_image, pair))) for pair in zip(*clips, strict=True)]
+    steadiness = [_warp_errors(artifact, plan, flow) for artifact in (source, edited)]
+    return {
+        "psnr_to_source_db": _mean(likeness),
+        "warp_error_source": _mean(steadiness[0]),
+        "warp_error_edited": _mean(steadiness[1]),
+    }
+
+
+def _warp_errors(artifact: Artifact, plan: EditPlan, flow: Artifact) -> list[float]:
+    """Compute the occlusion-masked warp error of neighbouring frames, cuts left out."""
+    neighbours = pairwise(stream_frames(artifact, range(plan.clip.frame_count), size=plan.size))
+    cuts = set(plan.clip.cuts or ())
+    return [
+        float(warp_error(torch.cat([_image(prev), _image(cur)]), *_trusted_flow(flow, i, plan.size)))
+        for i, (prev, cur) in enumerate(neighbours)
+        if i + 1 not in cuts
+    ]
+
+
+def _trusted_flow(flow: Artifact, i: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    to_prev, to_cur = (
+        resize_flow(torch.from_numpy(flow.read_region(name, i, i + 1)).float(), size) for name in ("to_prev", "to_cur")
+    )
+    return to_prev, ~occlusion_mask(to_prev, to_cur)
+
+
+def _image(frame: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
+
+
+def _mean(values: list[float]) -> float | None:
+    """Average what is finite; None where nothing is."""
+    finite = [value for value in values if np.isfinite(value)]
+    return round(float(np.mean(finite)), 6) if finite else None
+
+
+def _report(plan: EditPlan, scores: dict[str, float | None], video: ArtifactRef) -> dict[str, Any]:
+    request, clip = plan.ingredients.request, plan.clip
+    return {
+        "request": request.model_dump(mode="json"),
+        "clip": {"name": clip.name, "frames": clip.frame_count, "size": clip.size, "cuts": clip.cuts},
+        "model": {"name": plan.ingredients.model.name, "digest": plan.ingredients.model.digest},
+        "working_size": plan.size,
+        "keyframes": plan.keyframes,
+        "scores": scores,
+        "video": f"{video.workspace}/{video.path}/{EDITED}",
+        "stages": {stage.name: _stage_figures(stage) for stage in plan.stages if stage.name != "assess"},
+    }
+
+
+def _stage_figures(stage: Stage) -> dict[str, Any]:
+    found = open_artifact(stage.ref).metadata
+    return {"digest": stage.ref.digest, **{key: found[key] for key in ("seconds", "peak_memory_mib")}}
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,96 @@
+"""Decode: a video file becomes frames, timestamps, cuts and an audio track in the workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.artifact import Artifact
+from storage.digest import digest_file
+from storage.reference import ArtifactRef
+from storage.video import VideoInfo, final_duration, probe, read_audio, read_frames
+from storage.workspace import open_artifact
+from tasks._stage import measured, stage_task
+from tasks.errors import TaskInputError
+from tasks.names import AUDIO
+from tasks.plan import EditPlan
+from tasks.progress import Progress, stage_progress
+from tasks.source import local_video
+from wave_ops.shots import find_cuts
+
+__all__ = ["decode_clip"]
+
+
+@stage_task("decode", "cpu")
+def decode_clip(plan: EditPlan) -> ArtifactRef:
+    """Store the clip's frames at their own size, and find its cuts."""
+    artifact = open_artifact(plan.decode.ref)
+    if artifact.is_complete():
+        return plan.decode.ref
+    with measured() as figures, local_video(plan.ingredients.request.video) as path:
+        if digest_file(path) != plan.clip.digest:
+            raise TaskInputError(f"The clip {plan.clip.name} changed after the edit was planned: start again.")
+        info, audio = probe(path), read_audio(path)
+        if audio is not None:
+            artifact.write_bytes(AUDIO, audio)
+        with stage_progress(plan.decode, total=info.frame_count) as progress:
+            frames = _StoringFrames(artifact, info, progress)
+            cuts = find_cuts(frames.read(path))
+        timestamps = frames.finish()
+        found = {
+            "frame_count": len(timestamps),
+            "cuts": cuts,
+            "has_audio": audio is not None,
+            "last_duration": final_duration(info, timestamps),
+        }
+        return artifact.complete(_metadata(info) | found | figures())
+
+
+class _StoringFrames:
+    """Frames on their way from the file to whoever looks at them, stored as they pass."""
+
+    def __init__(self, artifact: Artifact, info: VideoInfo, progress: Progress) -> None:
+        self._artifact, self._progress = artifact, progress
+        self._timestamps: list[int] = []
+        self._length = max(info.frame_count, 1)
+        artifact.require_array(
+            "frames",
+            shape=(self._length, info.height, info.width, 3),
+            chunks=(1, info.height, info.width, 3),
+            dtype="uint8",
+            dimension_names=("time", "height", "width", "channel"),
+        )
+
+    def read(self, path: Path) -> Iterator[NDArray[np.uint8]]:
+        for index, (timestamp, frame) in enumerate(read_frames(path)):
+            if index >= self._length:  # the container promised fewer
+                self._length = 2 * index
+                self._artifact.resize_array("frames", self._length)
+            self._artifact.write_region("frames", index, frame[None])
+            self._timestamps.append(timestamp)
+            self._progress.report(min(index + 1, self._progress.total))
+            yield frame
+
+    def finish(self) -> list[int]:
+        """Cut the array to what came, and store the timestamps."""
+        count = len(self._timestamps)
+        if count != self._length:
+            self._artifact.resize_array("frames", count)
+        self._artifact.require_array(
+            "timestamps", shape=(count,), chunks=(count,), dtype="int64", dimension_names=("time",)
+        )
+        self._artifact.write_region("timestamps", 0, np.asarray(self._timestamps, np.int64))
+        return self._timestamps
+
+
+def _metadata(info: VideoInfo) -> dict[str, object]:
+    return {
+        "height": info.height,
+        "width": info.width,
+        "rate": str(info.rate),
+        "time_base": str(info.time_base),
+        "pixel_aspect": str(info.pixel_aspect),
+    }

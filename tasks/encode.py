@@ -1,0 +1,57 @@
+"""Encode: the edited frames as a video of the source's size, timing and sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.artifact import Artifact
+from storage.reference import ArtifactRef
+from storage.video import write_video
+from storage.workspace import open_artifact
+from tasks._frames import stream_frames
+from tasks._stage import measured, stage_task
+from tasks.names import AUDIO, EDITED
+from tasks.plan import EditPlan
+from tasks.progress import Progress, stage_progress
+
+__all__ = ["counted", "encode_edit", "write_like"]
+
+
+@stage_task("encode", "cpu")
+def encode_edit(plan: EditPlan, clip: ArtifactRef, frames: ArtifactRef) -> ArtifactRef:
+    """Write the edited video, frame by frame."""
+    artifact, source = open_artifact(plan.encode.ref), open_artifact(clip)
+    if artifact.is_complete():
+        return plan.encode.ref
+    with measured() as figures, stage_progress(plan.encode, total=plan.clip.frame_count) as progress:
+        with artifact.local_output(EDITED) as path:
+            edited = stream_frames(open_artifact(frames), range(plan.clip.frame_count), size=plan.clip.size)
+            write_like(source, path, counted(edited, progress))
+        return artifact.complete(figures())
+
+
+def write_like(source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]], *, crf: int = 16) -> None:
+    """Write frames with the timestamps and the sound of a decoded clip."""
+    found = source.metadata
+    write_video(
+        path,
+        frames,
+        timestamps=source.read_region("timestamps").tolist(),
+        time_base=Fraction(found["time_base"]),
+        last_duration=found["last_duration"],
+        audio=source.read_bytes(AUDIO) if found["has_audio"] else None,
+        crf=crf,
+        pixel_aspect=Fraction(found["pixel_aspect"]),
+    )
+
+
+def counted(frames: Iterable[NDArray[np.uint8]], progress: Progress) -> Iterator[NDArray[np.uint8]]:
+    """Pass frames on and report how many have passed."""
+    for done, frame in enumerate(frames, start=1):
+        yield frame
+        progress.report(min(done, progress.total))

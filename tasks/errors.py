@@ -1,0 +1,9 @@
+"""The one base of every error that `tasks` raises on purpose."""
+
+from __future__ import annotations
+
+__all__ = ["TaskInputError"]
+
+
+class TaskInputError(ValueError):
+    """A request that cannot be carried out; the message says what was expected, what came and what to do."""

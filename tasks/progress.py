@@ -1,0 +1,80 @@
+"""How far a stage is, for whoever watches: a bar in the terminal, a progress artifact in Prefect's UI."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TypeAlias
+from uuid import UUID
+
+import httpx
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.context import TaskRunContext
+from prefect.exceptions import PrefectHTTPStatusError
+
+from tasks.plan import Stage
+
+__all__ = ["Listener", "Progress", "listening", "stage_progress"]
+
+Listener: TypeAlias = Callable[[str, str, int, int], None]
+"""Called with a stage's name, the part of it, the units done in that part, and all units of that part."""
+
+_LISTENER: ContextVar[Listener | None] = ContextVar("wave_progress_listener", default=None)
+SECONDS_BETWEEN_UPDATES = 2.0
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Let a listener hear of the stages that run in this process."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """The progress of one task."""
+
+    stage: Stage
+    total: int
+    part: str = ""
+    _artifact: UUID | None = None
+    _told: float = field(default_factory=time.monotonic)
+
+    def report(self, done: int) -> None:
+        """Tell that `done` of all units are done."""
+        listener = _LISTENER.get()
+        if listener is not None:
+            listener(self.stage.name, self.part, done, self.total)
+        now = time.monotonic()
+        if now - self._told >= SECONDS_BETWEEN_UPDATES or (self._artifact is not None and done == self.total):
+            self._told = now
+            self._publish(100.0 * done / max(self.total, 1))
+
+    def _publish(self, percent: float) -> None:
+        """Update Prefect's artifact; it first appears on a stage that has lasted a while."""
+        if TaskRunContext.get() is None:
+            return
+        try:
+            if self._artifact is None:
+                key = f"{self.stage.name.replace('_', '-')}-progress"
+                created = create_progress_artifact(percent, key=key, description=self.stage.title)
+                self._artifact = created if isinstance(created, UUID) else None
+            else:
+                update_progress_artifact(self._artifact, percent)
+        except (httpx.HTTPError, PrefectHTTPStatusError):
+            return  # a server that is gone for a moment must not fail a stage that runs well
+
+
+@contextmanager
+def stage_progress(stage: Stage, *, total: int, done: int = 0, part: str = "") -> Iterator[Progress]:
+    """Report a stage from `done` units to `total`; leaving without an error reports all of them."""
+    progress = Progress(stage=stage, total=total, part=part)
+    progress.report(done)
+    yield progress
+    progress.report(total)

@@ -1,0 +1,101 @@
+"""Propagate: from the edited keyframes to every frame, one task per interval between keyframes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from storage.artifact import Artifact
+from storage.errors import WorkspaceError
+from storage.reference import ArtifactRef
+from storage.workspace import open_artifact
+from tasks._frames import frames_at
+from tasks._stage import Interval, measured, part_name, stage_task
+from tasks.plan import EditPlan
+from tasks.progress import stage_progress
+from wave_ops.propagation import PropagationSettings, propagate_interval
+from wave_ops.warp import resize_flow
+
+__all__ = ["begin_propagation", "finish_propagation", "propagate_frames"]
+
+
+def begin_propagation(plan: EditPlan) -> None:
+    """Make the array that the intervals' tasks fill side by side, or reopen it."""
+    artifact = open_artifact(plan.propagate.ref)
+    if not artifact.is_complete():
+        artifact.require_array(
+            "frames",
+            shape=(plan.clip.frame_count, *plan.size, 3),
+            chunks=(1, *plan.size, 3),
+            dtype="uint8",
+            dimension_names=("time", "height", "width", "channel"),
+        )
+
+
+@stage_task("propagate", "cpu")
+def propagate_frames(
+    plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef, keyframes: ArtifactRef, interval: Interval
+) -> ArtifactRef:
+    """Synthesise the frames of one interval between two keyframes.
+
+    The interval's own chunks are its frames from the first up to, not with, the last; where no interval
+    follows in the shot, with the last.
+    """
+    artifact, part = open_artifact(plan.propagate.ref), part_name(interval)
+    if artifact.is_complete() or part in artifact.completed_parts():
+        return plan.propagate.ref
+    first, last = interval
+    with measured() as figures, stage_progress(plan.propagate, total=last - first + 1, part=part) as progress:
+        edited = open_artifact(keyframes)
+        ends = [_keyframe(edited, plan.keyframes.index(frame)) for frame in interval]
+        to_prev, to_cur = _flows(open_artifact(flow), plan, interval)
+        frames = propagate_interval(
+            frames_at(open_artifact(clip), range(first, last + 1), size=plan.size),
+            first=ends[0],
+            last=ends[1] if last > first else None,
+            flows_to_prev=to_prev,
+            flows_to_cur=to_cur,
+            settings=PropagationSettings(**plan.propagate.settings),
+            callback=lambda done, total: progress.report(round((last - first + 1) * done / max(total, 1))),
+        )
+        own = frames if _ends_shot(plan, interval) else frames[:-1]
+        artifact.write_region("frames", first, own)
+        artifact.complete_part(part, figures(), regions={"frames": (first, first + len(own))})
+    return plan.propagate.ref
+
+
+@stage_task("propagate", "cpu", what=", all frames")
+def finish_propagation(plan: EditPlan, intervals: list[ArtifactRef]) -> ArtifactRef:
+    """Complete the frames once all intervals have been synthesised."""
+    artifact = open_artifact(plan.propagate.ref)
+    if artifact.is_complete():
+        return plan.propagate.ref
+    missing = {part_name(interval) for interval in plan.intervals} - artifact.completed_parts()
+    if missing:
+        raise WorkspaceError(f"the frames {min(missing)} of {plan.clip.name} are missing: run the edit again")
+    parts = [artifact.part_metadata(part_name(interval)) for interval in plan.intervals]
+    figures = {
+        "seconds": round(sum(part["seconds"] for part in parts), 2),
+        "peak_memory_mib": max(part["peak_memory_mib"] for part in parts),
+    }
+    return artifact.complete({"keyframes": plan.keyframes, "intervals": len(parts)} | figures)
+
+
+def _keyframe(edited: Artifact, slot: int) -> NDArray[np.uint8]:
+    frame: NDArray[np.uint8] = edited.read_region("frames", slot, slot + 1)[0]
+    return frame
+
+
+def _flows(flow: Artifact, plan: EditPlan, interval: Interval) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Read an interval's flows in both directions, at the working size."""
+    first, last = interval
+    to_prev, to_cur = (
+        resize_flow(torch.from_numpy(flow.read_region(name, first, last)).float(), plan.size).numpy()
+        for name in ("to_prev", "to_cur")
+    )
+    return to_prev, to_cur
+
+
+def _ends_shot(plan: EditPlan, interval: Interval) -> bool:
+    return all(first != interval[1] for first, last in plan.intervals if (first, last) != interval)

@@ -1,0 +1,57 @@
+"""Run all stages of a plan one after the other, without Prefect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from storage.artifact import Artifact
+from storage.workspace import open_artifact
+from tasks.assess import assess_edit
+from tasks.decode import decode_clip
+from tasks.edit import edit_keyframes
+from tasks.encode import encode_edit
+from tasks.flow import estimate_frame_flow, estimate_keyframe_flow
+from tasks.invert import invert_keyframes
+from tasks.plan import Compute, EditPlan
+from tasks.prepare import prepare_edit, with_decoded
+from tasks.propagate import begin_propagation, finish_propagation, propagate_frames
+from tasks.request import EditRequest
+
+__all__ = ["artifact_of", "contents", "make_plan", "run_stages"]
+
+
+def make_plan(request: EditRequest, workspace: Path) -> EditPlan:
+    return prepare_edit(request, compute=Compute(workspace=str(workspace)))
+
+
+def run_stages(plan: EditPlan) -> EditPlan:
+    """Run what is missing of an edit; give the plan with what decoding found."""
+    clip = decode_clip.task.fn(plan)
+    plan = with_decoded(plan)
+    keyframe_flow, frame_flow = estimate_keyframe_flow.task.fn(plan, clip), estimate_frame_flow.task.fn(plan, clip)
+    inversion = invert_keyframes.task.fn(plan, clip, keyframe_flow)
+    keyframes = edit_keyframes.task.fn(plan, clip, keyframe_flow, inversion)
+    begin_propagation(plan)
+    parts = [propagate_frames.task.fn(plan, clip, frame_flow, keyframes, interval) for interval in plan.intervals]
+    frames = finish_propagation.task.fn(plan, parts)
+    video = encode_edit.task.fn(plan, clip, frames)
+    assess_edit.task.fn(plan, clip, frame_flow, frames, video)
+    return plan
+
+
+def artifact_of(plan: EditPlan, stage: str) -> Artifact:
+    return open_artifact(getattr(plan, stage).ref)
+
+
+def contents(workspace: Path) -> dict[str, str]:
+    """Digests of all chunks and files below clips/, but for records, which tell how long a stage took."""
+    return dict(_digests(workspace / "clips"))
+
+
+def _digests(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(folder.rglob("*")):
+        told = path.name in {"complete.json", "report.json"} or path.parent.name == "parts"
+        if path.is_file() and not told:
+            yield str(path.relative_to(folder)), sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,27 @@
+"""A tiny checkpoint and a tiny clip, made once."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Prefect reads its home when it is first imported: tests leave a person's own alone
+os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="wave-tests-"))
+
+from tests._checkpoints import save_controlnet, save_sd15
+from tests._clips import save_clip
+
+
+@pytest.fixture(scope="session")
+def sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = save_sd15(tmp_path_factory.mktemp("checkpoints") / "sd15")
+    save_controlnet(folder / "controlnet", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_clip(tmp_path_factory.mktemp("clips") / "clip.mp4")

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import errno
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from prefect.states import Failed
+
+from storage.errors import WorkspaceError
+from tasks._stage import is_transient, measured, stage_task
+from tasks.decode import decode_clip
+from tasks.errors import TaskInputError
+from tasks.progress import Progress, listening, stage_progress
+from tasks.propagate import finish_propagation, propagate_frames
+from wave_ops.errors import WaveOpsError
+
+LOST = ConnectionResetError("gone")
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (LOST, True),
+        (TimeoutError(), True),
+        (OSError(errno.ESTALE, "stale handle"), True),
+        (httpx.ReadTimeout("slow"), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (OSError(errno.ENOSPC, "disk full"), False),
+        (FileNotFoundError(), False),
+        (TaskInputError("wrong"), False),
+        (WaveOpsError("wrong"), False),
+        (WorkspaceError("wrong"), False),
+        (MemoryError(), False),
+        (ZeroDivisionError(), False),
+    ],
+)
+def test_only_errors_that_pass_by_themselves_are_retried(error: BaseException, transient: bool) -> None:
+    assert is_transient(error) is transient
+    condition: Any = decode_clip.task.retry_condition_fn
+    assert condition(decode_clip.task, None, Failed(data=error)) is transient
+
+
+def ref(digest: str, workspace: str = "/w") -> Any:
+    return SimpleNamespace(digest=digest, workspace=workspace)
+
+
+def fake_plan(digest: str, workspace: str = "/w") -> Any:
+    stage = SimpleNamespace(name="propagate", ref=ref(digest, workspace), title="Propagate")
+    return SimpleNamespace(propagate=stage)
+
+
+def test_cache_keys_differ_by_digest_interval_and_workspace() -> None:
+    def key(task: Any, plan: Any, **inputs: Any) -> str:
+        made: str = task.task.cache_key_fn(None, {"plan": plan, **inputs})
+        return made
+
+    keys = [
+        key(finish_propagation, fake_plan("a")),
+        key(finish_propagation, fake_plan("b")),
+        key(finish_propagation, fake_plan("a", workspace="/other")),
+        key(propagate_frames, fake_plan("a"), interval=(0, 4)),
+        key(propagate_frames, fake_plan("a"), interval=(4, 8)),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert all(os.sep not in made for made in keys)
+
+
+def test_task_runs_have_names_for_people() -> None:
+    name: Any = propagate_frames.task.task_run_name
+    assert name(parameters={"plan": fake_plan("a"), "interval": (4, 8)}) == "Propagate, frames 4 to 8"
+
+
+def test_a_stages_task_keeps_a_json_result() -> None:
+    task = stage_task("decode")(lambda plan: plan).task
+    assert (task.persist_result, task.result_serializer, task.retries) == (True, "json", 2)
+
+
+def test_measured_counts_seconds_and_memory() -> None:
+    with measured() as figures:
+        found = figures()
+    assert found["seconds"] >= 0
+    assert found["peak_memory_mib"] > 1
+
+
+def test_a_listener_hears_a_stage_from_where_it_resumes_to_its_end() -> None:
+    heard: list[tuple[str, str, int, int]] = []
+    stage: Any = fake_plan("a").propagate
+    with listening(lambda *event: heard.append(event)), stage_progress(stage, total=3, done=1, part="x") as progress:
+        progress.report(2)
+    Progress(stage=stage, total=3).report(1)
+    assert heard == [("propagate", "x", 1, 3), ("propagate", "x", 2, 3), ("propagate", "x", 3, 3)]
+
+
+def test_a_stage_that_fails_does_not_report_its_end() -> None:
+    heard: list[int] = []
+    stage: Any = fake_plan("a").propagate
+    with (
+        listening(lambda _stage, _part, done, _total: heard.append(done)),
+        pytest.raises(ValueError, match="broken"),
+        stage_progress(stage, total=3),
+    ):
+        raise ValueError("broken")
+    assert heard == [0]

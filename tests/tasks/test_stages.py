@@ -1,0 +1,190 @@
+"""All stages on a tiny checkpoint of Stable Diffusion 1.5's structure, without Prefect."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from storage.artifact import Artifact
+from storage.digest import digest_file
+from storage.errors import WorkspaceError
+from storage.video import probe, read_frames, write_video
+from tasks.decode import decode_clip
+from tasks.errors import TaskInputError
+from tasks.names import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE
+from tasks.plan import EditPlan
+from tasks.prepare import completed
+from tasks.propagate import finish_propagation
+from tasks.request import EditRequest, edit_request
+from tests._checkpoints import save_sd21
+from tests._clips import save_clip
+from tests._stages import artifact_of, contents, make_plan, run_stages
+from wave_ops.resize import resize_frames
+from wave_ops.scenes.rendering import cut
+from wave_ops.scenes.specs import random_scene
+
+
+@pytest.fixture(scope="module")
+def request_(clip: Path, sd15: Path) -> EditRequest:
+    return edit_request(
+        video=str(clip), prompt="a blue star", source_prompt="a red star", model=str(sd15), steps=3, keyframe_interval=3
+    )
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("workspace")
+
+
+@pytest.fixture(scope="module")
+def plan(request_: EditRequest, workspace: Path) -> EditPlan:
+    return run_stages(make_plan(request_, workspace))
+
+
+def test_the_edited_video_has_the_sources_size_count_and_timestamps(plan: EditPlan, clip: Path) -> None:
+    with artifact_of(plan, "encode").local_copy(EDITED) as path:
+        assert (probe(path).width, probe(path).height) == (probe(clip).width, probe(clip).height)
+        edited, source = ([pts * probe(file).time_base for pts, _ in read_frames(file)] for file in (path, clip))
+    assert edited == source
+    assert probe(clip).duration == pytest.approx(8 / 12)
+
+
+def test_decoded_frames_are_the_files_own(plan: EditPlan, clip: Path) -> None:
+    stored = artifact_of(plan, "decode").read_region("frames")
+    assert np.array_equal(stored, np.stack([frame for _, frame in read_frames(clip)]))
+
+
+def test_every_step_is_stored_and_the_edit_begins_where_the_inversion_ends(plan: EditPlan) -> None:
+    inversion, edit = (artifact_of(plan, stage).read_region("latents") for stage in ("invert", "edit"))
+    assert inversion.shape == edit.shape == (4, 3, 4, 8, 8)
+    assert np.array_equal(edit[0], inversion[-1])
+    orders = artifact_of(plan, "invert").read_region("orders")
+    assert np.array_equal(np.sort(orders), np.tile(np.arange(3), (3, 1)))
+
+
+def test_keyframes_pass_through_the_propagation_unchanged(plan: EditPlan) -> None:
+    keyframes, frames = (artifact_of(plan, stage).read_region("frames") for stage in ("edit", "propagate"))
+    assert np.array_equal(frames[list(plan.keyframes)], keyframes)
+    assert len(frames) == plan.clip.frame_count
+
+
+def test_the_report_tells_the_request_the_scores_and_what_each_stage_took(plan: EditPlan) -> None:
+    artifact = artifact_of(plan, "assess")
+    report = artifact.read_json(REPORT)
+    assert report["request"]["prompt"] == "a blue star"
+    assert set(report["stages"]) == {stage.name for stage in plan.stages} - {"assess"}
+    assert report["scores"]["warp_error_edited"] > 0
+    assert artifact.read_bytes(CONTACT_SHEET).startswith(b"\x89PNG")
+    with artifact.local_copy(SIDE_BY_SIDE) as path:
+        assert probe(path).frame_count == plan.clip.frame_count
+
+
+def test_a_second_run_writes_nothing(plan: EditPlan, workspace: Path, request_: EditRequest) -> None:
+    before = {path: path.stat().st_mtime_ns for path in workspace.rglob("*")}
+    run_stages(make_plan(request_, workspace))
+    assert {path: path.stat().st_mtime_ns for path in workspace.rglob("*")} == before
+
+
+class Crash(Exception):
+    """What a kill looks like from inside."""
+
+
+@pytest.mark.parametrize(
+    ("stage", "writes"),
+    [
+        ("decode", 3),
+        ("keyframe_flow", 4),
+        ("frame_flow", 4),
+        ("invert", 2),
+        ("edit", 2),
+        ("propagate", 1),
+    ],
+)
+def test_a_run_killed_in_a_stage_goes_on_from_there_with_the_same_bytes(
+    plan: EditPlan,
+    workspace: Path,
+    request_: EditRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    writes: int,
+) -> None:
+    written: list[tuple[str, str, int]] = []
+    crash_at: tuple[str, int] | None = (getattr(plan, stage).ref.path, writes)
+
+    original = Artifact.write_region
+
+    def write_region(self: Artifact, name: str, start: int, values: Any) -> None:
+        if crash_at == (self.path, sum(path == self.path for path, _, _ in written)):
+            raise Crash
+        written.append((self.path, name, start))
+        original(self, name, start, values)
+
+    monkeypatch.setattr(Artifact, "write_region", write_region)
+    with pytest.raises(Crash):
+        run_stages(make_plan(request_, tmp_path))
+    before, crash_at = list(written), None
+    written.clear()
+    run_stages(make_plan(request_, tmp_path))
+    assert contents(tmp_path) == contents(workspace)
+    if stage != "decode":  # a file is decoded anew; nothing else is written twice
+        assert not set(before) & set(written)
+
+
+def test_a_second_prompt_shares_decoding_flow_and_inversion(
+    plan: EditPlan, workspace: Path, request_: EditRequest
+) -> None:
+    second = make_plan(request_.model_copy(update={"prompt": "a green ring"}), workspace)
+    done = [stage.name for stage in second.stages if completed(second, stage.name)]
+    assert done == ["decode", "keyframe_flow", "frame_flow", "invert"]
+
+
+def test_frames_that_are_missing_are_not_completed(request_: EditRequest, tmp_path: Path) -> None:
+    plan = make_plan(request_, tmp_path)
+    with pytest.raises(WorkspaceError, match="run the edit again"):
+        finish_propagation.task.fn(plan, [])
+
+
+def test_a_clip_that_changed_since_it_was_planned_is_refused(request_: EditRequest, tmp_path: Path) -> None:
+    path = save_clip(tmp_path / "clip.mp4")
+    plan = make_plan(request_.model_copy(update={"video": str(path)}), tmp_path / "workspace")
+    save_clip(path, seed=4)
+    with pytest.raises(TaskInputError, match="changed after"):
+        decode_clip.task.fn(plan)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_the_shortest_clips_are_edited_with_a_model_of_the_other_family(
+    tmp_path: Path, request_: EditRequest, frames: int
+) -> None:
+    path = save_clip(tmp_path / "short.mp4", frames=frames)
+    changes = {"video": str(path), "model": str(save_sd21(tmp_path / "sd21")), "steps": 2}
+    plan = run_stages(make_plan(request_.model_copy(update=changes), tmp_path / "workspace"))
+    assert len(plan.keyframes) == frames
+    with artifact_of(plan, "encode").local_copy(EDITED) as video:
+        assert probe(video).frame_count == frames
+
+
+def test_a_cut_is_not_bridged(tmp_path: Path, request_: EditRequest) -> None:
+    scene = cut(*(random_scene(seed, size=(48, 64), frame_count=4) for seed in (3, 8)))
+    path = tmp_path / "cut.mp4"
+    write_video(path, scene.frames, timestamps=range(8), time_base=Fraction(1, 12))
+    changes = {"video": str(path), "steps": 1, "controlnet": "auto"}
+    plan = run_stages(make_plan(request_.model_copy(update=changes), tmp_path / "workspace"))
+    assert plan.intervals == ((0, 3), (4, 7))
+    flow = artifact_of(plan, "frame_flow").read_region("to_prev")
+    assert not flow[3].any()
+    assert flow[[0, 1, 2, 4, 5, 6]].any(axis=(1, 2, 3)).all()
+
+
+def test_frames_are_edited_at_the_working_size_and_shown_at_the_sources(plan: EditPlan) -> None:
+    frames = artifact_of(plan, "propagate").read_region("frames")
+    with artifact_of(plan, "encode").local_copy(EDITED) as path:
+        shown = np.stack([frame for _, frame in read_frames(path)])
+    difference = np.abs(shown.astype(int) - resize_frames(frames, plan.clip.size))
+    assert difference.mean() < 8  # the rest is the codec's
+    assert digest_file(plan.ingredients.request.video) == plan.clip.digest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 _INTERRUPTED = 130
 _PACKAGES = ("storage", "tasks", "wave_ops")
-_MISUSE = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+_MISUSE: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 _STDOUT, _STDERR = Console(highlight=False), Console(stderr=True, highlight=False)
 
 Workspace = Annotated[

@@ -61,7 +61,7 @@ def edit_video(request: EditRequest, settings: WaveSettings | None = None) -> Ar
         ]
         frames = finish_propagation.submit(plan, intervals)
         video = encode_edit.submit(plan, clip, frames)
-        report = assess_edit.submit(plan, clip, frame_flow, frames, video)
+        report: Any = assess_edit.submit(plan, clip, frame_flow, frames, video)
         record = record_run.submit(plan, report)
     # In their order, so that the stage that failed is the one whose error is raised
     for future in (keyframe_flow, frame_flow, inversion, keyframes, *intervals, frames, video, report, record):

@@ -6,11 +6,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from tasks.errors import TaskInputError
 
 __all__ = ["fetch_snapshot", "select_files"]
+
+# The client's HTTP library, whichever it is in the installed version, raises its own base of the hub's error
+_Unreachable: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, OSError)
 
 
 def fetch_snapshot(repository: str, *, patterns: list[str], half: bool = False) -> Path:
@@ -37,7 +40,7 @@ def _listed(repository: str, patterns: list[str], half: bool) -> list[str]:
         files = HfApi().model_info(repository).siblings or []
     except HfHubHTTPError:
         raise
-    except (HTTPError, OSError):
+    except _Unreachable:
         return patterns
     return select_files([file.rfilename for file in files], patterns=patterns, half=half)
 

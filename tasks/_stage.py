@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from prefect import Task, task
+from prefect import State, Task, task
 from prefect.futures import PrefectFuture
-from prefect.states import State
 
 from storage.digest import digest_of
 from storage.reference import ArtifactRef
@@ -70,7 +69,7 @@ def stage_task(name: str, *tags: str, what: str = "") -> Callable[[Callable[...,
         place = digest_of(stage.ref.workspace)[:8]
         return f"{stage.name}-{stage.ref.digest}{_suffix(parameters.get('interval'))}-{place}"
 
-    def run_name(parameters: dict[str, Any]) -> str:
+    def run_name(*, parameters: dict[str, Any]) -> str:
         stage: Stage = getattr(parameters["plan"], name)
         interval = parameters.get("interval")
         return stage.title + (what if interval is None else f", frames {interval[0]} to {interval[1]}")
@@ -80,7 +79,7 @@ def stage_task(name: str, *tags: str, what: str = "") -> Callable[[Callable[...,
             name=name.replace("_", " "),
             tags=["wave", *tags],
             cache_key_fn=cache_key,
-            task_run_name=run_name,
+            task_run_name=cast("Any", run_name),  # called with the parameters, by their name
             persist_result=True,
             result_serializer="json",
             cache_result_in_memory=False,

@@ -41,7 +41,7 @@ def edit_keyframes(plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef, inversi
             dimension_names=("keyframe", "height", "width", "channel"),
         )
         artifact.write_region("frames", 0, keyframes)
-        return artifact.complete({"keyframes": plan.keyframes} | figures())
+        return artifact.complete({"keyframes": plan.keyframes, **figures()})
 
 
 def _denoise(

@@ -44,7 +44,7 @@ def estimate_keyframe_flow(plan: EditPlan, clip: ArtifactRef) -> ArtifactRef:
                 _write(artifact, i, FLOWS, flows)
                 _write(artifact, i, MASKS, _masks(first, second, *flows))
                 progress.report(i + 1)
-        return artifact.complete({"pairs": pairs, "size": size} | figures())
+        return artifact.complete({"pairs": pairs, "size": size, **figures()})
 
 
 @stage_task("frame_flow", "cpu")
@@ -64,7 +64,7 @@ def estimate_frame_flow(plan: EditPlan, clip: ArtifactRef) -> ArtifactRef:
             for i, (prev, cur) in enumerate(neighbours, start=done):
                 _write(artifact, i, FLOWS, (nothing, nothing) if i + 1 in cuts else estimate(prev, cur))
                 progress.report(i + 1)
-        return artifact.complete({"size": size} | figures())
+        return artifact.complete({"size": size, **figures()})
 
 
 def _grid(stage: Stage) -> tuple[int, int]:

@@ -49,7 +49,7 @@ def invert_keyframes(plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef) -> Ar
                 callback=store,
             )
         _store_orders(artifact, len(plan.keyframes), settings)
-        return artifact.complete({"keyframes": plan.keyframes, "size": plan.size} | figures())
+        return artifact.complete({"keyframes": plan.keyframes, "size": plan.size, **figures()})
 
 
 def _store_orders(artifact: Artifact, count: int, settings: InversionSettings) -> None:

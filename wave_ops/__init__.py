@@ -1,0 +1,1 @@
+"""The numerics: warping, inversion, editing, propagation; tensors in, tensors out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from wave_ops.diffusion import StableDiffusion
+from wave_ops.recursion import PairWarps
 
 EPSILON = {
     "beta_start": 0.00085,
@@ -97,9 +99,6 @@ def v_model() -> StableDiffusion:
 @pytest.fixture
 def make_warps():
     """Random small flows with random masks for all pairs of some keyframes."""
-    from itertools import combinations
-
-    from wave_ops.recursion import PairWarps
 
     def make(
         count: int, *, size: tuple[int, int] = (128, 128), seed: int = 0, flow: float = 12.0, mask: float = 0.6

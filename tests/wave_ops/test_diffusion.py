@@ -33,7 +33,7 @@ def test_decoding_inverts_the_scaling_and_rounds(model, frames):
 
 
 def test_a_frame_that_does_not_fit_the_factor_is_refused(model):
-    with pytest.raises(WaveOpsError, match="100x64 do not fit .* multiples of 64"):
+    with pytest.raises(WaveOpsError, match=r"100x64 do not fit .* multiples of 64"):
         encode_frames(model, np.zeros((1, 64, 100, 3), np.uint8))
 
 

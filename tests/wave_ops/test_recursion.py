@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ def plain_recursion(features, order, warps, size):
     """The method as written: frame by frame, cell by cell. features: (branch, frame, height, width, channel)."""
     height, width = size
     fused = features.clone()
-    for slot, (previous, current) in enumerate(zip(order, order[1:]), start=1):
+    for slot, (previous, current) in enumerate(pairwise(order), start=1):
         flow, mask = warps.flow_to_prev[previous, current], warps.mask[previous, current]
         small = torch.nn.functional.interpolate(flow[None], size=size, mode="bilinear", align_corners=False)[0]
         scale_y, scale_x = height / flow.shape[1], width / flow.shape[2]
@@ -56,7 +58,7 @@ def test_any_split_into_runs_gives_the_same_features(make_warps, cuts):
     grid = warps.at(size)
     whole = gather_positions(features, gather_map(order, grid))
     parts, carried = [], None
-    for start, stop in zip((0, *cuts), (*cuts, 6)):
+    for start, stop in pairwise((0, *cuts, 6)):
         run = features[:, start:stop]
         joined = run if carried is None else torch.cat([parts[-1][:, -1:], run], dim=1)
         parts.append(gather_positions(joined, gather_map(order[start:stop], grid, carried=carried)))

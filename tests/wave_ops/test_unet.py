@@ -64,10 +64,15 @@ def test_a_session_that_does_nothing_changes_no_bit(model, batch, make_warps):
 def test_taps_leave_the_unet_as_it_was_even_after_an_error(model, batch, make_warps):
     before, processors = run_unet(model, *batch), dict(model.unet.attn_processors)
     session = FeatureSession(warps=make_warps(4))
-    with pytest.raises(RuntimeError, match="stop"), injected(model.unet, session, sites=resolve_sites(model.unet)):
-        begin(session, (1, 0, 3, 2), branches=1, extending=True)
-        assert not torch.allclose(run_unet(model, *batch), before)
-        raise RuntimeError("stop")
+
+    def fail_inside():
+        with injected(model.unet, session, sites=resolve_sites(model.unet)):
+            begin(session, (1, 0, 3, 2), branches=1, extending=True)
+            assert not torch.allclose(run_unet(model, *batch), before)
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail_inside()
     assert torch.equal(run_unet(model, *batch), before)
     assert model.unet.attn_processors == processors
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.unet.modules())

@@ -44,8 +44,8 @@ def blend(first: Image, last: Image, chosen: Image, *, weight: float | Float[np.
     """Mix two Lab candidates without the loss of contrast that a plain average has.
 
     Both candidates are brought to mean 128 and standard deviation 256/36 per channel and mixed with 1 - `weight` and
-    `weight`, one number or a map; the mix is given the mean and standard deviation of `chosen`, the min-error image. A channel without
-    contrast takes the mean of `chosen`.
+    `weight`, one number or a map; the mix is given the mean and standard deviation of `chosen`, the min-error image.
+    A channel without contrast takes the mean of `chosen`.
 
     Source: WAVE (ECCV 2024). In float the common mean and deviation cancel; they are kept as published.
     """

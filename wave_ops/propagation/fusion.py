@@ -62,9 +62,9 @@ def _transposed_gradient(
     gradient_x: Float[np.ndarray, "height width-1 channel"], gradient_y: Float[np.ndarray, "height-1 width channel"]
 ) -> Float[np.ndarray, "height width channel"]:
     """Minus the divergence: what each pixel is asked to gain or lose."""
-    pull = -np.diff(gradient_x, axis=1, prepend=0, append=0)
-    pull -= np.diff(gradient_y, axis=0, prepend=0, append=0)
-    return pull
+    zero = gradient_x.dtype.type(0)  # a plain 0 would widen single precision to double
+    across = np.diff(gradient_x, axis=1, prepend=zero, append=zero)
+    return -across - np.diff(gradient_y, axis=0, prepend=zero, append=zero)
 
 
 def selected_gradients(

@@ -87,6 +87,8 @@ def propagate_interval(
         return output
     for index, keyframe in keyframes.items():
         output[index] = keyframe
+    if len(frames) == len(keyframes):
+        return output
     to_prev, to_cur = (np.ascontiguousarray(flows, np.float32) for flows in (flows_to_prev, flows_to_cur))
     if last is None:
         report = _Progress(callback, len(frames) - 1)

@@ -48,6 +48,16 @@ def test_the_blend_is_the_published_recipe():
         np.testing.assert_allclose(blend(first, last, chosen, weight=weight)[..., channel], expected)
 
 
+def test_a_map_of_weights_mixes_each_pixel_by_its_own():
+    first, last, chosen = np.random.default_rng(3).uniform(0, 255, (3, 8, 9, 3))
+    halves = np.zeros((8, 9))
+    halves[:, 5:] = 1
+    mix = blend(first, last, chosen, weight=halves)
+    for part, image in ((np.s_[:, :5], first), (np.s_[:, 5:], last)):
+        for channel in range(3):  # within a part, a candidate is only stretched and moved
+            assert np.corrcoef(mix[part][..., channel].ravel(), image[part][..., channel].ravel())[0, 1] > 1 - 1e-9
+
+
 def test_two_equal_candidates_blend_to_themselves():
     image = np.random.default_rng(2).uniform(0, 255, (8, 9, 3))
     np.testing.assert_allclose(blend(image, image, image, weight=0.5), image)

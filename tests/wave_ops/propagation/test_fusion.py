@@ -12,8 +12,8 @@ from wave_ops.propagation.fusion import fuse_gradients, selected_gradients
 def least_squares(values: np.ndarray, gradient_x: np.ndarray, gradient_y: np.ndarray, weight: float) -> np.ndarray:
     """Stack |x - values|^2 and g^2 |grad x - gradient|^2 as one sparse system and solve it."""
     height, width = values.shape
-    across = kron(eye(height), diags([-1, 1], [0, 1], shape=(width - 1, width)))
-    down = kron(diags([-1, 1], [0, 1], shape=(height - 1, height)), eye(width))
+    across = kron(eye(height), diags([-1.0, 1.0], [0, 1], shape=(width - 1, width)))
+    down = kron(diags([-1.0, 1.0], [0, 1], shape=(height - 1, height)), eye(width))
     rows = vstack([eye(height * width), weight * across, weight * down]).tocsc()
     right = np.concatenate([values.ravel(), weight * gradient_x.ravel(), weight * gradient_y.ravel()])
     return spsolve(rows.T @ rows, rows.T @ right).reshape(height, width)

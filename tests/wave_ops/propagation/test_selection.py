@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wave_ops.errors import WaveOpsError
-from wave_ops.propagation.selection import carry_selection, select, selection_weight
+from wave_ops.propagation.selection import blend_weights, carry_selection, select, selection_weight
 
 
 def test_the_symmetric_weight_treats_both_keyframes_alike():
@@ -48,3 +48,16 @@ def test_what_has_no_match_in_the_frame_before_starts_anew():
     holes[1, 2] = True
     carried = carry_selection(chosen, np.zeros((2, 4, 4), np.float32), holes)
     assert np.argwhere(~carried).tolist() == [[1, 2]]
+
+
+def test_where_both_fit_alike_the_share_is_the_weight_of_time():
+    error = np.full((20, 20), 500, np.float32)
+    np.testing.assert_allclose(blend_weights(error, error, weight=0.3), 0.3, rtol=1e-5)
+
+
+def test_where_only_one_fits_the_share_is_its_own():
+    first = np.zeros((20, 40), np.float32)
+    first[:, 20:] = 1e6
+    share = blend_weights(first, 1e6 - first, weight=0.5)
+    assert share[:, :14].max() < 1e-3
+    assert share[:, 26:].min() > 1 - 1e-3

@@ -19,6 +19,7 @@ from wave_ops.propagation import PropagationSettings
         {"seed": -1},
         {"seed": 2**31},
         {"selection_weight": "lopsided"},
+        {"blend_weight": "none"},
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(wrong):

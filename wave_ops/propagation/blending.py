@@ -50,7 +50,7 @@ def blend(first: Image, last: Image, chosen: Image, *, weight: float | Float[np.
     Source: WAVE (ECCV 2024). In float the common mean and deviation cancel; they are kept as published.
     """
     share = np.asarray(weight, first.dtype)[..., None]
-    mix = (1 - share) * _with_statistics(first, 128, 256 / 36) + share * _with_statistics(last, 128, 256 / 36)
+    mix = (1 - share) * _with_statistics(first, 128.0, 256 / 36) + share * _with_statistics(last, 128.0, 256 / 36)
     return _with_statistics(mix, chosen.mean(axis=(0, 1)), chosen.std(axis=(0, 1)))
 
 

@@ -59,7 +59,8 @@ def _eigenvalues(height: int, width: int) -> Float[np.ndarray, "height width"]:
 
 
 def _transposed_gradient(
-    gradient_x: Float[np.ndarray, "height width-1 channel"], gradient_y: Float[np.ndarray, "height-1 width channel"]
+    gradient_x: Float[np.ndarray, "height less_width channel"],
+    gradient_y: Float[np.ndarray, "less_height width channel"],
 ) -> Float[np.ndarray, "height width channel"]:
     """Minus the divergence: what each pixel is asked to gain or lose."""
     zero = gradient_x.dtype.type(0)  # a plain 0 would widen single precision to double

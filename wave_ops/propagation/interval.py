@@ -61,8 +61,9 @@ def propagate_interval(
     Each frame gets two candidates, synthesised outward from either keyframe; pixels are selected by patch error,
     mixed without loss of contrast, and fused in the gradient domain.
 
-    Source: WAVE (ECCV 2024), full-video propagation. Deviates: selection weights are symmetric by default; nothing
-    between the steps is rounded or compressed; where no keyframe is edited, the source frames are the answer.
+    Source: WAVE (ECCV 2024), full-video propagation. Deviates: selection weights are symmetric and the blend also
+    follows the errors, by default; nothing between the steps is rounded or compressed; where no keyframe is edited,
+    the source frames are the answer.
 
     Args:
         frames: source frames of the interval, both keyframes included.
@@ -93,15 +94,13 @@ def propagate_interval(
     if last is None:
         report = _Progress(callback, len(frames) - 1)
         forward = synthesise_outward(frames, first, flows_back=to_prev, flows_on=to_cur, settings=settings)
-        for index, candidate in enumerate(report(forward), start=1):
-            output[index] = _rounded(candidate.image)
-        return output
-    between = len(frames) - 2
-    report = _Progress(callback, 3 * between)
-    pairs = _candidate_pairs(frames, (first, last), to_prev, to_cur, settings=settings, report=report)
-    fused = _fused_frames(pairs, to_prev, to_cur, settings=settings)
-    for index, image in enumerate(report(fused), start=1):
-        output[index] = image
+        made: Iterator[Frame] = (_rounded(candidate.image) for candidate in report(forward))
+    else:
+        report = _Progress(callback, 3 * (len(frames) - 2))
+        pairs = _candidate_pairs(frames, (first, last), to_prev, to_cur, settings=settings, report=report)
+        made = report(_fused_frames(pairs, to_prev, to_cur, settings=settings))
+    for index, frame in enumerate(made, start=1):
+        output[index] = frame
     return output
 
 

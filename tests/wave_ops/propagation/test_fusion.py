@@ -70,7 +70,7 @@ def test_gradients_come_from_the_candidate_selected_at_the_pixel():
                 np.testing.assert_array_equal(gradient_y[y, x], image[y + 1, x] - image[y, x])
 
 
-def test_shapes_that_do_not_belong_together_are_refused():
+def test_shapes_that_do_not_belong_together_are_refused(unchecked):
     values = np.zeros((4, 5, 3))
     with pytest.raises(WaveOpsError, match="gradients of shapes"):
         fuse_gradients(values, np.zeros((4, 5, 3)), np.zeros((3, 5, 3)), weights=(1, 1, 1))

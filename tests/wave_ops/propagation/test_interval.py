@@ -162,7 +162,7 @@ def test_progress_counts_up_to_its_total(make_pan, count):
     assert calls == [(done, total) for done in range(1, total + 1)]
 
 
-def test_bad_input_gets_one_sentence(make_pan):
+def test_bad_input_gets_one_sentence(make_pan, unchecked):
     frames, to_prev, to_cur = make_pan(4, 40, 48)
     good = {"first": invert(frames[0]), "last": invert(frames[-1]), "flows_to_prev": to_prev, "flows_to_cur": to_cur}
     holed = to_prev.copy()

@@ -131,7 +131,7 @@ def test_one_seed_gives_identical_bytes_and_another_seed_does_not(make_texture):
     assert once(0) != once(1)
 
 
-def test_guides_of_another_size_are_refused(make_texture):
+def test_guides_of_another_size_are_refused(make_texture, unchecked):
     frame = make_texture(30, 30).astype(np.uint8)
     exemplar, guides, start = make_case(frame, frame, frame)
     with pytest.raises(WaveOpsError, match="size"):

@@ -135,8 +135,8 @@ def test_a_command_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     server: str, clip: Path, sd15: Path, tmp_path: Path, stage: str
 ) -> None:
     """Kill `wave edit` as soon as the stage has stored something, run it again, and compare with an undisturbed run."""
-    options = ["--prompt", "a star", "--model", str(sd15), "--steps", "20", "--keyframe-interval", "1"]
-    request = edit_request(video=str(clip), prompt="a star", model=str(sd15), steps=20, keyframe_interval=1)
+    options = ["--prompt", "a star", "--model", str(sd15), "--steps", "20", "--keyframe-interval", "2"]
+    request = edit_request(video=str(clip), prompt="a star", model=str(sd15), steps=20, keyframe_interval=2)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     plan = plan_request(request, WaveSettings(workspace=str(killed)))
     chunks = "latents/c/5" if stage != "propagate" else "frames/c/1"

@@ -70,9 +70,7 @@ def plan_table(plan: EditPlan) -> Table:
     }
     table = Table(
         title=f"{plan.clip.name}: {plan.ingredients.request.prompt}",
-        caption=f"workspace: {plan.compute.workspace}",
         title_justify="left",
-        caption_justify="left",
     )
     for heading in ("stage", "makes", "in the workspace", "digest"):
         table.add_column(heading)

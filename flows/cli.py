@@ -97,6 +97,7 @@ def edit(
         from flows._terminal import plan_table
 
         _STDOUT.print(plan_table(plan))
+        _say(f"The workspace is {plan.compute.workspace}")
         return
     _run_edit(plan, request, settings, verbose=verbose)
     _say(f"The edited clip is {deliver(plan, output)}")

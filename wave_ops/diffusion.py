@@ -98,7 +98,7 @@ def encode_frames(
         pixels = torch.from_numpy(frames[start : start + batch]).to(model.device).permute(0, 3, 1, 2)
         images = (pixels.to(vae.dtype) / 127.5) - 1
         latents.append(vae.encode(images).latent_dist.mean.float() * vae.config.scaling_factor)
-    return torch.cat(latents)
+    return torch.cat(latents).contiguous()  # convolutions may leave channels last, which a stored copy is not
 
 
 @torch.inference_mode()

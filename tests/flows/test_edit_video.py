@@ -129,27 +129,40 @@ def test_threads_are_the_default_runner(settings: WaveSettings) -> None:
     assert isinstance(task_runner(settings), ThreadPoolTaskRunner)
 
 
+@pytest.fixture(scope="module")
+def options(sd15: Path) -> list[str]:
+    return ["--prompt", "a star", "--model", str(sd15), "--steps", "20", "--keyframe-interval", "2"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server: str, clip: Path, options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workspace = tmp_path_factory.mktemp("undisturbed")
+    subprocess.run(_command(clip, options, workspace), env=_environment(server), check=True)
+    return workspace
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["invert", "edit", "propagate"])
+@pytest.mark.parametrize(
+    ("stage", "chunk"), [("invert", "latents/c/5"), ("edit", "latents/c/5"), ("propagate", "frames/c/1")]
+)
 def test_a_command_that_was_killed_goes_on_and_ends_with_the_same_bytes(
-    server: str, clip: Path, sd15: Path, tmp_path: Path, stage: str
+    server: str, clip: Path, options: list[str], undisturbed: Path, tmp_path: Path, stage: str, chunk: str
 ) -> None:
-    """Kill `wave edit` as soon as the stage has stored something, run it again, and compare with an undisturbed run."""
-    options = ["--prompt", "a star", "--model", str(sd15), "--steps", "20", "--keyframe-interval", "2"]
-    request = edit_request(video=str(clip), prompt="a star", model=str(sd15), steps=20, keyframe_interval=2)
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    plan = plan_request(request, WaveSettings(workspace=str(killed)))
-    chunks = "latents/c/5" if stage != "propagate" else "frames/c/1"
-    first = subprocess.Popen(_command(clip, options, killed), env=_environment(server))
-    while not (killed / getattr(plan, stage).ref.path / chunks).exists():
+    """Kill `wave edit` as soon as the stage has stored something, and run it again."""
+    (place,) = [path.parent for path in undisturbed.glob(f"clips/*/{_FOLDERS[stage]}/complete.json")]
+    begun = tmp_path / place.relative_to(undisturbed)
+    first = subprocess.Popen(_command(clip, options, tmp_path), env=_environment(server))
+    while not (begun / chunk).exists():
         assert first.poll() is None
         time.sleep(0.02)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    assert not open_artifact(getattr(plan, stage).ref).is_complete()
-    for workspace in (killed, whole):
-        subprocess.run(_command(clip, options, workspace), env=_environment(server), check=True)
-    assert contents(killed) == contents(whole)
+    assert not (begun / "complete.json").exists()
+    subprocess.run(_command(clip, options, tmp_path), env=_environment(server), check=True)
+    assert contents(tmp_path) == contents(undisturbed)
+
+
+_FOLDERS = {"invert": "inversion/*", "edit": "keyframes/*", "propagate": "edits/*/frames"}
 
 
 def _command(clip: Path, options: list[str], workspace: Path) -> list[str]:

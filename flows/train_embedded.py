@@ -36,16 +36,16 @@ class TrainSettings(BaseModel):
     """Threads of each operation; one is the fastest where cores are shared."""
     frames: int = Field(default=24_000, ge=32)
     """Training pictures that are drawn."""
-    vae_steps: int = Field(default=5_000, ge=1)
-    unet_steps: int = Field(default=7_000, ge=1)
-    controlnet_steps: int = Field(default=700, ge=1)
+    vae_steps: int = Field(default=4_700, ge=1)
+    unet_steps: int = Field(default=6_900, ge=1)
+    controlnet_steps: int = Field(default=1_500, ge=1)
     minutes: float | None = Field(default=None, gt=0)
     """Time for the three trainings together; each ends with its steps or its share of the time, whichever is sooner."""
     figure_scenes: int = Field(default=100, ge=1)
     """Held-out scenes that the finished model is measured on."""
 
 
-_SHARES = {"vae": 0.27, "unet": 0.62, "controlnet": 0.11}
+_SHARES = {"vae": 0.25, "unet": 0.61, "controlnet": 0.14}
 
 
 @flow(name="train-embedded")

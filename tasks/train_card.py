@@ -23,10 +23,13 @@ _FIGURES: Final = {
     "generation_shape": "shape",
     "generation_background_colour": "background colour",
     "generation_background_texture": "background texture",
+    "generation_overlap": "overlap of the drawn object with one placed elsewhere at random (what chance gives)",
+    "steered_overlap": "the same with the ControlNet on the true edges",
     "recolouring_colour": "recolouring by prompt swap at guidance 5: new object colour reached",
     "recolouring_shape": "shape kept",
     "recolouring_background_colour": "background colour kept",
     "recolouring_background_texture": "background texture kept",
+    "recolouring_overlap": "overlap of the recoloured object with where it was",
 }
 _HEAD: Final = """# The embedded model
 

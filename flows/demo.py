@@ -17,24 +17,25 @@ from wave_ops.scenes.specs import Background, SceneObject, SceneSpec, edit_spec
 __all__ = ["collect_demo", "demo_request", "draw_demo"]
 
 RATE = 12
+INJECTION = 0.8  # only the colour changes: hold the rest fast
 SCENE = SceneSpec(
     objects=(
         SceneObject(
-            shape="circle",
+            shape="star",
             colour="red",
             texture="plain",
-            motion=Motion(start=Pose(x=-0.17, y=0.1, scale=0.22), end=Pose(x=0.16, y=-0.06, scale=0.26)),
+            motion=Motion(start=Pose(x=-0.17, y=0.1, scale=0.28), end=Pose(x=0.16, y=-0.06, scale=0.32, angle=0.4)),
         ),
     ),
     background=Background(
-        colour="green",
-        texture="plain",
+        colour="blue",
+        texture="checked",
         motion=Motion(start=Pose(), end=Pose(x=0.1)),
     ),
     size=(256, 256),
     frame_count=25,
 )
-EDITED_SCENE = edit_spec(SCENE, colour="blue")
+EDITED_SCENE = edit_spec(SCENE, colour="yellow")
 
 
 def draw_demo(folder: Path) -> Path:
@@ -47,7 +48,12 @@ def draw_demo(folder: Path) -> Path:
 
 def demo_request(video: Path) -> EditRequest:
     """Ask for another colour of the object."""
-    return edit_request(video=str(video), source_prompt=SCENE.caption, prompt=EDITED_SCENE.caption)
+    return edit_request(
+        video=str(video),
+        source_prompt=SCENE.caption,
+        prompt=EDITED_SCENE.caption,
+        injection=INJECTION,
+    )
 
 
 def collect_demo(plan: EditPlan, folder: Path) -> Path:

@@ -34,8 +34,11 @@ _FIGURES: Final = {
 _HEAD: Final = """# The embedded model
 
 A small model in Stable Diffusion's layout, trained from nothing by this project on scenes that it draws itself. It lets
-every stage run offline on a CPU. It knows {colours} objects ({shapes}) over {textures} backgrounds of the same
-colours, at 64x64 pixels, and nothing else.
+every stage run offline on a CPU. It knows these words, at 64x64 pixels, and nothing else.
+
+- colours: {colours}
+- shapes: {shapes}
+- backgrounds: {textures}
 
 | | |
 |---|---|
@@ -48,7 +51,10 @@ colours, at 64x64 pixels, and nothing else.
 | optimisers | AdamW; Muon for the matrices of UNet, text encoder and ControlNet; running average of the weights |
 | seed | {seed} |
 
-It is made again by `wave train-embedded`, whose settings are those of `flows/train_embedded.py`.
+It is made again by `wave train-embedded`, whose settings are those of `flows/train_embedded.py`, and measured again,
+from the repository's root, by
+
+    python -c "from tasks.train_figures import measure_model; print(measure_model.fn('tasks/embedded'))"
 """
 
 

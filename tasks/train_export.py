@@ -21,7 +21,7 @@ from wave_ops.training.modules import build_controlnet, build_scheduler
 
 __all__ = ["export_model"]
 
-_ADVICE: Final = {"guidance_scale": 5.0, "negative_prompt": ""}
+_ADVICE: Final = {"guidance_scale": 3.0, "negative_prompt": ""}
 """What the model recommends for its own use: it has never read the words of the usual negative prompt."""
 
 

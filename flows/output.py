@@ -49,6 +49,16 @@ def deliver(plan: EditPlan, output: Path | None) -> str:
 
 
 def copy_out(ref: ArtifactRef, name: str, target: Path) -> None:
-    """Copy a file of an artifact to a local path, whole or not at all."""
-    with open_artifact(ref).local_copy(name) as path, atomic_path(target) as partial:
-        shutil.copyfile(path, partial)
+    """Copy a file of an artifact to a local path, whole or not at all.
+
+    Raises:
+        TaskInputError: if the path cannot be written; the artifact keeps the file.
+    """
+    artifact = open_artifact(ref)
+    with artifact.local_copy(name) as path:
+        try:
+            with atomic_path(target) as partial:
+                shutil.copyfile(path, partial)
+        except OSError as error:
+            kept = f"{ref.workspace}/{ref.path}/{name}"
+            raise TaskInputError(f"{target} cannot be written ({error.strerror}); the result is in {kept}") from error

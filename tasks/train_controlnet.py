@@ -10,7 +10,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from torch import Tensor
 
-from tasks.train_files import CurveWriter, load_average, load_tensors, resume, save_checkpoint
+from tasks.train_files import load_average, load_tensors, train_with_checkpoints
 from tasks.train_frames import load_frames
 from tasks.train_tokenizer import load_tokenizer
 from tasks.train_unet import Captions, DiffusionBatch, draw_batch, load_denoiser
@@ -53,8 +53,6 @@ def train_controlnet(
         budget=budget,
         longest_memory=0.99,
     )
-    resume(path, training)
-    curve = CurveWriter(path.with_suffix(".jsonl"))
 
     def loss_at(step: int) -> Tensor:
         batch = draw_batch(tensors["latents"], captions, size=batch_size, seed=(seed, step))
@@ -62,12 +60,7 @@ def train_controlnet(
         noise_pred = _predict(unet, model, batch, hidden_states=text_encoder(batch.token_ids)[0], edges=edges)
         return diffusion_loss(noise_pred, batch.noise, weights=batch.weights)
 
-    for progress in training.run(loss_at):
-        curve.add(progress)
-        if progress.step % save_every == 0:
-            save_checkpoint(path, training)
-    curve.finish()
-    save_checkpoint(path, training)
+    train_with_checkpoints(path, training, loss_at, save_every=save_every)
     return str(path)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ __all__ = [
     "resume",
     "save_checkpoint",
     "save_tensors",
+    "train_with_checkpoints",
     "write_text",
 ]
 
@@ -109,3 +110,24 @@ def read_curve(path: Path) -> list[dict[str, float]]:
         return []
     records = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     return [record for _, record in sorted({record["step"]: record for record in records}.items())]
+
+
+def train_with_checkpoints(
+    path: Path, training: Training, loss_at: Callable[[int], Tensor], *, save_every: int
+) -> None:
+    """Train to the end of the budget, from the checkpoint at `path` if there is one, keeping curve and checkpoints.
+
+    Args:
+        path: the checkpoint; the curve lies beside it, with the suffix .jsonl.
+        training: fresh; it takes up the checkpoint's state.
+        loss_at: the loss at a step, a function of the step alone.
+        save_every: steps between two checkpoints; one more is written at the end.
+    """
+    resume(path, training)
+    curve = CurveWriter(path.with_suffix(".jsonl"))
+    for progress in training.run(loss_at):
+        curve.add(progress)
+        if progress.step % save_every == 0:
+            save_checkpoint(path, training)
+    curve.finish()
+    save_checkpoint(path, training)

@@ -12,7 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from torch import Tensor, nn
 
-from tasks.train_files import CurveWriter, load_average, load_tensors, resume, save_checkpoint
+from tasks.train_files import load_average, load_tensors, train_with_checkpoints
 from tasks.train_tokenizer import load_tokenizer
 from wave_ops.scenes.vocabulary import without_plain
 from wave_ops.training.loop import Training
@@ -89,8 +89,6 @@ def train_unet(
         matrix_learning_rate=matrix_learning_rate,
         budget=budget,
     )
-    resume(path, training)
-    curve = CurveWriter(path.with_suffix(".jsonl"))
 
     def loss_at(step: int) -> Tensor:
         batch = draw_batch(tensors["latents"], captions, size=batch_size, seed=(seed, step))
@@ -98,12 +96,7 @@ def train_unet(
         noise_pred = unet(batch.noisy, batch.timesteps, hidden_states, return_dict=False)[0]
         return diffusion_loss(noise_pred, batch.noise, weights=batch.weights)
 
-    for progress in training.run(loss_at):
-        curve.add(progress)
-        if progress.step % save_every == 0:
-            save_checkpoint(path, training)
-    curve.finish()
-    save_checkpoint(path, training)
+    train_with_checkpoints(path, training, loss_at, save_every=save_every)
     return str(path)
 
 

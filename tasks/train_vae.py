@@ -10,7 +10,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from torch import Tensor
 
-from tasks.train_files import CurveWriter, load_average, resume, save_checkpoint
+from tasks.train_files import load_average, train_with_checkpoints
 from tasks.train_frames import load_frames
 from wave_ops.training.loop import Training
 from wave_ops.training.losses import autoencoder_loss
@@ -37,14 +37,11 @@ def train_vae(
     torch.manual_seed(seed)
     model = build_autoencoder()
     training = Training(parameters=dict(model.named_parameters()), learning_rate=learning_rate, budget=budget)
-    resume(path, training)
-    curve = CurveWriter(path.with_suffix(".jsonl"))
-    for progress in training.run(lambda step: _loss(model, _batch(frames, batch_size, seed=(seed, step)))):
-        curve.add(progress)
-        if progress.step % save_every == 0:
-            save_checkpoint(path, training)
-    curve.finish()
-    save_checkpoint(path, training)
+
+    def loss_at(step: int) -> Tensor:
+        return _loss(model, _batch(frames, batch_size, seed=(seed, step)))
+
+    train_with_checkpoints(path, training, loss_at, save_every=save_every)
     return str(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import cv2
@@ -17,8 +18,8 @@ __all__ = ["Attributes", "find_object", "name_colours", "read_attributes", "read
 
 Mask = npt.NDArray[np.bool_]
 
-_LIGHTNESS_WEIGHT: Final = 0.5
-"""Light and dark shades share a name, so lightness counts less than hue."""
+_WEIGHT: Final = np.array([0.5, 1, 1], np.float32)
+"""Of L, a and b. Light and dark shades share a name, so lightness counts less than hue."""
 
 _PRESENT_SHARE: Final = 0.04
 _OBJECT_SHARE: Final = 0.01
@@ -54,7 +55,8 @@ def read_attributes(frame: npt.NDArray[np.uint8], mask: Mask | None = None) -> A
         WaveOpsError: if the frame is not uint8 RGB, or the mask has another size or is empty.
     """
     _check(frame, mask)
-    names = name_colours(frame)
+    distances = _distances(frame)
+    names = distances.argmin(axis=-1)
     outside = _border(names.shape) if mask is None or _grown(mask).all() else ~_grown(mask)
     ground = _commonest(names[outside])
     searched = np.ones_like(outside) if mask is None else mask
@@ -62,7 +64,7 @@ def read_attributes(frame: npt.NDArray[np.uint8], mask: Mask | None = None) -> A
     colour = _commonest(names[where]) if where.sum() > _OBJECT_SHARE * searched.sum() else ground
     found = np.zeros(names.shape, np.bool_)
     if colour != ground:
-        found = find_object(frame, colour=COLOURS[colour], background=COLOURS[ground], near=mask)
+        found = _find_object(distances, colour=COLOURS[colour], background=COLOURS[ground], near=mask)
     return Attributes(
         colour=COLOURS[colour],
         shape=read_shape(found) if found.any() else None,
@@ -79,7 +81,10 @@ def name_colours(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
 
 def find_object(frame: npt.NDArray[np.uint8], *, colour: Colour, background: Colour, near: Mask | None = None) -> Mask:
     """The connected region of a colour that is largest, or that covers most of `near`, with its holes left open."""
-    distances = _distances(frame)
+    return _find_object(_distances(frame), colour=colour, background=background, near=near)
+
+
+def _find_object(distances: npt.NDArray[np.float32], *, colour: Colour, background: Colour, near: Mask | None) -> Mask:
     names = distances.argmin(axis=-1)
     shares = np.bincount(names.ravel(), minlength=len(COLOURS)) / names.size
     present = [i for i, name in enumerate(COLOURS) if shares[i] > _PRESENT_SHARE or name in (colour, background)]
@@ -136,13 +141,20 @@ def _lab(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 def _distances(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """(height, width, colour) squared distance to the nearest shade of each named colour."""
+    pixels, known = _lab(frame).reshape(-1, 3) * _WEIGHT, _known_shades()
+    # |a - b|^2 multiplied out: one matrix product instead of an array of all differences
+    squared = (known**2).sum(axis=1) - 2 * (pixels @ known.T) + (pixels**2).sum(axis=1, keepdims=True)
+    nearest: npt.NDArray[np.float32] = squared.reshape(*frame.shape[:2], len(COLOURS), -1).min(axis=-1)
+    return nearest
+
+
+@cache
+def _known_shades() -> npt.NDArray[np.float32]:
+    """(colour shade, 3) weighted Lab of five shades of each named colour."""
     factors = np.linspace(min(BACKGROUND_SHADES), max(OBJECT_SHADES), 5)
     shades = np.array([[shade(name, factor) for factor in factors] for name in COLOURS], np.float32)
-    weight = np.array([_LIGHTNESS_WEIGHT, 1, 1], np.float32)
-    pixels, known = _lab(frame) * weight, _lab(shades) * weight
-    squared = np.square(pixels[..., None, None, :] - known).sum(axis=-1)
-    nearest: npt.NDArray[np.float32] = squared.min(axis=-1)
-    return nearest
+    known: npt.NDArray[np.float32] = (_lab(shades) * _WEIGHT).reshape(-1, 3)
+    return known
 
 
 def _commonest(names: npt.NDArray[np.intp]) -> int:

@@ -18,7 +18,7 @@ from wave_ops.scenes.geometry import REACH, Motion, Points, Pose, dark_half, ins
 from wave_ops.scenes.specs import SceneObject, SceneSpec
 from wave_ops.scenes.vocabulary import PALETTE, Colour
 
-__all__ = ["BACKGROUND_SHADES", "OBJECT_SHADES", "Scene", "cut", "render", "render_frame", "shade"]
+__all__ = ["BACKGROUND_SHADES", "OBJECT_SHADES", "Scene", "cut", "match_frames", "render", "render_frame", "shade"]
 
 OBJECT_SHADES: Final = (1.0, 0.78)
 BACKGROUND_SHADES: Final = (0.84, 0.6)
@@ -42,6 +42,8 @@ class Scene:
     """(time, object, height, width): True where that object is on top at the pixel's centre."""
     caption: str
     cuts: tuple[int, ...] = ()
+    shots: tuple[SceneSpec, ...] = ()
+    """What was drawn: one spec per shot."""
 
 
 def shade(colour: Colour, factor: float) -> npt.NDArray[np.float32]:
@@ -65,7 +67,30 @@ def render(spec: SceneSpec) -> Scene:
         occlusion_to_cur=_stack([hidden for _, hidden in to_cur], spec.size, np.bool_),
         object_masks=tops[:, None] == layers[:, None, None],
         caption=spec.caption,
+        shots=(spec,),
     )
+
+
+def match_frames(scene: Scene, here: int, there: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """The true flow from any frame to any other, and where the matched point is not to be seen there.
+
+    Args:
+        scene: as `render` or `cut` gives it.
+        here: the frame on whose grid both lie.
+        there: the frame that the flow points to.
+
+    Returns:
+        Flow (2, height, width) and hidden (height, width), as `Scene` has them for neighbours. Across a cut the flow
+        is zero and everything is hidden.
+
+    Raises:
+        WaveOpsError: if a frame lies outside the scene, or the scene does not know what was drawn.
+    """
+    places = [_place(scene, frame_index) for frame_index in (here, there)]
+    (shot, first), (other, second) = places
+    if shot != other:
+        return np.zeros((2, *scene.shots[0].size), np.float32), np.ones(scene.shots[0].size, np.bool_)
+    return _match(scene.shots[shot], first, second)
 
 
 def render_frame(spec: SceneSpec, progress: float) -> npt.NDArray[np.uint8]:
@@ -105,7 +130,18 @@ def cut(first: SceneSpec, second: SceneSpec) -> Scene:
         object_masks=np.concatenate([_widened(a.object_masks, objects), _widened(b.object_masks, objects)]),
         caption=f"{a.caption}, then {b.caption}",
         cuts=(first.frame_count,),
+        shots=(first, second),
     )
+
+
+def _place(scene: Scene, frame_index: int) -> tuple[int, int]:
+    """A frame's shot, and its place in it."""
+    first = 0
+    for shot, spec in enumerate(scene.shots):
+        if 0 <= frame_index - first < spec.frame_count:
+            return shot, frame_index - first
+        first += spec.frame_count
+    raise WaveOpsError(f"the scene has {first} frames whose specs are known, there is no frame {frame_index}")
 
 
 def _axes(size: tuple[int, int], *, samples: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

@@ -10,7 +10,7 @@ import pytest
 
 from wave_ops.errors import WaveOpsError
 from wave_ops.scenes.geometry import Motion, Pose
-from wave_ops.scenes.rendering import Scene, cut, render, render_frame, shade
+from wave_ops.scenes.rendering import Scene, cut, match_frames, render, render_frame, shade
 from wave_ops.scenes.specs import Background, SceneObject, SceneSpec, random_scene
 
 STILL = Motion(start=Pose(), end=Pose())
@@ -145,3 +145,40 @@ def test_across_a_cut_nothing_matches() -> None:
 def test_a_cut_between_sizes_is_refused() -> None:
     with pytest.raises(WaveOpsError, match="need one size"):
         cut(random_scene(0), random_scene(1, size=(32, 32)))
+
+
+def test_frames_match_their_neighbours_as_the_scene_says() -> None:
+    scene = render(random_scene(5, frame_count=4, hard=True))
+    for here, there, flows, hidden in (
+        (2, 1, scene.flow_to_prev, scene.occlusion_to_prev),
+        (1, 2, scene.flow_to_cur, scene.occlusion_to_cur),
+    ):
+        flow, unseen = match_frames(scene, here, there)
+        np.testing.assert_array_equal(flow, flows[1])
+        np.testing.assert_array_equal(unseen, hidden[1])
+
+
+def test_frames_far_apart_match_by_the_whole_way_between_them() -> None:
+    spec = replace(shifting_circle(6, pan=2), frame_count=3)
+    scene = render(spec)
+    flow, hidden = match_frames(scene, 0, 2)
+    mask = scene.object_masks[0, 0]
+    np.testing.assert_allclose(flow[:, mask], np.array([[6.0], [0.0]]) * np.ones(mask.sum()), atol=1e-5)
+    assert not hidden[mask].any()
+    still, _ = match_frames(scene, 1, 1)
+    np.testing.assert_allclose(still, 0, atol=1e-5)
+
+
+def test_nothing_matches_across_a_cut_and_shots_keep_their_own_frames() -> None:
+    first, second = (random_scene(seed, frame_count=3) for seed in (1, 2))
+    scene = cut(first, second)
+    flow, hidden = match_frames(scene, 2, 3)
+    assert not flow.any()
+    assert hidden.all()
+    np.testing.assert_array_equal(match_frames(scene, 5, 3)[0], match_frames(render(second), 2, 0)[0])
+
+
+@pytest.mark.parametrize("frame_index", [-1, 4])
+def test_a_frame_outside_the_scene_matches_nothing(frame_index: int) -> None:
+    with pytest.raises(WaveOpsError, match="4 frames"):
+        match_frames(render(random_scene(1, frame_count=4)), 0, frame_index)

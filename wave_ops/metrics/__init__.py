@@ -1,0 +1,37 @@
+"""Figures of merit of images, videos, flows and masks, each with its source and its range."""
+
+from __future__ import annotations
+
+from wave_ops.metrics.clip import embed_frames, embed_text, frame_accuracy, temporal_consistency, text_alignment
+from wave_ops.metrics.image import psnr, ssim
+from wave_ops.metrics.optical_flow import flow_endpoint_error, mask_precision_recall
+from wave_ops.metrics.perceptual import Lpips
+from wave_ops.metrics.scenes import (
+    attribute_hits,
+    attribute_shares,
+    object_overlap,
+    outside_objects,
+    preservation,
+    true_warp_error,
+)
+from wave_ops.metrics.temporal import warp_error
+
+__all__ = [
+    "Lpips",
+    "attribute_hits",
+    "attribute_shares",
+    "embed_frames",
+    "embed_text",
+    "flow_endpoint_error",
+    "frame_accuracy",
+    "mask_precision_recall",
+    "object_overlap",
+    "outside_objects",
+    "preservation",
+    "psnr",
+    "ssim",
+    "temporal_consistency",
+    "text_alignment",
+    "true_warp_error",
+    "warp_error",
+]

@@ -159,6 +159,58 @@ def train_embedded(
     _say(f"The model is in {folder}")
 
 
+@app.command()
+def evaluate(
+    comparison: Annotated[
+        str | None, typer.Argument(help="What to compare; without it the comparisons are listed.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The few methods and clips that matter most.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per figure and nothing else.")] = False,
+    method: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only these methods; may be repeated, * stands for any.")
+    ] = None,
+    manifest: Annotated[str | None, typer.Option(metavar="FILE", help="Real clips: a .csv, .json or .parquet.")] = None,
+    clips: Annotated[int | None, typer.Option(metavar="N", help="How many clips.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the scenes and the methods.")] = 0,
+    model: Annotated[str, typer.Option(help="'embedded', a folder in the diffusers layout, or a hub id.")] = "embedded",
+    controlnet: Annotated[str, typer.Option(help="'none', 'auto' (the model's own), a folder, or a hub id.")] = "auto",
+    flow: Annotated[str, typer.Option(help="Optical flow: dis or raft.")] = "dis",
+    flow_weights: Annotated[str | None, typer.Option(help="RAFT's safetensors file (WAVE_FLOW_WEIGHTS).")] = None,
+    lpips: Annotated[str | None, typer.Option(metavar="FILE", help="LPIPS weights; else LPIPS is left out.")] = None,
+    clip: Annotated[str | None, typer.Option(metavar="SPEC", help="CLIP's folder or hub id; else left out.")] = None,
+    workspace: Workspace = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="For tables and report.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Compare methods on the same clips: a table, a report with films, and figures for machines."""
+    from tasks.evaluation.request import evaluation_request
+
+    if comparison is None:
+        from flows.cli_evaluate import list_comparisons
+
+        list_comparisons(_STDOUT)
+        return
+    request = evaluation_request(
+        comparison=comparison,
+        quick=quick,
+        method=tuple(method or ()),
+        manifest=manifest,
+        clips=clips,
+        seed=seed,
+        model=model,
+        controlnet=controlnet,
+        flow=flow,
+        lpips=lpips,
+        clip=clip,
+    )
+    settings = _settings(workspace=workspace, flow_weights=flow_weights)
+    folder = output or Path("evaluation", comparison)
+    _connect(verbose=verbose)
+    from flows.cli_evaluate import run_evaluation
+
+    run_evaluation(request, settings, folder=folder, as_json=as_json, consoles=(_STDOUT, _STDERR))
+
+
 @app.callback(invoke_without_command=True)
 def wave(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Edit videos by text."""

@@ -36,16 +36,16 @@ class TrainSettings(BaseModel):
     """Threads of each operation; one is the fastest where cores are shared."""
     frames: int = Field(default=24_000, ge=32)
     """Training pictures that are drawn."""
-    vae_steps: int = Field(default=4_700, ge=1)
-    unet_steps: int = Field(default=6_900, ge=1)
-    controlnet_steps: int = Field(default=1_500, ge=1)
+    vae_steps: int = Field(default=3_800, ge=1)
+    unet_steps: int = Field(default=8_000, ge=1)
+    controlnet_steps: int = Field(default=1_600, ge=1)
     minutes: float | None = Field(default=None, gt=0)
     """Time for the three trainings together; each ends with its steps or its share of the time, whichever is sooner."""
-    figure_scenes: int = Field(default=100, ge=1)
+    figure_scenes: int = Field(default=72, ge=1)
     """Held-out scenes that the finished model is measured on."""
 
 
-_SHARES = {"vae": 0.25, "unet": 0.61, "controlnet": 0.14}
+_SHARES = {"vae": 0.18, "unet": 0.63, "controlnet": 0.19}
 
 
 @flow(name="train-embedded")
@@ -78,7 +78,7 @@ def train_embedded(settings: TrainSettings) -> str:
         unet_checkpoint=unet,
         controlnet_checkpoint=controlnet,
     )
-    figures = measure_model(output, scenes=settings.figure_scenes)
+    figures = measure_model(work, output, scenes=settings.figure_scenes)
     write_card(work, output, figures=figures, seed=seed, frames=settings.frames)
     return output
 

@@ -54,8 +54,10 @@ def train_controlnet(
         longest_memory=0.99,
     )
 
+    everything = torch.arange(len(frames))
+
     def loss_at(step: int) -> Tensor:
-        batch = draw_batch(tensors["latents"], captions, size=batch_size, seed=(seed, step))
+        batch = draw_batch(tensors["latents"], captions, among=everything, size=batch_size, seed=(seed, step))
         edges = canny_edges(frames[batch.indices].numpy())
         noise_pred = _predict(unet, model, batch, hidden_states=text_encoder(batch.token_ids)[0], edges=edges)
         return diffusion_loss(noise_pred, batch.noise, weights=batch.weights)

@@ -1,96 +1,63 @@
-"""What a trained model can do, in figures: on scenes that it was not trained on."""
+"""What a trained model can do: the comparison `model`, run where it was trained."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.train_drawing import decode, generate, load_parts, swap_prompts
-from tasks.train_frames import HELD_OUT_SEED
-from tasks.train_latents import encode_frames
-from wave_ops.edges import canny_edges
-from wave_ops.scenes.reading import Attributes, find_object, read_attributes
-from wave_ops.scenes.rendering import render_frame
-from wave_ops.scenes.specs import SceneSpec, edit_spec, random_scene
-from wave_ops.scenes.vocabulary import COLOURS
+from storage.digest import digest_of
+from tasks.devices import choose_device
+from tasks.evaluation.comparison import EvaluationClip, Resources
+from tasks.evaluation.model import ModelComparison
+from tasks.models import resolve_controlnet, resolve_model
+from tasks.train_files import write_text
+from tasks.weights import resolve_flow
 
 __all__ = ["measure_model"]
 
-_Frames = npt.NDArray[np.uint8]
-
 
 @task(name="Measure the model", cache_policy=NO_CACHE, persist_result=False)
-def measure_model(folder: str, *, scenes: int = 100, steps: int = 50, guidance_scale: float = 5.0) -> dict[str, float]:
-    """Round trip and inversion in dB; how often drawing and prompt-swap edits show what was asked for, 0 to 1.
+def measure_model(work_folder: str, folder: str, *, scenes: int = 72, steps: int = 50) -> dict[str, float]:
+    """The mean over held-out scenes of each of the comparison's figures, by its name.
 
-    Overlaps are those of the object's region with where it should be, intersection over union.
+    The figures of every scene are kept in the work folder, so that measuring goes on where it was broken off.
     """
-    parts = load_parts(folder)
-    specs = [random_scene(HELD_OUT_SEED + index) for index in range(scenes)]
-    edited = [_recoloured(spec, index) for index, spec in enumerate(specs)]
-    frames, targets = _drawn(specs), _drawn(edited)
-    captions, wishes = [spec.caption for spec in specs], [spec.caption for spec in edited]
-    latents = encode_frames(parts.vae, torch.from_numpy(frames))
-    round_trip = decode(parts, latents)
-    free = generate(parts, captions, steps=steps, guidance_scale=guidance_scale)
-    steered = generate(parts, captions, steps=steps, guidance_scale=guidance_scale, edges=canny_edges(frames))
-    rebuilt = swap_prompts(parts, latents, source=captions, target=captions, steps=steps, guidance_scale=1.0)
-    swapped = swap_prompts(parts, latents, source=captions, target=wishes, steps=steps, guidance_scale=guidance_scale)
-    return {
-        "round_trip_psnr": _psnr(round_trip, frames),
-        "inversion_psnr": _psnr(rebuilt, frames),
-        "inversion_psnr_against_round_trip": _psnr(rebuilt, round_trip),
-        **{f"generation_{name}": share for name, share in _accuracy(free, specs).items()},
-        "generation_overlap": _overlap(free, frames, specs),
-        "steered_overlap": _overlap(steered, frames, specs),
-        **{f"recolouring_{name}": share for name, share in _accuracy(swapped, edited).items()},
-        "recolouring_overlap": _overlap(swapped, targets, edited),
-    }
+    model = resolve_model(str(Path(folder).resolve()))
+    resources = Resources(
+        model=model,
+        controlnet=resolve_controlnet("auto", model=model),
+        flow=resolve_flow("dis"),
+        device=choose_device(),
+        dtype="float32",
+        seed=0,
+    )
+    comparison = ModelComparison(steps=steps)
+    records = Path(work_folder) / "figures"
+    clips = comparison.clips(quick=False, count=scenes, seed=resources.seed)
+    each = [_figures(records, comparison, clip, resources) for clip in clips]
+    taken = {name: [found[name] for found in each if name in found] for name in _names(comparison)}
+    return {name: sum(values) / len(values) for name, values in taken.items() if values}
 
 
-def _drawn(specs: Sequence[SceneSpec]) -> _Frames:
-    return np.stack([render_frame(spec, 0.5) for spec in specs])
+def _names(comparison: ModelComparison) -> list[str]:
+    """All figures but the time, which tells of the machine."""
+    return [measure.name for measure in comparison.measures if measure.name != "seconds"]
 
 
-def _recoloured(spec: SceneSpec, index: int) -> SceneSpec:
-    taken = (spec.objects[0].colour, spec.background.colour)
-    free = [colour for colour in COLOURS if colour not in taken]
-    return edit_spec(spec, colour=free[index % len(free)])
-
-
-def _accuracy(frames: _Frames, specs: Sequence[SceneSpec]) -> dict[str, float]:
-    wanted = [
-        Attributes(
-            colour=spec.objects[0].colour,
-            shape=spec.objects[0].shape,
-            background_colour=spec.background.colour,
-            background_texture=spec.background.texture,
-        )
-        for spec in specs
-    ]
-    found = [read_attributes(frame) for frame in frames]
-    names = ("colour", "shape", "background_colour", "background_texture")
-    return {
-        name: float(np.mean([getattr(a, name) == getattr(b, name) for a, b in zip(found, wanted, strict=True)]))
-        for name in names
-    }
-
-
-def _overlap(frames: _Frames, truth: _Frames, specs: Sequence[SceneSpec]) -> float:
-    """Mean intersection over union of the objects found in frames and in the true ones."""
-    shares = []
-    for frame, true, spec in zip(frames, truth, specs, strict=True):
-        colour, ground = spec.objects[0].colour, spec.background.colour
-        found, wanted = (find_object(picture, colour=colour, background=ground) for picture in (frame, true))
-        shares.append((found & wanted).sum() / (found | wanted).sum())
-    return float(np.mean(shares))
-
-
-def _psnr(a: _Frames, b: _Frames) -> float:
-    squared = np.square(a.astype(np.float64) - b).mean(axis=(1, 2, 3))
-    return float(np.mean(10 * np.log10(255**2 / np.maximum(squared, 1e-9))))
+def _figures(
+    records: Path, comparison: ModelComparison, clip: EvaluationClip, resources: Resources
+) -> dict[str, float]:
+    """The figures of one scene, measured unless they are on record."""
+    method, own = comparison.methods(quick=False)[0], resources.controlnet and resources.controlnet.digest
+    identity: tuple[Any, ...] = (comparison.version, dict(method.factors), clip.digest, resources.model.digest, own)
+    path = records / f"{digest_of('figures', identity)}.json"
+    if not path.exists():
+        ((_, outcome),) = comparison.measure(clip, [method], resources)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(dict(outcome.scores)))
+    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return found

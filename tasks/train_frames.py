@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from torch import Tensor
 
 from tasks.train_files import load_tensors, save_tensors
-from wave_ops.scenes.sampling import random_frame
+from wave_ops.scenes.sampling import is_hard, random_frame
 from wave_ops.training.modules import SAMPLE_SIZE
 
 __all__ = ["HELD_OUT_SEED", "draw_frames", "load_frames"]
@@ -36,16 +36,18 @@ def draw_frames(work_folder: str, *, count: int, seed: int) -> str:
                 random_frame(start + i, size=(SAMPLE_SIZE, SAMPLE_SIZE)) for i in range(min(_PER_FILE, count - first))
             ]
             pictures = torch.from_numpy(np.stack([picture for picture, _ in drawn]))
-            save_tensors(path, {"frames": pictures}, facts={"captions": [caption for _, caption in drawn]})
+            hard = [is_hard(start + i) for i in range(len(drawn))]
+            save_tensors(path, {"frames": pictures}, facts={"captions": [text for _, text in drawn], "hard": hard})
     return str(folder)
 
 
-def load_frames(folder: str) -> tuple[Tensor, list[str]]:
-    """All frames of a folder, uint8 (frame, height, width, 3), and their captions."""
+def load_frames(folder: str) -> tuple[Tensor, dict[str, list[Any]]]:
+    """All frames of a folder, uint8 (frame, height, width, 3), and of each its `captions` and whether it is `hard`."""
     frames: list[Tensor] = []
-    captions: list[str] = []
+    known: dict[str, list[Any]] = {"captions": [], "hard": []}
     for path in sorted(Path(folder).glob("*.safetensors")):
         tensors, facts = load_tensors(path)
         frames.append(tensors["frames"])
-        captions += list(facts["captions"])  # type: ignore[call-overload]
-    return torch.cat(frames), captions
+        for name, values in known.items():
+            values.extend(facts[name])  # type: ignore[arg-type]
+    return torch.cat(frames), known

@@ -10,7 +10,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from torch import Tensor
 
-from tasks.train_files import save_tensors
+from storage.digest import digest_file
+from tasks.train_files import load_tensors, save_tensors
 from tasks.train_frames import load_frames
 from tasks.train_vae import load_autoencoder, to_pixels
 from wave_ops.training.modules import fold_latent_statistics
@@ -20,9 +21,16 @@ __all__ = ["encode_frames", "encode_training_frames"]
 
 @task(name="Encode the training frames", cache_policy=NO_CACHE, persist_result=False)
 def encode_training_frames(work_folder: str, frames_folder: str, vae_checkpoint: str) -> str:
-    """Write the rescaled autoencoder (folder `vae`) and the latents of all frames. Returns the latents' path."""
+    """Write the rescaled autoencoder (folder `vae`) and the latents of all frames. Returns the latents' path.
+
+    Latents that the same autoencoder gave for as many frames are kept.
+    """
     folder = Path(work_folder)
-    frames, captions = load_frames(frames_folder)
+    path, identity = folder / "latents.safetensors", digest_file(vae_checkpoint)
+    frames, known = load_frames(frames_folder)
+    facts = {**known, "autoencoder": identity}
+    if path.exists() and load_tensors(path)[1] == facts:
+        return str(path)
     model = load_autoencoder(vae_checkpoint)
     latents = encode_frames(model, frames) / model.config.scaling_factor
     mean, spread = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
@@ -30,8 +38,7 @@ def encode_training_frames(work_folder: str, frames_folder: str, vae_checkpoint:
     model.save_pretrained(folder / "vae")
     # What the rescaled model would give: encoding everything a second time would only take longer.
     scaled = (latents - mean.view(1, -1, 1, 1)) / spread.view(1, -1, 1, 1)
-    path = folder / "latents.safetensors"
-    save_tensors(path, {"latents": scaled}, facts={"captions": captions})
+    save_tensors(path, {"latents": scaled}, facts=facts)
     return str(path)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from prefect import task
@@ -21,6 +21,9 @@ from wave_ops.training.modules import build_scheduler, build_text_encoder, build
 from wave_ops.training.schedules import Budget, noised, stratified_timesteps
 
 __all__ = ["Captions", "DiffusionBatch", "draw_batch", "load_denoiser", "train_unet"]
+
+_HARD_UNTIL: Final = 0.65
+"""Part of the budget with hard frames among the others; soon before it the learning rate has begun to fall."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,11 @@ def train_unet(
     matrix_learning_rate: float = 0.02,
     save_every: int = 200,
 ) -> str:
-    """Train UNet and text encoder, from their checkpoint if there is one. Returns the checkpoint's path."""
+    """Train UNet and text encoder, from their checkpoint if there is one. Returns the checkpoint's path.
+
+    While the learning rate falls only calm frames are shown: what is seen last is what the model draws, and an object
+    that leaves the frame is no answer to a prompt.
+    """
     path = Path(work_folder) / "unet.safetensors"
     tensors, facts = load_tensors(Path(latents_path))
     tokenizer = load_tokenizer(tokenizer_folder)
@@ -90,8 +97,13 @@ def train_unet(
         budget=budget,
     )
 
+    everything, calm = torch.arange(len(tensors["latents"])), _calm(facts["hard"])
+
     def loss_at(step: int) -> Tensor:
-        batch = draw_batch(tensors["latents"], captions, size=batch_size, seed=(seed, step))
+        early = budget.progress(step, training.seconds) < _HARD_UNTIL
+        batch = draw_batch(
+            tensors["latents"], captions, among=everything if early else calm, size=batch_size, seed=(seed, step)
+        )
         hidden_states = text_encoder(batch.token_ids)[0]
         noise_pred = unet(batch.noisy, batch.timesteps, hidden_states, return_dict=False)[0]
         return diffusion_loss(noise_pred, batch.noise, weights=batch.weights)
@@ -100,11 +112,13 @@ def train_unet(
     return str(path)
 
 
-def draw_batch(latents: Tensor, captions: Captions, *, size: int, seed: tuple[int, int]) -> DiffusionBatch:
-    """Latents, captions, noise and timesteps of one step of a seeded training."""
+def draw_batch(
+    latents: Tensor, captions: Captions, *, among: Tensor, size: int, seed: tuple[int, int]
+) -> DiffusionBatch:
+    """Latents, captions, noise and timesteps of one step of a seeded training, of frames `among` all."""
     generator = torch.Generator().manual_seed(seed[0] * 10_000_019 + seed[1])
     alphas_cumprod = build_scheduler().alphas_cumprod
-    indices = torch.randint(len(latents), (size,), generator=generator)
+    indices = among[torch.randint(len(among), (size,), generator=generator)]
     timesteps = stratified_timesteps(size, total=len(alphas_cumprod), generator=generator)
     noise = torch.randn((size, *latents.shape[1:]), generator=generator)
     return DiffusionBatch(
@@ -122,6 +136,12 @@ def load_denoiser(path: str, tokenizer_folder: str) -> tuple[Any, Any]:
     unet, text_encoder = _build(load_tokenizer(tokenizer_folder))
     load_average(Path(path), _parameters(unet, text_encoder))
     return unet.eval(), text_encoder.eval()
+
+
+def _calm(hard: object) -> Tensor:
+    """The frames that are not hard, or all where every one is."""
+    marked = torch.tensor(hard, dtype=torch.bool)
+    return torch.arange(len(marked)) if marked.all() else (~marked).nonzero().flatten()
 
 
 def _build(tokenizer: Any) -> tuple[nn.Module, nn.Module]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from prefect import task
@@ -19,6 +19,8 @@ from wave_ops.training.schedules import Budget
 
 __all__ = ["load_autoencoder", "to_pixels", "train_vae"]
 
+_CUT_OUT_SHARE: Final = 0.8
+
 
 @task(name="Train the autoencoder", cache_policy=NO_CACHE, persist_result=False)
 def train_vae(
@@ -29,17 +31,28 @@ def train_vae(
     seed: int,
     batch_size: int = 16,
     learning_rate: float = 1.5e-3,
+    matrix_learning_rate: float = 0.01,
     save_every: int = 200,
 ) -> str:
-    """Train the autoencoder, from its checkpoint if there is one. Returns the checkpoint's path."""
+    """Train the autoencoder, from its checkpoint if there is one. Returns the checkpoint's path.
+
+    The first four fifths of the budget see square cut-outs of half the side, four times as many as the whole frames
+    of the rest: the same work per step, and far more of it per minute than whole frames from the beginning.
+    """
     path = Path(work_folder) / "vae.safetensors"
     frames, _ = load_frames(frames_folder)
     torch.manual_seed(seed)
     model = build_autoencoder()
-    training = Training(parameters=dict(model.named_parameters()), learning_rate=learning_rate, budget=budget)
+    training = Training(
+        parameters=dict(model.named_parameters()),
+        learning_rate=learning_rate,
+        matrix_learning_rate=matrix_learning_rate,
+        budget=budget,
+    )
 
     def loss_at(step: int) -> Tensor:
-        return _loss(model, _batch(frames, batch_size, seed=(seed, step)))
+        cut = budget.progress(step, training.seconds) < _CUT_OUT_SHARE
+        return _loss(model, _batch(frames, batch_size, cut=cut, seed=(seed, step)))
 
     train_with_checkpoints(path, training, loss_at, save_every=save_every)
     return str(path)
@@ -57,9 +70,15 @@ def to_pixels(frames: Tensor) -> Tensor:
     return frames.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _batch(frames: Tensor, size: int, *, seed: tuple[int, int]) -> Tensor:
+def _batch(frames: Tensor, size: int, *, cut: bool, seed: tuple[int, int]) -> Tensor:
+    """Cut-outs of half the frames' side, or a quarter as many whole frames."""
     generator = torch.Generator().manual_seed(seed[0] * 10_000_019 + seed[1])
-    return to_pixels(frames[torch.randint(len(frames), (size,), generator=generator)])
+    chosen = frames[torch.randint(len(frames), (size if cut else max(size // 4, 1),), generator=generator)]
+    if cut:
+        side = frames.shape[1] // 2
+        top, left = torch.randint(side + 1, (2,), generator=generator).tolist()
+        chosen = chosen[:, top : top + side, left : left + side]
+    return to_pixels(chosen)
 
 
 def _loss(model: Any, pixels: Tensor) -> Tensor:

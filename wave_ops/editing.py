@@ -14,7 +14,7 @@ from wave_ops.diffusion import StableDiffusion, encode_prompt, runs_of
 from wave_ops.errors import WaveOpsError
 from wave_ops.recursion import PairWarps
 from wave_ops.schedule import DDIMSchedule, WarpWindow, warp_steps
-from wave_ops.unet import FeatureSession, injected, resolve_sites
+from wave_ops.unet import Anchor, FeatureSession, injected, resolve_sites
 
 __all__ = ["NEGATIVE_PROMPT", "EditingSettings", "edit"]
 
@@ -36,7 +36,9 @@ class EditingSettings:
     injection_fraction: float = 0.5
     """Part of the steps, from the noisiest on, that take the source's features, 0 to 1; 0 switches injection off."""
     extended_attention: bool = True
-    """While warping, keys and values are computed from the first frame's tokens too."""
+    """In the warped steps, keys and values are computed from the anchor frame's tokens too, flows or none."""
+    anchor: Anchor = "order"
+    """The anchor frame: the first of the step's order, or the first in time, which needs all keyframes in one batch."""
     controlnet_scale: float = 0.5
     """Weight of the ControlNet's residuals, where there is a ControlNet."""
 
@@ -84,7 +86,7 @@ def edit(
         negative_prompt: what the unconditional branch is given.
         orders: the inversion's stored orders of steps 1 to S.
         warps: flows and masks of the keyframe pairs; None for no warping.
-        settings: see EditingSettings.
+        settings: see EditingSettings. `warp_fraction` is also the part of the steps whose attention is extended.
         edges: canny images of the source keyframes, 0 or 1, three equal channels, at pixel size.
         start: (j, edited x_j) to resume from.
         chunk_size: keyframes in one UNet batch, in the order of the step; None for all.
@@ -94,7 +96,8 @@ def edit(
         The edited x_0.
 
     Raises:
-        WaveOpsError: where the number of orders is not that of the steps.
+        WaveOpsError: where the number of orders is not that of the steps, or keyframes in several batches would
+            all need the first one in time.
     """
     if len(orders) != settings.steps:
         raise WaveOpsError(f"editing in {settings.steps} steps needs as many orders, got {len(orders)}")
@@ -129,7 +132,7 @@ class _Denoiser:
             settings.steps, phase="editing", window=settings.window, fraction=settings.warp_fraction
         )
         self.edges = None if edges is None else edges.to(model.device, model.dtype)
-        self.chunk_size, self.session = chunk_size, FeatureSession(warps=warps)
+        self.chunk_size, self.session = chunk_size, FeatureSession(warps=warps, anchor=settings.anchor)
 
     def __call__(
         self,

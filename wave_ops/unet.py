@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from wave_ops.errors import WaveOpsError
 from wave_ops.recursion import GridWarps, PairWarps, gather_map, gather_positions
 
-__all__ = ["FeatureSession", "Sites", "injected", "resolve_sites"]
+__all__ = ["Anchor", "FeatureSession", "Sites", "injected", "resolve_sites", "with_block"]
+
+Anchor = Literal["order", "time"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,10 @@ class Sites:
     warp_resnets: tuple[str, ...]
     """ResNet blocks whose feature before `conv1` is warped."""
     warp_attentions: tuple[str, ...]
-    """Self-attentions whose input is warped (and extended by the first frame's)."""
+    """Self-attentions whose input is warped."""
+    extend_attentions: tuple[str, ...]
+    """Self-attentions whose keys and values are extended by the anchor frame's; where a model names none, those that
+    are warped."""
     inject_attentions: tuple[str, ...]
     """Self-attentions whose queries and keys are the source branch's."""
     inject_resnets: tuple[str, ...]
@@ -48,7 +53,8 @@ def resolve_sites(unet: Any, *, sites: Mapping[str, Sequence[str]] | None = None
 
     Source: WAVE sec. 4 and 6. Warped: down blocks with attention and the last two up blocks (SD 1.x: down 0, 1,
     2 and up 2, 3). Injected: queries and keys in the second up block from its second transformer on and in all
-    later up blocks; the output of the second up block's second ResNet.
+    later up blocks; the output of the second up block's second ResNet. A model that carries sites may leave out
+    `extend_attentions`.
 
     Raises:
         WaveOpsError: for a name that the UNet does not have.
@@ -56,6 +62,8 @@ def resolve_sites(unet: Any, *, sites: Mapping[str, Sequence[str]] | None = None
     if sites is None:
         return _sites_by_rule(unet)
     kinds = {kind.name for kind in fields(Sites)}
+    if kinds - set(sites) == {"extend_attentions"}:
+        sites = {**sites, "extend_attentions": sites["warp_attentions"]}
     if set(sites) != kinds:
         raise WaveOpsError(f"sites must name {', '.join(sorted(kinds))}; got {', '.join(sorted(sites)) or 'nothing'}")
     modules = dict(unet.named_modules())
@@ -66,14 +74,39 @@ def resolve_sites(unet: Any, *, sites: Mapping[str, Sequence[str]] | None = None
     return Sites(**{kind: tuple(names) for kind, names in sites.items()})
 
 
+def with_block(unet: Any, sites: Sites, *, block: str) -> Sites:
+    """Add a block to those that are warped: all its ResNets and self-attentions, the latter extended too.
+
+    Args:
+        unet: the UNet that the sites belong to.
+        sites: what to add to; a site that it holds already is not doubled.
+        block: such as "up_blocks.1".
+
+    Raises:
+        WaveOpsError: if the UNet has no such block.
+    """
+    known = [f"{side}_blocks.{i}" for side in ("down", "up") for i in range(len(unet.get_submodule(f"{side}_blocks")))]
+    if block not in known:
+        raise WaveOpsError(f"the UNet has no block {block!r}; it has {', '.join(known)}")
+    attentions = _attentions(unet, block)
+    return replace(
+        sites,
+        warp_resnets=tuple(dict.fromkeys((*sites.warp_resnets, *_resnets(unet, block)))),
+        warp_attentions=tuple(dict.fromkeys((*sites.warp_attentions, *attentions))),
+        extend_attentions=tuple(dict.fromkeys((*sites.extend_attentions, *attentions))),
+    )
+
+
 def _sites_by_rule(unet: Any) -> Sites:
     down = [f"down_blocks.{i}" for i in range(len(unet.down_blocks))]
     up = [f"up_blocks.{i}" for i in range(len(unet.up_blocks))]
     warped = [name for name in down if _attentions(unet, name)] + up[-2:]
     second = up[1:2]
+    attentions = tuple(site for name in warped for site in _attentions(unet, name))
     return Sites(
         warp_resnets=tuple(site for name in warped for site in _resnets(unet, name)),
-        warp_attentions=tuple(site for name in warped for site in _attentions(unet, name)),
+        warp_attentions=attentions,
+        extend_attentions=attentions,
         inject_attentions=tuple(
             site
             for name in up[1:]
@@ -97,7 +130,7 @@ def _attentions(unet: Any, block: str) -> list[str]:
 class _Carry:
     """What one site hands from one run of frames to the next."""
 
-    first: Float[Tensor, "branch position channel"]
+    anchor: Float[Tensor, "branch position channel"]
     last: Float[Tensor, "branch position channel"]
 
 
@@ -111,6 +144,8 @@ class FeatureSession:
 
     warps: PairWarps | None
     """Flows and masks of the keyframe pairs; None where nothing is ever warped."""
+    anchor: Anchor = "order"
+    """Whose tokens extended attention adds: those of the first frame of the order, or of the first frame in time."""
     order: tuple[int, ...] = ()
     warping: bool = False
     extending: bool = False
@@ -132,7 +167,17 @@ class FeatureSession:
         self._carries.clear()
 
     def begin_run(self, run: slice, *, branches: int, latent_size: tuple[int, int]) -> None:
-        """Announce the frames order[run] as the next batch, in `branches` copies."""
+        """Announce the frames order[run] as the next batch, in `branches` copies.
+
+        Raises:
+            WaveOpsError: for a run of a part of the order where attention is extended by the first frame in time:
+                frames of an earlier run would need its features, which themselves may be warped from theirs.
+        """
+        if self.extending and self.anchor == "time" and run.stop - run.start < len(self.order):
+            raise WaveOpsError(
+                f"attention extended by the first frame in time needs all {len(self.order)} keyframes in one batch: "
+                "set no chunk size, or anchor it to the order"
+            )
         self._run, self.branches = run, branches
         self._maps.clear()
         if latent_size not in self._sizes.values():
@@ -144,19 +189,20 @@ class FeatureSession:
             return None
         height, width = args[0].shape[-2:]
         features = rearrange(args[0], "(b f) c h w -> b f (h w) c", b=self.branches)
-        fused, _first = self._fuse(site, features, (height, width))
+        fused, _anchor = self._fuse(site, features, (height, width), warping=True)
         return (rearrange(fused, "b f (h w) c -> (b f) c h w", h=height), *args[1:])
 
-    def warp_attention(
-        self, site: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    def enter_attention(
+        self, site: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, warp: bool, extend: bool
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Fuse the input of a self-attention, and extend its keys and values (a forward pre-hook)."""
-        if not (self.warping or self.extending):
+        warping, extending = warp and self.warping, extend and self.extending
+        if not (warping or extending):
             return None
         features = rearrange(args[0], "(b f) n c -> b f n c", b=self.branches)
-        fused, first = self._fuse(site, features, self._sizes[features.shape[2]])
-        if self.extending:
-            extended = torch.cat([first[:, None].expand_as(fused), fused], dim=2)
+        fused, anchor = self._fuse(site, features, self._sizes[features.shape[2]], warping=warping)
+        if extending:
+            extended = torch.cat([anchor[:, None].expand_as(fused), fused], dim=2)
             kwargs = {**kwargs, "encoder_hidden_states": rearrange(extended, "b f n c -> (b f) n c")}
         return (rearrange(fused, "b f n c -> (b f) n c"), *args[1:]), kwargs
 
@@ -168,17 +214,26 @@ class FeatureSession:
         return source.repeat(self.branches, *[1] * (output.ndim - 1))
 
     def _fuse(
-        self, site: str, features: Float[Tensor, "branch frame position channel"], size: tuple[int, int]
+        self,
+        site: str,
+        features: Float[Tensor, "branch frame position channel"],
+        size: tuple[int, int],
+        *,
+        warping: bool,
     ) -> tuple[Float[Tensor, "branch frame position channel"], Float[Tensor, "branch position channel"]]:
-        """Warp along the order; also give the fused feature of the order's first frame."""
+        """Warp along the order; also give the fused feature of the anchor frame."""
         carry = self._carries.get(site)
-        if self.warping:
+        if warping:
             joined = features if carry is None else torch.cat([carry.last[:, None], features], dim=1)
             features = gather_positions(joined, self._map(size, features.device))
-        first = features[:, 0] if carry is None else carry.first
+        anchor = features[:, self._anchor_place()] if carry is None else carry.anchor
         if self._run.stop < len(self.order):
-            self._carries[site] = _Carry(first=first, last=features[:, -1])
-        return features, first
+            self._carries[site] = _Carry(anchor=anchor, last=features[:, -1])
+        return features, anchor
+
+    def _anchor_place(self) -> int:
+        """Find the anchor in the order; the first run of several begins with it."""
+        return self.order.index(min(self.order)) if self.extending and self.anchor == "time" else 0
 
     def _map(self, size: tuple[int, int], device: torch.device) -> Tensor:
         if size not in self._maps:
@@ -207,10 +262,10 @@ def injected(unet: nn.Module, session: FeatureSession, *, sites: Sites) -> Itera
             conv1 = unet.get_submodule(f"{name}.conv1")
             warp_resnet = partial(session.warp_resnet, name)
             stack.callback(conv1.register_forward_pre_hook(warp_resnet).remove)
-        for name in sites.warp_attentions:
-            attn1 = unet.get_submodule(name)
-            warp_attention = partial(session.warp_attention, name)
-            stack.callback(attn1.register_forward_pre_hook(warp_attention, with_kwargs=True).remove)
+        for name in dict.fromkeys((*sites.warp_attentions, *sites.extend_attentions)):
+            warp, extend = name in sites.warp_attentions, name in sites.extend_attentions
+            enter = partial(session.enter_attention, name, warp=warp, extend=extend)
+            stack.callback(unet.get_submodule(name).register_forward_pre_hook(enter, with_kwargs=True).remove)
         for module in _injected_modules(sites):
             stack.callback(unet.get_submodule(module).register_forward_hook(session.inject_source).remove)
         yield session

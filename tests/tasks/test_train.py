@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from tasks.evaluation.model import ModelComparison
 from tasks.train_card import write_card
 from tasks.train_controlnet import train_controlnet
 from tasks.train_export import export_model
@@ -19,9 +21,10 @@ from tasks.train_files import load_tensors, read_curve
 from tasks.train_frames import draw_frames, load_frames
 from tasks.train_latents import encode_training_frames
 from tasks.train_tokenizer import build_tokenizer, load_tokenizer
-from tasks.train_unet import Captions, train_unet
+from tasks.train_unet import Captions, DiffusionBatch, draw_batch, train_unet
 from tasks.train_vae import train_vae
 from wave_ops.scenes.specs import random_scene
+from wave_ops.training.modules import SAMPLE_SIZE
 from wave_ops.training.schedules import Budget
 
 ONE_STEP = Budget(steps=1)
@@ -70,11 +73,37 @@ def test_frames_are_drawn_once_and_kept(trained: dict[str, str]) -> None:
     assert {path: path.stat().st_mtime_ns for path in Path(trained["frames"]).iterdir()} == before
 
 
-def test_frames_come_with_their_captions(trained: dict[str, str]) -> None:
-    frames, captions = load_frames(trained["frames"])
-    assert frames.shape == (24, 64, 64, 3)
+def test_frames_come_with_their_captions_and_how_hard_they_are(trained: dict[str, str]) -> None:
+    frames, known = load_frames(trained["frames"])
+    assert frames.shape == (24, SAMPLE_SIZE, SAMPLE_SIZE, 3)
     assert frames.dtype == torch.uint8
-    assert captions[3] == random_scene(1_000_003).caption
+    assert known["captions"][3] == random_scene(1_000_003).caption
+    assert known["hard"] == [seed % 3 == 0 for seed in range(1_000_000, 1_000_024)]
+
+
+def test_latents_are_not_computed_twice(trained: dict[str, str]) -> None:
+    before = Path(trained["latents"]).stat().st_mtime_ns
+    encode_training_frames.fn(trained["work"], trained["frames"], trained["vae"])
+    assert Path(trained["latents"]).stat().st_mtime_ns == before
+
+
+def test_the_end_of_the_training_sees_no_hard_frame(trained: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[list[int]] = []
+
+    def watched(*args: Any, **kwargs: Any) -> DiffusionBatch:
+        batch = draw_batch(*args, **kwargs)
+        chosen.append(batch.indices.tolist())
+        return batch
+
+    monkeypatch.setattr("tasks.train_unet.draw_batch", watched)
+    monkeypatch.setattr(
+        "tasks.train_unet.train_with_checkpoints", lambda _path, _training, loss_at, **_: (loss_at(0), loss_at(19))
+    )
+    _, known = load_frames(trained["frames"])
+    train_unet.fn(
+        trained["work"], trained["latents"], trained["tokenizer"], budget=Budget(steps=20), seed=0, batch_size=200
+    )
+    assert [{known["hard"][index] for index in indices} for indices in chosen] == [{True, False}, {False}]
 
 
 def test_every_word_of_a_caption_is_one_token(trained: dict[str, str]) -> None:
@@ -139,9 +168,25 @@ def test_the_exported_model_is_small_and_whole(trained: dict[str, str]) -> None:
 
 
 def test_the_card_holds_the_figures_and_the_curves(trained: dict[str, str]) -> None:
-    figures = measure_model.fn(trained["model"], scenes=2, steps=2)
-    assert all(0 <= value <= 1 for name, value in figures.items() if "psnr" not in name)
+    figures = measure_model.fn(trained["work"], trained["model"], scenes=1, steps=2)
     card = Path(write_card.fn(trained["work"], trained["model"], figures=figures, seed=7)).read_text()
-    assert "| autoencoder round trip of frames (dB) |" in card
+    assert "| autoencoder round trip, against the frames |" in card
+    assert f"| all files | {figures['size']:.1f} MB | at most 25.0 MB | holds |" in card
+    assert "AutoencoderKL, factor 8, channels 16, 32, 64, 64," in card
+    assert "at 128x128 pixels" in card
     assert "| UNet and text encoder | 2 |" in card
     assert "| seed | 7 |" in card
+
+
+def test_what_was_measured_is_not_measured_again(trained: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = measure_model.fn(trained["work"], trained["model"], scenes=1, steps=2)
+    monkeypatch.setattr(ModelComparison, "measure", None)
+    assert measure_model.fn(trained["work"], trained["model"], scenes=1, steps=2) == before
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(0.951, "holds"), (0.949, "missed")])
+def test_the_card_tells_whether_a_bar_holds(trained: dict[str, str], value: float, verdict: str) -> None:
+    figures = {"generation, colour": value, "inversion loss": 2 * value}
+    card = Path(write_card.fn(trained["work"], trained["model"], figures=figures, seed=7)).read_text()
+    assert f"| {100 * value:.1f} % | at least 95.0 % | {verdict} |" in card
+    assert f"| {2 * value:.1f} dB | at most 1.0 dB | missed |" in card

@@ -134,3 +134,26 @@ def test_too_few_orders_are_refused(model, source):
 def test_an_injected_fraction_outside_zero_to_one_is_refused(fraction):
     with pytest.raises(WaveOpsError, match="0 to 1"):
         EditingSettings(injection_fraction=fraction)
+
+
+def test_attention_is_extended_without_flows_too_but_only_in_the_warped_steps(model, source):
+    independent = edited(model, source, settings={"extended_attention": False})
+    assert not torch.allclose(edited(model, source), independent, atol=1e-3)
+    never = edited(model, source, settings={"warp_fraction": 0.0})
+    assert torch.equal(never, independent)
+
+
+def test_the_anchor_in_time_gives_another_result_unless_orders_begin_with_it(model, source, make_warps):
+    warps, natural = make_warps(3), [(0, 1, 2)] * STEPS
+    results = [
+        edited(model, source, warps=warps, settings={"anchor": anchor}, **orders)
+        for anchor in ("order", "time")
+        for orders in ({}, {"orders": natural})
+    ]
+    assert torch.equal(results[1], results[3])
+    assert not torch.allclose(results[0], results[2], atol=1e-3)
+
+
+def test_an_anchor_in_time_is_refused_where_keyframes_come_in_several_batches(model, source, make_warps):
+    with pytest.raises(WaveOpsError, match="one batch"):
+        edited(model, source, warps=make_warps(3), settings={"anchor": "time"}, chunk_size=2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wave_ops.errors import WaveOpsError
-from wave_ops.unet import FeatureSession, injected, resolve_sites
+from wave_ops.unet import FeatureSession, injected, resolve_sites, with_block
 
 
 def run_unet(model, latents, context):
@@ -174,3 +174,87 @@ def test_injection_gives_the_edit_branches_the_sources_queries_keys_and_residual
         module._forward_hooks.clear()
     assert all(torch.equal(seen[name][:2], seen[name][2:]) for name in "qkr")
     assert not torch.equal(seen["v"][:2], seen["v"][2:])
+
+
+def test_extended_keys_and_values_can_be_those_of_the_first_frame_in_time(model, batch, make_warps):
+    seen = {}
+    attn1 = model.unet.up_blocks[3].attentions[0].transformer_blocks[0].attn1
+    session = FeatureSession(warps=make_warps(4), anchor="time")
+    with injected(model.unet, session, sites=resolve_sites(model.unet)):
+        hook = attn1.register_forward_pre_hook(
+            lambda _, args, kwargs: seen.update(own=args[0], **kwargs), with_kwargs=True
+        )
+        begin(session, (2, 3, 0, 1), extending=True)
+        run_unet(model, *batch)
+        hook.remove()
+    assert torch.equal(seen["encoder_hidden_states"][:, 256:], seen["own"])
+    assert torch.equal(seen["encoder_hidden_states"][:, :256], seen["own"][2:3].expand(4, -1, -1))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3)])
+def test_both_anchors_are_one_where_the_order_begins_with_the_first_frame(model, batch, make_warps, order):
+    noises = []
+    for anchor in ("order", "time"):
+        session = FeatureSession(warps=make_warps(4), anchor=anchor)
+        with injected(model.unet, session, sites=resolve_sites(model.unet)):
+            begin(session, order, extending=True)
+            noises.append(run_unet(model, *batch))
+    assert torch.equal(*noises)
+
+
+def test_runs_of_the_order_cannot_all_be_given_the_first_frame_in_time(make_warps):
+    session = FeatureSession(warps=make_warps(4), anchor="time")
+    session.begin_step((0, 1, 2, 3), warping=True, extending=True)
+    with pytest.raises(WaveOpsError, match="all 4 keyframes in one batch"):
+        session.begin_run(slice(0, 2), branches=1, latent_size=(16, 16))
+    session.begin_step((3, 2, 1, 0), warping=True)
+    session.begin_run(slice(0, 2), branches=1, latent_size=(16, 16))  # nothing is extended
+
+
+def test_runs_that_are_only_warped_need_no_anchor_in_time(model, batch, make_warps):
+    latents, context = batch
+    noises = []
+    for anchor in ("order", "time"):
+        session = FeatureSession(warps=make_warps(4), anchor=anchor)
+        with injected(model.unet, session, sites=resolve_sites(model.unet)):
+            session.begin_step((3, 2, 1, 0), warping=True)
+            for run in (slice(0, 2), slice(2, 4)):
+                session.begin_run(run, branches=1, latent_size=(16, 16))
+                noises.append(run_unet(model, latents[run], context[run]))
+    assert torch.equal(noises[0], noises[2])
+    assert torch.equal(noises[1], noises[3])
+
+
+def test_attention_can_be_extended_where_it_is_not_warped(model, batch, make_warps):
+    rule = resolve_sites(model.unet)
+    chosen = {"warp_resnets": (), "warp_attentions": (), "extend_attentions": rule.warp_attentions}
+    sites = resolve_sites(model.unet, sites={"inject_attentions": (), "inject_resnets": (), **chosen})
+    noises = []
+    for given, where in ((make_warps(4), sites), (None, rule)):
+        session = FeatureSession(warps=given)
+        with injected(model.unet, session, sites=where):
+            begin(session, (1, 0, 2, 3), extending=True)
+            noises.append(run_unet(model, *batch))
+    assert torch.equal(*noises)
+
+
+def test_a_model_that_names_no_extended_sites_extends_those_that_are_warped(model):
+    warped = ["up_blocks.3.attentions.0.transformer_blocks.0.attn1"]
+    given = {"warp_resnets": [], "warp_attentions": warped, "inject_attentions": [], "inject_resnets": []}
+    assert resolve_sites(model.unet, sites=given).extend_attentions == tuple(warped)
+
+
+def test_a_block_more_is_warped_and_extended_in_all_its_sites(model):
+    rule = resolve_sites(model.unet)
+    more = with_block(model.unet, rule, block="up_blocks.1")
+    assert set(more.warp_resnets) - set(rule.warp_resnets) == {f"up_blocks.1.resnets.{i}" for i in range(3)}
+    added = {f"up_blocks.1.attentions.{i}.transformer_blocks.0.attn1" for i in range(3)}
+    assert set(more.warp_attentions) - set(rule.warp_attentions) == added
+    assert more.extend_attentions == more.warp_attentions
+    assert (more.inject_attentions, more.inject_resnets) == (rule.inject_attentions, rule.inject_resnets)
+    assert with_block(model.unet, more, block="up_blocks.1") == more
+
+
+def test_a_block_that_the_unet_lacks_cannot_be_added(model):
+    with pytest.raises(WaveOpsError, match=r"up_blocks\.3"):
+        with_block(model.unet, resolve_sites(model.unet), block="up_blocks.-1")

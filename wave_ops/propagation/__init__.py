@@ -5,18 +5,27 @@ from __future__ import annotations
 from wave_ops.propagation.blending import blend
 from wave_ops.propagation.fusion import fuse_gradients, selected_gradients
 from wave_ops.propagation.guides import Guides, source_guides, target_guides
-from wave_ops.propagation.interval import propagate_interval, synthesise_outward
+from wave_ops.propagation.interval import (
+    Candidate,
+    fuse_candidates,
+    paint_candidates,
+    propagate_interval,
+    synthesise_outward,
+)
 from wave_ops.propagation.selection import select, selection_weight
 from wave_ops.propagation.settings import PropagationSettings
 from wave_ops.propagation.synthesis import Exemplar, Synthesis, synthesise
 
 __all__ = [
+    "Candidate",
     "Exemplar",
     "Guides",
     "PropagationSettings",
     "Synthesis",
     "blend",
+    "fuse_candidates",
     "fuse_gradients",
+    "paint_candidates",
     "propagate_interval",
     "select",
     "selected_gradients",

@@ -30,7 +30,7 @@ from wave_ops.propagation.selection import blend_weights, carry_selection, selec
 from wave_ops.propagation.settings import PropagationSettings
 from wave_ops.propagation.synthesis import Exemplar, synthesise
 
-__all__ = ["Candidate", "propagate_interval", "synthesise_outward"]
+__all__ = ["Candidate", "fuse_candidates", "paint_candidates", "propagate_interval", "synthesise_outward"]
 
 Frame = UInt8[np.ndarray, "height width 3"]
 Frames = UInt8[np.ndarray, "frame height width 3"]
@@ -102,6 +102,48 @@ def propagate_interval(
     for index, frame in enumerate(made, start=1):
         output[index] = frame
     return output
+
+
+def paint_candidates(
+    frames: Frames,
+    *,
+    first: Frame,
+    last: Frame,
+    flows_to_prev: Flows,
+    flows_to_cur: Flows,
+    settings: PropagationSettings | None = None,
+) -> list[tuple[Candidate, Candidate]]:
+    """Paint each frame between two keyframes as either of them would: by far the longest part of a propagation.
+
+    With `fuse_candidates` this is `propagate_interval` in two steps, for whoever fuses the same candidates in
+    several ways. Arguments and errors are those of `propagate_interval`.
+
+    Returns:
+        The earlier and the later keyframe's candidate of each frame between them, in the order of time.
+    """
+    _check(frames, first, last, flows_to_prev, flows_to_cur)
+    to_prev, to_cur = (np.ascontiguousarray(flows, np.float32) for flows in (flows_to_prev, flows_to_cur))
+    settings = settings or PropagationSettings()
+    return _candidate_pairs(frames, (first, last), to_prev, to_cur, settings=settings, report=_Progress(None, 0))
+
+
+def fuse_candidates(
+    pairs: list[tuple[Candidate, Candidate]],
+    *,
+    flows_to_prev: Flows,
+    flows_to_cur: Flows,
+    settings: PropagationSettings | None = None,
+) -> Iterator[Frame]:
+    """Yield each frame between two keyframes out of its candidates: selected, blended, fused.
+
+    Args:
+        pairs: from `paint_candidates`.
+        flows_to_prev: as for `propagate_interval`.
+        flows_to_cur: the opposite direction.
+        settings: of these only the weights of selection, blend and gradients count here.
+    """
+    to_prev, to_cur = (np.ascontiguousarray(flows, np.float32) for flows in (flows_to_prev, flows_to_cur))
+    return _fused_frames(pairs, to_prev, to_cur, settings=settings or PropagationSettings())
 
 
 def synthesise_outward(

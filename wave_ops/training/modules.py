@@ -19,17 +19,17 @@ __all__ = [
     "fold_latent_statistics",
 ]
 
-SAMPLE_SIZE: Final = 64
+SAMPLE_SIZE: Final = 128
 """Pixels along a side of a training frame."""
 
-_AUTOENCODER_CHANNELS: Final = (16, 32, 64)
+_AUTOENCODER_CHANNELS: Final = (16, 32, 64, 64)
 _UNET_CHANNELS: Final = (32, 64, 128)
 _TEXT_WIDTH: Final = 128
 _LATENT_CHANNELS: Final = 4
 
 
 def build_autoencoder() -> nn.Module:
-    """An AutoencoderKL of factor 4 with random weights."""
+    """An AutoencoderKL of factor 8 with random weights."""
     levels = len(_AUTOENCODER_CHANNELS)
     model: nn.Module = AutoencoderKL(
         block_out_channels=_AUTOENCODER_CHANNELS,

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from wave_ops.errors import WaveOpsError
-from wave_ops.propagation import PropagationSettings, propagate_interval, synthesise_outward
+from wave_ops.propagation import (
+    PropagationSettings,
+    fuse_candidates,
+    paint_candidates,
+    propagate_interval,
+    synthesise_outward,
+)
 from wave_ops.propagation.interval import _candidate_pairs, _fused_frames, _Progress
 
 FAST = PropagationSettings(rounds=3)
@@ -180,3 +186,10 @@ def test_bad_input_gets_one_sentence(make_pan, unchecked):
     for clip, change, words in cases:
         with pytest.raises(WaveOpsError, match=words):
             propagate_interval(clip, **(good | change))
+
+
+def test_painting_and_fusing_apart_gives_what_propagation_gives(make_square):
+    frames, to_prev, to_cur = make_square(5, 40, 64)
+    flows = {"flows_to_prev": to_prev, "flows_to_cur": to_cur, "settings": FAST}
+    painted = paint_candidates(frames, first=invert(frames[0]), last=invert(frames[-1]), **flows)
+    np.testing.assert_array_equal(list(fuse_candidates(painted, **flows)), run(frames, to_prev, to_cur)[1:-1])

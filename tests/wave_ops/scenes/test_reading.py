@@ -7,7 +7,7 @@ import pytest
 
 from wave_ops.errors import WaveOpsError
 from wave_ops.scenes.reading import Attributes, read_attributes
-from wave_ops.scenes.rendering import render
+from wave_ops.scenes.rendering import render, render_frame
 from wave_ops.scenes.sampling import random_frame
 from wave_ops.scenes.specs import SceneSpec, edit_spec, random_scene
 from wave_ops.scenes.vocabulary import COLOURS
@@ -81,12 +81,29 @@ def test_wrong_frames_and_masks_are_refused(frame: np.ndarray, mask: np.ndarray 
 
 
 def test_a_training_frame_shows_what_its_caption_says() -> None:
-    for seed in range(1, 10):
+    for seed in (1, 2, 4, 7, 8, 11):
         frame, caption = random_frame(seed)
         found = read_attributes(frame)
         assert f"{found.colour} {found.shape} over" in caption
         assert found.background_colour in caption
 
 
-def test_every_tenth_training_frame_has_two_objects() -> None:
-    assert [" and " in random_frame(seed)[1] for seed in range(20, 31)] == [True, *[False] * 9, True]
+def test_every_fifth_training_frame_has_two_objects() -> None:
+    assert [" and " in random_frame(seed)[1] for seed in range(20, 31)] == [
+        True,
+        *[False] * 4,
+        True,
+        *[False] * 4,
+        True,
+    ]
+
+
+def test_every_third_training_frame_is_hard() -> None:
+    for seed in (3, 4):
+        frame, _ = random_frame(seed)
+        progress = float(np.random.default_rng((seed, 1)).random())
+        same = [
+            np.array_equal(frame, render_frame(random_scene(seed, size=(128, 128), hard=hard), progress))
+            for hard in (False, True)
+        ]
+        assert same == [seed % 3 != 0, seed % 3 == 0]

@@ -1,0 +1,60 @@
+"""Compare methods on the same clips: plan, run every clip, publish."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from prefect import flow
+from prefect.futures import wait
+from prefect.runtime import flow_run
+
+from flows.placement import on_cpu, on_gpu, task_runner
+from flows.settings import WaveSettings, load_settings
+from tasks.devices import choose_device, choose_dtype
+from tasks.evaluation.plan import EvaluationPlan, plan_evaluation, planned_clips
+from tasks.evaluation.publish import publish_results
+from tasks.evaluation.request import EvaluationRequest
+from tasks.evaluation.results import Results
+from tasks.evaluation.run import evaluate_clip
+from tasks.plan import Compute
+
+__all__ = ["evaluate", "plan_request"]
+
+
+def plan_request(request: EvaluationRequest, settings: WaveSettings) -> EvaluationPlan:
+    """Plan an evaluation under the settings of this machine; see `plan_evaluation` for the errors."""
+    device = choose_device(settings.device)
+    compute = Compute(workspace=settings.workspace, device=device, dtype=choose_dtype(settings.dtype, device=device))
+    return plan_evaluation(request, compute=compute, flow_weights=settings.flow_weights)
+
+
+def _run_name() -> str:
+    given: Any = flow_run.parameters["request"]
+    request = EvaluationRequest(**given) if isinstance(given, dict) else given
+    with suppress(ValueError):  # told by the flow itself, which plans again
+        count = len(planned_clips(request))
+        return f"{request.comparison} on {count} clip{'s' if count > 1 else ''}"
+    return str(request.comparison)
+
+
+@flow(name="evaluate", flow_run_name=_run_name, task_runner=task_runner(load_settings()))
+def evaluate(request: EvaluationRequest, settings: WaveSettings | None = None, output: str | None = None) -> Results:
+    """Run a comparison.
+
+    Args:
+        request: which one, on which clips, with which networks.
+        settings: where and on what; read from the environment (WAVE_...) by default.
+        output: the folder for metrics, tables and report; evaluation/<comparison> by default.
+
+    Returns:
+        What was found, as it was written to the folder.
+    """
+    settings = settings or load_settings()
+    plan = plan_request(request, settings)
+    with on_gpu(settings) if plan.resources.device.startswith("cuda") else on_cpu(settings):
+        clips = [evaluate_clip.submit(plan, clip) for clip in plan.clips]
+    wait(clips)  # a clip that fails leaves the others their time: what they find is kept
+    for clip in clips:
+        clip.result()
+    return publish_results(plan, output or f"evaluation/{request.comparison}")

@@ -1,0 +1,189 @@
+"""What a run of a comparison will compute: its clips and methods, and the identity of every outcome."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+
+from storage.digest import digest_of
+from storage.reference import ArtifactRef
+from storage.workspace import Workspace
+from tasks.errors import TaskInputError
+from tasks.evaluation.comparison import Comparison, EvaluationClip, Method, ReadsManifest, Resources
+from tasks.evaluation.manifest import ManifestRow, read_clip, read_manifest
+from tasks.evaluation.registry import comparison
+from tasks.evaluation.request import EvaluationRequest, resolve_resources, resources_digest
+from tasks.plan import Compute, Stage
+
+__all__ = ["EvaluationPlan", "PlannedClip", "load_clip", "plan_evaluation", "planned_clips"]
+
+_DRAWING = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedClip:
+    """A clip without its frames: what passes between tasks."""
+
+    index: int
+    name: str
+    group: str
+    edit: str | None
+    """The kinds of edit that are asked of it."""
+    digest: str
+    row: ManifestRow | None = None
+    """Where it comes from a table of real clips."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationPlan:
+    """All that the tasks of a run need to know."""
+
+    request: EvaluationRequest
+    methods: tuple[Method, ...]
+    clips: tuple[PlannedClip, ...]
+    resources: Resources
+    identity: str
+    """Digest of what all outcomes share: the comparison, its version and the resources."""
+    workspace: str
+
+    @property
+    def name(self) -> str:
+        """The comparison's name."""
+        return self.request.comparison
+
+    def ref(self, clip: PlannedClip, method: Method) -> ArtifactRef:
+        """Name the outcome of a method on a clip.
+
+        It depends on no other method or clip, so that adding one computes nothing else anew.
+        """
+        digest = digest_of(self.identity, clip.digest, dict(method.factors))
+        return ArtifactRef(workspace=self.workspace, path=f"{self._folder(clip)}/{digest}", digest=digest)
+
+    def stage(self, clip: PlannedClip) -> Stage:
+        """Name the work on a clip, for who watches it."""
+        count = len(self.methods)
+        return Stage(
+            name="evaluate",
+            title=f"{clip.name}: {count} method{'s' if count > 1 else ''}",
+            ref=ArtifactRef(workspace=self.workspace, path=self._folder(clip), digest=clip.digest),
+            settings={},
+        )
+
+    def _folder(self, clip: PlannedClip) -> str:
+        return f"evaluations/{self.name}/{re.sub(r'[^a-z0-9]+', '-', clip.name.lower()).strip('-') or 'clip'}"
+
+
+def plan_evaluation(request: EvaluationRequest, *, compute: Compute, flow_weights: str = "") -> EvaluationPlan:
+    """Plan a run.
+
+    Raises:
+        TaskInputError: if the comparison, a network or the manifest cannot be used.
+        WorkspaceError: if the workspace cannot be used.
+    """
+    workspace = Workspace.open(compute.workspace).url
+    resources = resolve_resources(request, device=compute.device, dtype=compute.dtype, flow_weights=flow_weights)
+    found = comparison(request.comparison)
+    methods, clips = tuple(found.methods(quick=request.quick)), planned_clips(request)
+    _check(found, methods, clips)
+    methods = _chosen(methods, request.method, baseline=found.baseline)
+    return EvaluationPlan(
+        request=request,
+        methods=methods,
+        clips=clips,
+        resources=resources,
+        identity=digest_of("evaluation", found.name, found.version, resources_digest(resources)),
+        workspace=workspace,
+    )
+
+
+def load_clip(request: EvaluationRequest, clip: PlannedClip) -> EvaluationClip:
+    """Draw or read a planned clip.
+
+    Raises:
+        TaskInputError: if it is no longer the one that was planned.
+        VideoError: if a real clip cannot be read any more.
+    """
+    loaded = _drawn(request)[clip.index] if clip.row is None else read_clip(clip.row)
+    if loaded.digest != clip.digest:
+        raise TaskInputError(f"The clip {clip.name} is not the one that was planned: start the evaluation again.")
+    return loaded
+
+
+def planned_clips(request: EvaluationRequest) -> tuple[PlannedClip, ...]:
+    """List the clips of a run: rows of the manifest if there is one, else the scenes that the comparison draws.
+
+    Raises:
+        TaskInputError: if the comparison or the manifest cannot be used.
+    """
+    if request.manifest is not None and not isinstance(comparison(request.comparison), ReadsManifest):
+        rows = read_manifest(Path(request.manifest).expanduser(), count=request.clips)
+        return tuple(
+            PlannedClip(index=i, name=row.name, group="real", edit="prompt", digest=row.digest, row=row)
+            for i, row in enumerate(rows)
+        )
+    return tuple(
+        PlannedClip(
+            index=i,
+            name=clip.name,
+            group=clip.group,
+            edit=", ".join(dict.fromkeys(edit.kind for edit in clip.edits)) or None,
+            digest=clip.digest,
+        )
+        for i, clip in enumerate(_drawn(request))
+    )
+
+
+def _drawn(request: EvaluationRequest) -> Sequence[EvaluationClip]:
+    """Draw the scenes once in a process, whichever of its tasks comes first."""
+    with _DRAWING:
+        return _draw(request)
+
+
+@lru_cache(maxsize=1)
+def _draw(request: EvaluationRequest) -> tuple[EvaluationClip, ...]:
+    found = comparison(request.comparison)
+    if request.manifest is not None and isinstance(found, ReadsManifest):
+        return tuple(found.manifest_clips(Path(request.manifest).expanduser(), count=request.clips))
+    return tuple(found.clips(quick=request.quick, count=request.clips, seed=request.seed))
+
+
+def _chosen(methods: Sequence[Method], patterns: Sequence[str], *, baseline: str) -> tuple[Method, ...]:
+    """The methods that a pattern names, and the one that they are compared with."""
+    names = [method.name for method in methods]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            near = ", ".join(get_close_matches(pattern, names, n=3, cutoff=0.3)) or ", ".join(names[:3])
+            raise TaskInputError(f"There is no method {pattern!r} in this comparison; near it are: {near}.")
+    wanted = {name for pattern in patterns for name in fnmatch.filter(names, pattern)} | {baseline}
+    return tuple(method for method in methods if not patterns or method.name in wanted)
+
+
+def _check(found: Comparison, methods: Sequence[Method], clips: Sequence[PlannedClip]) -> None:
+    """Check what a comparison says of itself, so that no two outcomes share a name or an identity."""
+    _check_distinct(found.name, "methods", [method.name for method in methods])
+    _check_distinct(found.name, "factors", [json.dumps(dict(item.factors), sort_keys=True) for item in methods])
+    _check_distinct(found.name, "clips", [clip.name for clip in clips])
+    _check_distinct(found.name, "measures", [measure.name for measure in found.measures])
+    if found.baseline not in {method.name for method in methods}:
+        raise TaskInputError(f"The comparison {found.name!r} does not run its baseline {found.baseline!r}.")
+    if len({frozenset(method.factors) for method in methods}) > 1:
+        raise TaskInputError(f"The methods of the comparison {found.name!r} do not all have the same factors.")
+    nameless = [clip.name for clip in clips if not clip.digest]
+    if nameless:
+        raise TaskInputError(f"The clip {nameless[0]!r} of the comparison {found.name!r} has no digest.")
+    if not clips:
+        raise TaskInputError(f"The comparison {found.name!r} has no clips to run on.")
+
+
+def _check_distinct(name: str, what: str, values: Iterable[str]) -> None:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise TaskInputError(f"The comparison {name!r} has two {what} {twice[0]!r}.")

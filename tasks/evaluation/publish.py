@@ -1,0 +1,68 @@
+"""Write what a run found to a folder, and show it in Prefect."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from storage.files import write_atomic
+from tasks.errors import TaskInputError
+from tasks.evaluation.lines import lines_text, result_lines
+from tasks.evaluation.plan import EvaluationPlan
+from tasks.evaluation.report import report_html, table_markdown
+from tasks.evaluation.results import Results, collect_results, metrics_parquet
+
+__all__ = ["LINES", "METRICS", "REPORT", "TABLE", "check_folder", "publish_results", "write_results"]
+
+METRICS, TABLE, REPORT, LINES = "metrics.parquet", "table.md", "report.html", "lines.jsonl"
+
+
+def check_folder(folder: Path) -> None:
+    """Check, before anything runs, that results can be written to a folder.
+
+    Raises:
+        TaskInputError: if not.
+    """
+    existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise TaskInputError(f"The output {folder} cannot be written: {existing} is no writable folder.")
+
+
+def write_results(plan: EvaluationPlan, folder: Path) -> Results:
+    """Write metrics.parquet, lines.jsonl, table.md and report.html, each as a whole.
+
+    Raises:
+        TaskInputError: if the folder cannot be written.
+        WorkspaceError: if an outcome is not in the workspace.
+    """
+    results = collect_results(plan)
+    texts = {
+        LINES: lines_text(result_lines(results)),
+        TABLE: table_markdown(plan, results),
+        REPORT: report_html(plan, results),
+    }
+    files = {METRICS: metrics_parquet(results)} | {name: text.encode() for name, text in texts.items()}
+    try:
+        for name, data in files.items():
+            write_atomic(folder / name, data)
+    except OSError as error:
+        raise TaskInputError(f"{folder} cannot be written ({error.strerror}); the outcomes are kept.") from error
+    return results
+
+
+@task(
+    name="publish",
+    tags=["wave", "cpu"],
+    task_run_name="Write tables and report",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def publish_results(plan: EvaluationPlan, folder: str) -> Results:
+    """Write the results, and show the table in Prefect."""
+    results = write_results(plan, Path(folder))
+    create_markdown_artifact(table_markdown(plan, results), key=f"evaluation-{plan.name}", description=results.title)
+    return results

@@ -1,0 +1,72 @@
+"""Small drawn clips for the embedded model, and what its comparisons are run with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import isqrt
+from typing import Any
+
+from tasks.evaluation.comparison import Edit, EvaluationClip, Resources
+from tasks.models import resolve_model
+from tests._evaluation import RESOURCES
+from wave_ops.scenes.geometry import Motion
+from wave_ops.scenes.rendering import Scene, cut, render
+from wave_ops.scenes.specs import SceneSpec, edit_spec, random_scene
+from wave_ops.scenes.vocabulary import COLOURS
+
+__all__ = ["EMBEDDED", "SIDE", "edited_clip", "recoloured", "sliding_clip"]
+
+EMBEDDED: Resources = replace(RESOURCES, model=resolve_model("embedded"))
+SIDE = isqrt(EMBEDDED.model.native_area)
+"""Pixels along a side of the frames that the embedded model was trained on."""
+
+
+def edited_clip(*shots: SceneSpec, kind: str = "colour", **change: Any) -> EvaluationClip:
+    """A clip of one or two shots, and the same edit of each."""
+    edited = [edit_spec(spec, **change) for spec in shots]
+    scene, (item, ground) = _drawn(shots), (edited[0].objects[0], edited[0].background)
+    wanted = {
+        "colour": item.colour,
+        "shape": item.shape,
+        "background_colour": ground.colour,
+        "background_texture": ground.texture,
+    }
+    return EvaluationClip(
+        name="clip",
+        group="calm",
+        frames=scene.frames,
+        caption=shots[0].caption,
+        edits=(Edit(kind=kind, prompt=edited[0].caption, truth=_drawn(edited), wanted=wanted),),
+        scene=scene,
+        cuts=scene.cuts,
+    )
+
+
+def recoloured(*shots: SceneSpec) -> EvaluationClip:
+    """A clip whose first object takes a colour that nothing else has."""
+    taken = [item.colour for item in shots[0].objects] + [shots[0].background.colour]
+    return edited_clip(*shots, colour=next(colour for colour in COLOURS if colour not in taken))
+
+
+def sliding_clip(seed: int) -> EvaluationClip:
+    """Two keyframes in which the object has moved by 3 latent cells one way, and a textured ground by 1 another.
+
+    Followed backwards the object ends up 6 cells from where it is, and the ground half a period of its texture.
+    """
+    spec = random_scene(seed, size=(SIDE, SIDE), frame_count=5)
+    item, ground, cell = spec.objects[0], spec.background, 1 / 16
+    way = 1.0 if item.motion.start.x < 0 else -1.0
+    poses = [replace(item.motion.start, x=1.5 * cell * end * way, scale=0.25) for end in (-1, 1)]
+    pan = Motion(start=ground.motion.start, end=replace(ground.motion.start, y=ground.motion.start.y + cell))
+    texture = "checked" if ground.texture == "plain" else ground.texture
+    return recoloured(
+        replace(
+            spec,
+            objects=(replace(item, motion=Motion(start=poses[0], end=poses[1])),),
+            background=replace(ground, motion=pan, texture=texture),
+        )
+    )
+
+
+def _drawn(shots: Any) -> Scene:
+    return render(shots[0]) if len(shots) == 1 else cut(*shots)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from tasks.evaluation.statistics import paired_difference, spread
+
+NAN, INF = math.nan, math.inf
+figures = st.lists(st.floats(-100, 100).map(lambda value: round(value, 3)), min_size=2, max_size=20)
+
+
+def test_spread_is_the_plain_formula() -> None:
+    values = [30.0, 31.0, 29.0, 34.0]
+    found = spread(values)
+    mean = sum(values) / 4
+    sd = math.sqrt(sum((value - mean) ** 2 for value in values) / 3)
+    reach = 3.182446305284263 * sd / 2  # t of 3 degrees of freedom at 97.5 %
+    assert found.n == 4
+    assert (found.mean, found.sd) == pytest.approx((mean, sd))
+    assert (found.low, found.high) == pytest.approx((mean - reach, mean + reach))
+
+
+@given(figures)
+def test_intervals_agree_with_scipys(values: list[float]) -> None:
+    found = spread(values)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95) if len(set(values)) > 1 else (values[0],) * 2
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("values", "n", "mean", "sd"),
+    [
+        ([], 0, None, None),
+        ([NAN], 0, None, None),
+        ([2.5], 1, 2.5, None),
+        ([2.5, NAN, INF], 1, 2.5, None),
+        ([2.0, 2.0], 2, 2.0, 0.0),
+        ([1.0, NAN, 3.0], 2, 2.0, math.sqrt(2)),
+    ],
+)
+def test_few_or_missing_figures_leave_unknown_what_they_cannot_tell(
+    values: list[float], n: int, mean: float | None, sd: float | None
+) -> None:
+    found = spread(values)
+    assert (found.n, found.mean, found.sd) == (n, mean, pytest.approx(sd) if sd else sd)
+    assert (found.low is None) == (found.high is None) == (n < 2)
+
+
+@given(figures)
+def test_pairs_are_compared_as_scipy_compares_them(values: list[float]) -> None:
+    other = np.roll(values, 1)
+    found = paired_difference(values, other, better="higher").spread
+    if found.sd:
+        low, high = stats.ttest_rel(values, other).confidence_interval(0.95)
+        assert (found.low, found.high) == pytest.approx((low, high), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("values", "baseline", "better", "verdict", "n"),
+    [
+        ([3, 4, 5, 6], [1, 2.1, 3, 4.1], "higher", "better", 4),
+        ([3, 4, 5, 6], [1, 2.1, 3, 4.1], "lower", "worse", 4),
+        ([3, 4, 5, 6], [1, 2.1, 3, 4.1], None, None, 4),
+        ([3, 1, 5, 2], [1, 3, 2, 4], "higher", "no difference shown", 4),
+        ([7, 7], [5, 5], "lower", "worse", 2),  # no variance, a difference
+        ([5, 5], [5, 5], "lower", "no difference shown", 2),  # no variance, none
+        ([9], [1], "higher", "no difference shown", 1),  # one clip shows nothing
+        ([9, NAN, 9], [NAN, 1, 1], "higher", "no difference shown", 1),
+        ([NAN, 1], [1, NAN], "higher", None, 0),
+        ([INF, 1], [INF, 1], "higher", "no difference shown", 1),
+    ],
+)
+def test_the_verdict_follows_the_interval_of_the_pairs(
+    values: list[float], baseline: list[float], better: str, verdict: str | None, n: int
+) -> None:
+    found = paired_difference(values, baseline, better=better)  # type: ignore[arg-type]
+    assert (found.verdict, found.spread.n) == (verdict, n)
+
+
+def test_pairs_show_what_means_alone_hide() -> None:
+    """Clips differ by far more than the methods do."""
+    baseline = np.array([10.0, 20.0, 30.0, 40.0])
+    method = baseline + np.array([0.5, 0.6, 0.4, 0.5])
+    assert paired_difference(method, baseline, better="higher").verdict == "better"
+    means = spread(method), spread(baseline)
+    assert means[0].low is not None
+    assert means[1].high is not None
+    assert means[0].low < means[1].high
+
+
+def test_ninety_five_of_a_hundred_intervals_hold_the_truth() -> None:
+    draws = np.random.default_rng(0).normal(3, 2, (2000, 6))
+    ends = [(found.low, found.high) for found in map(spread, draws)]
+    held = np.mean([low is not None and high is not None and low < 3 < high for low, high in ends])
+    assert held == pytest.approx(0.95, abs=0.015)

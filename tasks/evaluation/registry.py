@@ -23,6 +23,8 @@ COMPARISONS: Mapping[str, str] = MappingProxyType(
         "anchor": "tasks.evaluation.ablations:ANCHOR",
         "sites": "tasks.evaluation.ablations:SITES",
         "mask": "tasks.evaluation.ablations:MASK",
+        "window": "tasks.evaluation.ablations:WINDOW",
+        "refinement": "tasks.evaluation.ablations:REFINEMENT",
         "advice": "tasks.evaluation.model:ADVICE",
     }
 )

@@ -19,6 +19,7 @@ from tasks.evaluation.plan import EvaluationPlan, planned_clips
 from tasks.evaluation.registry import COMPARISONS
 from tasks.evaluation.request import EvaluationRequest, resources_digest
 from tasks.evaluation.results import Results
+from tasks.models import Advice
 from wave_ops.errors import WaveOpsError
 from wave_ops.scenes.rendering import render
 from wave_ops.scenes.specs import random_scene
@@ -26,7 +27,7 @@ from wave_ops.scenes.specs import random_scene
 __all__ = ["COARSE", "RESOURCES", "CoarseCopies", "coarse_plan", "make_results", "with_coarse"]
 
 RESOURCES = Resources(
-    model=SimpleNamespace(name="tiny", digest="m" * 24),
+    model=SimpleNamespace(name="tiny", digest="m" * 24, advice=Advice()),
     controlnet=None,
     flow=SimpleNamespace(name="dis", digest=""),
     device="cpu",

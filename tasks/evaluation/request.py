@@ -89,7 +89,7 @@ def resolve_resources(request: EvaluationRequest, *, device: str, dtype: str, fl
 def resources_digest(resources: Resources) -> str:
     """Digest all that can change a figure: the device is not among it."""
     return digest_of(
-        resources.model.digest,
+        [resources.model.digest, resources.model.advice.model_dump()],
         resources.controlnet and resources.controlnet.digest,
         [resources.flow.name, resources.flow.digest],
         resources.dtype,

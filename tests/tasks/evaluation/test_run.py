@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from tasks.evaluation.request import EvaluationRequest, resources_digest
 from tasks.evaluation.results import collect_results
 from tasks.evaluation.run import DIFFERENCE, RESULT, WANTED, evaluate_clip, measure_clip
 from tasks.evaluation.showing import shown_clips
+from tasks.models import Advice
 from tasks.progress import listening
 from tests._evaluation import RESOURCES, CoarseCopies, coarse_plan, with_coarse
 
@@ -83,7 +85,8 @@ def test_a_lost_film_is_made_again(coarse: CoarseCopies, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "change",
     [
-        {"model": type("Model", (), {"digest": "other"})()},
+        {"model": SimpleNamespace(digest="other", advice=Advice())},
+        {"model": SimpleNamespace(digest=RESOURCES.model.digest, advice=Advice(guidance_scale=2))},
         {"controlnet": type("Network", (), {"digest": "other"})()},
         {"flow": type("Flow", (), {"name": "raft", "digest": "other"})()},
         {"dtype": "float16"},

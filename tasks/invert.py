@@ -31,7 +31,7 @@ def invert_keyframes(plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef) -> Ar
         measured() as figures,
         borrowed_model(plan.ingredients.model, device=compute.device, dtype=compute.dtype) as model,
     ):
-        start, latents = _start(artifact, model, plan, open_artifact(clip))
+        start, points = _start(artifact, model, plan, open_artifact(clip))
         with stage_progress(plan.invert, total=settings.steps, done=start) as progress:
 
             def store(step_index: int, x: Tensor) -> None:
@@ -40,11 +40,12 @@ def invert_keyframes(plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef) -> Ar
 
             invert(
                 model,
-                latents,
+                points[-1],
                 source_prompt=plan.invert.settings["source_prompt"],
                 warps=stored_warps(open_artifact(flow), plan.pairs),
                 settings=settings,
                 start=start,
+                before=points[0] if start > 0 else None,
                 chunk_size=compute.chunk_size,
                 callback=store,
             )
@@ -75,11 +76,11 @@ def require_latents(artifact: Artifact, steps: int, latents: Tensor) -> int:
 
 
 def _start(artifact: Artifact, model: StableDiffusion, plan: EditPlan, clip: Artifact) -> tuple[int, Tensor]:
-    """Find the last step that is stored, or begin with the frames' own latents."""
+    """Find the last step that is stored, or begin with the frames' own latents; give them and, if any, those before."""
     latents = encode_frames(model, frames_at(clip, plan.keyframes, size=plan.size))
     stored = require_latents(artifact, plan.invert.settings["inversion"]["steps"], latents)
     if stored == 0:
         artifact.write_region("latents", 0, latents.cpu().numpy()[None])
     # Read back even when just written: another memory layout would round differently than on resumption
     last = max(stored - 1, 0)
-    return last, torch.from_numpy(artifact.read_region("latents", last, last + 1)[0])
+    return last, torch.from_numpy(artifact.read_region("latents", max(last - 1, 0), last + 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -16,7 +17,9 @@ from wave_ops.schedule import DDIMSchedule, WarpWindow, warp_steps
 from wave_ops.shuffle import ShuffleMode, step_order
 from wave_ops.unet import FeatureSession, injected, resolve_sites
 
-__all__ = ["InversionSettings", "invert", "reconstruct", "step_orders"]
+__all__ = ["InversionSettings", "NoisePoint", "invert", "reconstruct", "step_orders"]
+
+NoisePoint = Literal["previous", "extrapolated"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,8 @@ class InversionSettings:
     """Which timesteps are warped."""
     warp_fraction: float = 0.8
     """Part of the steps that are warped, 0 to 1; 0 is plain DDIM."""
+    noise_point: NoisePoint = "extrapolated"
+    """Where the noise of a step is predicted: at x_{j-1}, as published, or where the last two points lead (ours)."""
     refinements: int = 0
     """Fixed-point refinements of each step: extra UNet calls (ours)."""
 
@@ -40,8 +45,10 @@ class InversionSettings:
         """Check what no later stage would.
 
         Raises:
-            WaveOpsError: for a negative number of refinements.
+            WaveOpsError: for a negative number of refinements or an unknown noise point.
         """
+        if self.noise_point not in get_args(NoisePoint):
+            raise WaveOpsError(f"unknown noise_point {self.noise_point!r}: expected previous or extrapolated")
         if self.refinements < 0:
             raise WaveOpsError(f"refinements must be 0 or more, got {self.refinements}")
 
@@ -62,13 +69,15 @@ def invert(
     warps: PairWarps | None,
     settings: InversionSettings,
     start: int = 0,
+    before: Float[Tensor, "keyframe channel height width"] | None = None,
     chunk_size: int | None = None,
     callback: Callable[[int, Tensor], None],
 ) -> None:
     """Invert all keyframes together, from x_start to x_S.
 
     Source: WAVE sec. 5 of the method: eps at (x_{j-1}, t_j) with the source prompt and guidance 1, features
-    warped along the order of the step. Adds fixed-point refinement (ours): eps again at (x_j, t_j).
+    warped along the order of the step. Ours: eps at the extrapolated point instead, for what sampling will undo is
+    a step with the noise of its far end; and fixed-point refinement, eps again at (x_j, t_j).
 
     Args:
         model: the diffusion model.
@@ -77,22 +86,30 @@ def invert(
         warps: flows and masks of the keyframe pairs; None for plain DDIM.
         settings: see InversionSettings.
         start: the step that `latents` belongs to; 0 from the beginning, more on resumption.
+        before: x_{start-1}, which an extrapolated noise point needs if `start` is not 0.
         chunk_size: keyframes in one UNet batch, in the order of the step; None for all. Changes memory, not
             the result.
         callback: receives (j, x_j) after each step, x_j float32.
+
+    Raises:
+        WaveOpsError: `before` is missing.
     """
+    extrapolated = settings.noise_point == "extrapolated"
+    if extrapolated and start > 0 and before is None:
+        raise WaveOpsError(f"an extrapolated noise point needs the two points before: give x_{start - 1} too")
     schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
     warped = warp_steps(settings.steps, phase="inversion", window=settings.window, fraction=settings.warp_fraction)
     orders = step_orders(len(latents), settings)
     predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, chunk_size)
     x = latents.float().to(model.device)
     with injected(model.unet, predictor.session, sites=resolve_sites(model.unet, sites=model.sites)):
+        earlier = None if before is None else before.float().to(model.device)
         for j in range(start + 1, settings.steps + 1):
-            following = x
+            following = schedule.extrapolate(earlier, x, j) if extrapolated and earlier is not None else x
             for _ in range(1 + settings.refinements):
                 noise_pred = predictor(following, j, order=orders[j - 1], warping=j in warped)
                 following = schedule.inverse_step(x, noise_pred, j)
-            x = following
+            earlier, x = x, following
             callback(j, x)
 
 

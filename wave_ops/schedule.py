@@ -87,6 +87,21 @@ class DDIMSchedule:
         """Go from x_{j-1} to x_j (WAVE sec. 5)."""
         return self._move(latents, noise_pred, level=step_index - 1, target=step_index)
 
+    def extrapolate(
+        self, before: Float[Tensor, "*shape"], latents: Float[Tensor, "*shape"], step_index: int
+    ) -> Float[Tensor, "*shape"]:
+        """Go on from x_{j-2} and x_{j-1} in a straight line to level j: the inverse step under the noise of step j-1.
+
+        With x / sqrt(a) as a function of sqrt((1 - a) / a), DDIM's step is one of Euler's and its slope the noise
+        (Song et al. 2021, eq. 13). Where the first two levels are the same there is no line: x_{j-1} is returned.
+        """
+        a = self.alphas_cumprod[step_index - 2 : step_index + 1]
+        ahead, behind = _sigma(a[2]) - _sigma(a[1]), _sigma(a[1]) - _sigma(a[0])
+        if behind == 0:
+            return latents.float()
+        slope = (latents.float() / sqrt(a[1]) - before.float() / sqrt(a[0])) / behind
+        return sqrt(a[2]) * (latents.float() / sqrt(a[1]) + ahead * slope)
+
     def step(
         self, latents: Float[Tensor, "*shape"], noise_pred: Float[Tensor, "*shape"], step_index: int
     ) -> Float[Tensor, "*shape"]:
@@ -97,6 +112,10 @@ class DDIMSchedule:
         a, b = self.alphas_cumprod[level], self.alphas_cumprod[target]
         clean = (x.float() - sqrt(1 - a) * noise_pred) / sqrt(a)
         return sqrt(b) * clean + sqrt(1 - b) * noise_pred
+
+
+def _sigma(alpha_cumprod: float) -> float:
+    return sqrt((1 - alpha_cumprod) / alpha_cumprod)
 
 
 def warp_steps(steps: int, *, phase: Phase, window: WarpWindow = "aligned", fraction: float = 0.8) -> frozenset[int]:

@@ -25,10 +25,15 @@ WINDOW: Final = EditingComparison(
 
 REFINEMENT: Final = EditingComparison(
     name="refinement",
-    title="Is an edit better for a refined inversion, and is that worth its calls?",
-    baseline="none",
-    recipes={"none": {"refinements": 0}, "1 refinement": {"refinements": 1}, "2 refinements": {"refinements": 2}},
-    reconstructs=True,
+    title="Is an edit better for a more exact inversion, and is that worth its calls?",
+    baseline="extrapolated point",
+    recipes={
+        "extrapolated point": {"noise_point": "extrapolated", "refinements": 0},
+        "previous point": {"noise_point": "previous", "refinements": 0},
+        "previous point, 1 refinement": {"noise_point": "previous", "refinements": 1},
+        "previous point, 2 refinements": {"noise_point": "previous", "refinements": 2},
+    },
+    version=2,
 )
 
 SITES: Final = EditingComparison(
@@ -42,7 +47,7 @@ SITES: Final = EditingComparison(
         "ResNets only": {"sites": "ResNets only"},
         "attentions only": {"sites": "attentions only"},
     },
-    reconstructs=True,
+    version=2,
 )
 
 MASK: Final = EditingComparison(
@@ -58,5 +63,5 @@ MASK: Final = EditingComparison(
         "no mask": {"residual": None, "occlusion": None, "flow": "estimated"},
         "true flow and occlusion": {"residual": None, "occlusion": None, "flow": "true"},
     },
-    reconstructs=True,
+    version=2,
 )

@@ -17,7 +17,7 @@ from tasks.evaluation.scene_clips import scene_clips
 from wave_ops.diffusion import decode_latents
 from wave_ops.edges import canny_edges
 from wave_ops.editing import NEGATIVE_PROMPT, EditingSettings, edit
-from wave_ops.inversion import InversionSettings
+from wave_ops.inversion import InversionSettings, NoisePoint
 from wave_ops.schedule import WarpWindow
 from wave_ops.unet import Anchor
 
@@ -46,6 +46,8 @@ class Recipe:
 
     steps: int = STEPS
     inversion: Literal["plain", "warped"] = "warped"
+    noise_point: NoisePoint = InversionSettings().noise_point
+    """Where each step of the inversion predicts its noise."""
     refinements: int = 0
     """Fixed-point refinements of each step of the inversion."""
     window: WarpWindow = "aligned"
@@ -161,7 +163,11 @@ def _settings(recipe: Recipe, bench: Bench) -> EditingSettings:
 
 def _inversion(recipe: Recipe, bench: Bench) -> InversionSettings:
     return InversionSettings(
-        steps=recipe.steps, seed=bench.resources.seed, window=recipe.window, refinements=recipe.refinements
+        steps=recipe.steps,
+        seed=bench.resources.seed,
+        window=recipe.window,
+        noise_point=recipe.noise_point,
+        refinements=recipe.refinements,
     )
 
 

@@ -10,7 +10,7 @@ from tasks.evaluation._diffusion import Bench, Handling, Warping, mean_psnr
 from tasks.evaluation._motion import images
 from tasks.evaluation.comparison import EvaluationClip, Measure, Method, Outcome, Resources
 from tasks.evaluation.scene_clips import scene_clips
-from wave_ops.inversion import InversionSettings
+from wave_ops.inversion import InversionSettings, NoisePoint
 from wave_ops.metrics import ssim
 from wave_ops.schedule import WarpWindow
 from wave_ops.shuffle import ShuffleMode
@@ -22,9 +22,17 @@ Warp = Literal["plain", ShuffleMode]
 _WAYS: Final[tuple[tuple[Warp, WarpWindow | None, str | None], ...]] = (
     *((warp, window, "both ways") for warp in get_args(ShuffleMode) for window in get_args(WarpWindow)),
     ("plain", None, None),
-    ("group", "aligned", "sampling"),
 )
-"""How orders are drawn, which steps are warped, and on which ways: the last shows what the warps alone spoil."""
+"""How orders are drawn, which steps are warped, and on which ways."""
+_SPOILED: Final = ("group", "aligned", "sampling")
+"""What the warps alone spoil: it has a row of its own, no grid."""
+_POINTS: Final[tuple[tuple[NoisePoint, int], ...]] = (
+    ("extrapolated", 0),
+    ("previous", 0),
+    ("previous", 1),
+    ("previous", 2),
+)
+"""Where a step's noise is predicted, and how often it is refined."""
 _STEPS: Final = (50, 20, 10)
 _QUICK_STEPS: Final = 20
 
@@ -36,7 +44,7 @@ class InversionComparison:
     handling: Handling = field(default_factory=Handling)
     name: str = "inversion"
     title: str = "Which way of inverting returns the frames best, and what does it cost?"
-    version: int = 1
+    version: int = 2
     baseline: str = "group"
     measures: tuple[Measure, ...] = (
         Measure(name="PSNR", unit="dB", better="higher"),
@@ -49,14 +57,14 @@ class InversionComparison:
     )
 
     def methods(self, *, quick: bool) -> tuple[Method, ...]:
-        """The grid; a quick run takes few steps and at most one refinement. Names leave out what the baseline has."""
-        all_steps, refinements = ((_QUICK_STEPS,), (0, 1)) if quick else (_STEPS, (0, 1, 2))
-        return tuple(
-            _method(*way, refinements=count, steps=steps, default_steps=all_steps[0])
-            for steps in all_steps
-            for count in refinements
-            for way in _WAYS
-        )
+        """The grid; a quick run takes few steps and at most one refinement. Names leave out what the baseline has.
+
+        Refinement is a matter of the published point: from the extrapolated one little is left to refine.
+        """
+        all_steps, points = ((_QUICK_STEPS,), _POINTS[:3]) if quick else (_STEPS, _POINTS)
+        grid = [(way, point, steps) for steps in all_steps for point in points for way in _WAYS]
+        rows = [*grid, (_SPOILED, points[0], all_steps[0])]
+        return tuple(_method(*way, *point, steps=steps, default_steps=all_steps[0]) for way, point, steps in rows)
 
     def clips(self, *, quick: bool, count: int | None, seed: int) -> tuple[EvaluationClip, ...]:
         """Draw scenes; nothing is edited in them."""
@@ -73,16 +81,32 @@ class InversionComparison:
 
 
 def _method(
-    warp: Warp, window: WarpWindow | None, warped: str | None, *, refinements: int, steps: int, default_steps: int
+    warp: Warp,
+    window: WarpWindow | None,
+    warped: str | None,
+    noise_point: NoisePoint,
+    refinements: int,
+    *,
+    steps: int,
+    default_steps: int,
 ) -> Method:
     words: list[str] = [warp, *(["published"] if window == "published" else [])]
     if warped == "sampling":
         words.append("sampling only")
+    if noise_point == "previous":
+        words.append("previous point")
     if refinements:
         words.append(f"{refinements} refinement{'s' if refinements > 1 else ''}")
     if steps != default_steps:
         words.append(f"{steps} steps")
-    factors = {"warp": warp, "window": window, "warped": warped, "refinements": refinements, "steps": steps}
+    factors = {
+        "warp": warp,
+        "window": window,
+        "warped": warped,
+        "noise_point": noise_point,
+        "refinements": refinements,
+        "steps": steps,
+    }
     return Method(name=", ".join(words), factors=factors)
 
 
@@ -93,6 +117,7 @@ def _outcome(bench: Bench, method: Method) -> Outcome:
         seed=bench.resources.seed,
         shuffle="group" if factors["warp"] == "plain" else factors["warp"],
         window=factors["window"] or "aligned",
+        noise_point=factors["noise_point"],
         refinements=factors["refinements"],
     )
     latents, frames, effort = bench.reconstruct(

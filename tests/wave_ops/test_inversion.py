@@ -36,11 +36,22 @@ def test_inversion_then_sampling_returns_the_latents(request, fixture, warped, l
 
 def test_refinement_brings_the_latents_closer(model, latents, make_warps):
     warps = make_warps(3)
-    errors = [
-        (there_and_back(model, latents, warps, InversionSettings(steps=10, refinements=count)) - latents).abs().mean()
-        for count in (0, 1, 3)
-    ]
+    choices = [InversionSettings(steps=10, noise_point="previous", refinements=count) for count in (0, 1, 3)]
+    errors = [(there_and_back(model, latents, warps, settings) - latents).abs().mean() for settings in choices]
     assert errors[0] > errors[1] > errors[2]
+
+
+def test_an_extrapolated_noise_point_brings_the_latents_closer_at_no_cost(model, latents, make_warps):
+    warps, calls = make_warps(3), []
+    hook = model.unet.register_forward_pre_hook(lambda *_: calls.append(1))
+    errors, counts = [], []
+    for point in ("previous", "extrapolated"):
+        back = there_and_back(model, latents, warps, InversionSettings(steps=10, noise_point=point))
+        errors.append((back - latents).abs().mean())
+        counts.append(len(calls))
+    hook.remove()
+    assert errors[1] < 0.9 * errors[0]
+    assert counts == [20, 40]
 
 
 def test_sampling_with_other_orders_does_not_return_the_latents(model, latents, make_warps):
@@ -56,7 +67,7 @@ def test_sampling_with_other_orders_does_not_return_the_latents(model, latents, 
 def test_a_resumed_inversion_is_identical_to_an_undisturbed_one(model, latents, make_warps):
     settings, warps = InversionSettings(steps=6), make_warps(3)
     whole = inverted(model, latents, settings=settings, warps=warps)
-    resumed = inverted(model, whole[4], settings=settings, warps=warps, start=4)
+    resumed = inverted(model, whole[4], settings=settings, warps=warps, start=4, before=whole[3])
     assert [torch.equal(a, b) for a, b in zip(resumed, whole[4:], strict=True)] == [True] * 3
 
 
@@ -95,6 +106,16 @@ def test_the_first_step_is_that_of_the_formula(model, latents):
     eps = model.unet(latents, 1, encoder_hidden_states=context.expand(3, -1, -1)).sample
     clean = (latents - (1 - alphas[0]).sqrt() * eps) / alphas[0].sqrt()
     torch.testing.assert_close(x_1[0], alphas[1].sqrt() * clean + (1 - alphas[1]).sqrt() * eps, rtol=1e-4, atol=1e-5)
+
+
+def test_going_on_from_one_point_alone_is_refused(model, latents):
+    with pytest.raises(WaveOpsError, match="give x_3 too"):
+        inverted(model, latents, settings=InversionSettings(steps=6), start=4)
+
+
+def test_an_unknown_noise_point_is_refused(unchecked):
+    with pytest.raises(WaveOpsError, match="noise_point"):
+        InversionSettings(noise_point="next")
 
 
 def test_a_negative_number_of_refinements_is_refused():

@@ -53,6 +53,21 @@ def test_a_step_is_that_of_diffusers_ddim_scheduler(prediction_type, step_index)
     torch.testing.assert_close(plan.step(x, noise, step_index), expected, rtol=1e-4, atol=1e-5)
 
 
+@given(st.integers(2, 50), st.integers(0, 99))
+def test_extrapolating_is_the_inverse_step_with_the_noise_of_the_step_before(step_index, seed):
+    plan = schedule()
+    x, noise = torch.randn(2, 1, 4, 3, 3, generator=torch.Generator().manual_seed(seed)).unbind()
+    following = plan.inverse_step(x, noise, step_index - 1)
+    ahead = plan.extrapolate(x, following, step_index)
+    torch.testing.assert_close(ahead, plan.inverse_step(following, noise, step_index), rtol=1e-3, atol=1e-3)
+
+
+def test_where_two_levels_are_the_same_there_is_no_line_to_go_on():
+    plan, x = schedule(steps_offset=0), torch.randn(2, 3)
+    assert plan.alphas_cumprod[0] == plan.alphas_cumprod[1]
+    assert torch.equal(plan.extrapolate(torch.randn(2, 3), x, 2), x)
+
+
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_a_number_of_steps_that_the_schedule_cannot_take_is_refused(steps):
     with pytest.raises(WaveOpsError, match="1 to 1000"):

@@ -45,17 +45,18 @@ def bench(clip: EvaluationClip) -> Bench:
 
 
 def test_the_grid_is_whole_and_its_first_row_is_the_baseline() -> None:
-    assert len(METHODS) == 8 * 3 * 3
+    assert len(METHODS) == 7 * 4 * 3 + 1
     assert next(iter(METHODS)) == COMPARISON.baseline
     assert METHODS["group"].factors == {
         "warp": "group",
         "window": "aligned",
         "warped": "both ways",
+        "noise_point": "extrapolated",
         "refinements": 0,
         "steps": 50,
     }
     quick = COMPARISON.methods(quick=True)
-    assert len(quick) == 8 * 2
+    assert len(quick) == 7 * 3 + 1
     assert {method.factors["steps"] for method in quick} == {20}
     assert COMPARISON.baseline in {method.name for method in quick}
 
@@ -63,12 +64,12 @@ def test_the_grid_is_whole_and_its_first_row_is_the_baseline() -> None:
 def test_names_and_factors_are_distinct_and_of_one_form() -> None:
     factors = [tuple(method.factors.items()) for method in METHODS.values()]
     assert len(set(factors)) == len(METHODS)
-    assert {tuple(dict(items)) for items in factors} == {("warp", "window", "warped", "refinements", "steps")}
+    assert {tuple(dict(items)) for items in factors} == {("warp", "window", "warped", "noise_point", "refinements", "steps")}
 
 
 def test_a_rows_figures_are_those_of_inverting_and_sampling_back(clip: EvaluationClip, bench: Bench) -> None:
-    ((outcome),) = run(clip, row("group, published, 1 refinement", steps=3))
-    settings = InversionSettings(steps=3, window="published", refinements=1)
+    ((outcome),) = run(clip, row("group, published, previous point, 1 refinement", steps=3))
+    settings = InversionSettings(steps=3, window="published", noise_point="previous", refinements=1)
     with borrowed_model(EMBEDDED.model, device="cpu", dtype="float32") as model:
         given, stored = encode_frames(model, clip.frames[[0, 4]]), []
         rest = {"source_prompt": clip.caption, "warps": masked_warps(bench.flows(), Warping()), "settings": settings}
@@ -82,8 +83,8 @@ def test_a_rows_figures_are_those_of_inverting_and_sampling_back(clip: Evaluatio
 
 
 def test_calls_of_the_unet_are_counted_with_all_keyframes_as_one(clip: EvaluationClip) -> None:
-    rows = [row(name, steps=3) for name in ("plain", "plain, 1 refinement", "group, 2 refinements")]
-    assert [outcome.scores["UNet calls"] for outcome in run(clip, *rows)] == [3 + 3, 6 + 3, 9 + 3]
+    rows = [row(name, steps=3) for name in ("plain", "group, previous point", "group, previous point, 2 refinements")]
+    assert [outcome.scores["UNet calls"] for outcome in run(clip, *rows)] == [3 + 3, 3 + 3, 9 + 3]
 
 
 def test_rows_share_an_inversion_and_count_it_each(clip: EvaluationClip, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,6 +177,6 @@ def test_an_inverted_mask_and_a_negated_flow_are_seen_in_the_figures(sliding: li
 
 
 def test_orders_that_are_not_used_again_are_seen_in_the_figures(sliding: list[EvaluationClip]) -> None:
-    method = row("group, 1 refinement", steps=6)
+    method = row("group", steps=6)
     right, wrong = (scores_of(sliding, method, Handling(orders=orders)) for orders in (tuple, swapped_orders))
     assert paired_difference(wrong("PSNR"), right("PSNR"), better="higher").verdict == "worse"

@@ -29,7 +29,7 @@ VERSIONS: Mapping[str, int] = {
     "frame_flow": 1,
     "invert": 1,
     "edit": 1,
-    "propagate": 1,
+    "propagate": 2,
     "encode": 1,
     "assess": 1,
 }

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from math import isfinite
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from wave_ops.errors import WaveOpsError
 
-__all__ = ["BlendWeight", "PropagationSettings", "SelectionWeight"]
+__all__ = ["BlendWeight", "PropagationSettings", "Schedule", "SelectionWeight"]
 
 SelectionWeight = Literal["published", "symmetric"]
 BlendWeight = Literal["published", "error"]
+Schedule = Literal["published", "settling"]
+
+_CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "selection_weight": get_args(SelectionWeight),
+    "blend_weight": get_args(BlendWeight),
+    "schedule": get_args(Schedule),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +26,8 @@ class PropagationSettings:
     """What full-video propagation is run with.
 
     Source: the constants that WAVE's authors ran (ECCV 2024) on EbSynth's patch synthesis. Deviates in the search,
-    theirs ran 6 sweeps a round from a random field; ours starts from the flow, so 2 do (`sweeps=6, search_above=0`
-    is the full schedule).
+    theirs ran 12 rounds of 6 sweeps from a random field; ours starts from the flow and settles, so 8 rounds of one do.
+    `rounds=12, sweeps=6, search_above=0, schedule="published"` is the full schedule.
 
     Raises:
         WaveOpsError: a value is out of its range.
@@ -37,12 +44,15 @@ class PropagationSettings:
     style_weight: float = 1.0
     """Weight of the edited image itself; above 0."""
     uniformity: float = 3500.0
-    """Price of a source patch that is used as often as all are on average, in units of patch error."""
+    """Price of a source patch that is used as often as all are on average, in units of patch error; see `schedule`."""
     coarsest_side: int = 11
     """The pyramid ends before a side gets shorter than this, pixels; at least 5, the patch."""
-    rounds: int = 12
+    schedule: Schedule = "settling"
+    """How rounds differ: "published" not at all; "settling" lets the price fall from `uniformity` in the first round to
+    0 in the last, and the widest window of the random search from the whole image to a few pixels."""
+    rounds: int = 8
     """Search-and-vote rounds at each level of the pyramid."""
-    sweeps: int = 2
+    sweeps: int = 1
     """Sweeps over the image in each round."""
     search_above: float = 1000.0
     """Random search is spent on matches with a patch error above this."""
@@ -73,7 +83,6 @@ class PropagationSettings:
                 "propagation needs three gradient_weights and a seed below 2^31, got "
                 f"{self.gradient_weights} and {self.seed}"
             )
-        if self.selection_weight not in get_args(SelectionWeight):
-            raise WaveOpsError(f"unknown selection_weight {self.selection_weight!r}: expected published or symmetric")
-        if self.blend_weight not in get_args(BlendWeight):
-            raise WaveOpsError(f"unknown blend_weight {self.blend_weight!r}: expected published or error")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise WaveOpsError(f"unknown {name} {getattr(self, name)!r}: expected {' or '.join(known)}")

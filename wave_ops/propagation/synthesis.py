@@ -3,13 +3,15 @@
 Source: EbSynth's algorithm (Jamriska et al. 2019; StyLit, Fiser et al. 2016) as run by WAVE (ECCV 2024): PatchMatch
 with a price on overused source patches, rounds of search and vote, coarse to fine. Deviates: the search starts from
 the flow, if given; the first guess of the image is the temporal guide; source patches may be centred at the border,
-which is repeated; a pixel's own use is left out of the price.
+which is repeated; a pixel's own use is left out of the price; from round to round the price falls to nothing and the
+search draws in, unless the schedule is "published".
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import NamedTuple
 
 import cv2
@@ -26,14 +28,16 @@ __all__ = ["Exemplar", "Synthesis", "synthesise"]
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
+Shorts = NDArray[np.int16]
+Tiles = NDArray[np.bool_]
 Positions = Float32[np.ndarray, "2 height width"]
 
 
 class _Level(NamedTuple):
     """The source at one size of the pyramid; see `patch_match.Matching`."""
 
-    packed: Floats
-    style: Floats
+    packed: Shorts
+    style: Shorts
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Exemplar:
 
     levels: tuple[_Level, ...]
     sizes: tuple[tuple[int, int], ...]
+    images: tuple[Floats, ...]
+    """Style and guides as they were given, (height, width, 3) each."""
     settings: PropagationSettings
 
     @classmethod
@@ -55,8 +61,8 @@ class Exemplar:
         """
         size = style.shape[0], style.shape[1]
         sizes = _pyramid_sizes(size, settings.coarsest_side)
-        images = _pyramid(_stack(style, guides, settings), sizes)
-        return cls(tuple(_level(image) for image in images), sizes, settings)
+        levels = tuple(_level(image) for image in _pyramid(_stack(style, guides, settings), sizes))
+        return cls(levels, sizes, (style, *guides), settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,67 +108,108 @@ def synthesise(exemplar: Exemplar, guides: Guides, *, starts: Sequence[Positions
         matching = _matching(exemplar.levels[index], targets[index], fields[0], settings)
         _search_and_vote(matching, fields[1:], settings, seed=settings.seed + 7919 * index)
         nearest = matching.nearest
-    return _result(matching, settings)
+    return _result(matching, exemplar, guides)
 
 
 def _search_and_vote(m: pm.Matching, offers: Sequence[Ints], settings: PropagationSettings, *, seed: int) -> None:
     """Run one level: alternate between better matches for the image and a better image for the matches."""
-    search_above = settings.search_above * 3 / settings.style_weight
+    search_above = settings.search_above / _unit(settings)
+    active = np.ones([-(-side // pm.TILE) for side in m.error.shape], np.bool_)
     pm.count_use(m)
-    pm.match_errors(m)
+    pm.match_errors(m, active)
     for field in offers:
         pm.offer(m, field)
-    _vote(m)
-    pm.match_errors(m)
-    active = np.ones([-(-side // pm.TILE) for side in m.error.shape], np.bool_)
+    _vote(m, active)
     for round_index in range(settings.rounds):
+        price, reach = _pace(round_index, settings, side=max(m.error.shape))
+        now = m._replace(use_price=m.use_price * price)
         moved = np.zeros_like(active)
         for sweep_index in range(settings.sweeps):
             changed = np.zeros_like(active)
             number = round_index * settings.sweeps + sweep_index
-            pm.sweep(m, active, changed, 1 - 2 * (number % 2), seed + 101 * number, search_above)
+            pm.sweep(now, active, changed, 1 - 2 * (number % 2), seed + 101 * number, search_above, reach)
             moved |= changed
             active = _with_neighbours(changed)
-        _vote(m)
-        pm.match_errors(m)
+        # A match that moves changes colours 2 pixels away and errors 4 pixels away: at most in the tiles beside its own
         active = _with_neighbours(moved)
+        _vote(m, active)
 
 
-def _with_neighbours(tiles: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _pace(round_index: int, settings: PropagationSettings, *, side: int) -> tuple[float, int]:
+    """Return which part of the price a round asks for, and how far it searches, in pixels."""
+    if settings.schedule == "published":
+        return 1.0, side
+    left = 1 - round_index / settings.rounds
+    return max(left - 1 / settings.rounds, 0) * settings.rounds / max(settings.rounds - 1, 1), round(side**left)
+
+
+def _with_neighbours(tiles: Tiles) -> Tiles:
     """Return the tiles that are set or touch one that is."""
-    grown: NDArray[np.bool_] = cv2.dilate(tiles.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    grown: Tiles = cv2.dilate(tiles.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     return grown
 
 
-def _vote(m: pm.Matching) -> None:
-    pm.vote(m)
+def _vote(m: pm.Matching, active: Tiles) -> None:
+    """Paint the active tiles anew and tell how well the matches fit what is there now."""
+    pm.vote(m, active)
     _repeat_border(m.target.reshape(m.target.shape[0], -1, pm.CHANNELS)[..., :3])
+    pm.match_errors(m, active)
 
 
-def _repeat_border(padded: Floats) -> None:
+def _repeat_border(padded: Shorts) -> None:
     """Refresh the two repeated rows and columns on each side, in place."""
     r = pm.RADIUS
     padded[:r], padded[-r:] = padded[r], padded[-r - 1]
     padded[:, :r], padded[:, -r:] = padded[:, r : r + 1], padded[:, -r - 1 : -r]
 
 
-def _result(m: pm.Matching, settings: PropagationSettings) -> Synthesis:
-    r = pm.RADIUS
-    image = m.target.reshape(m.target.shape[0], -1, pm.CHANNELS)[r:-r, r:-r, :3].copy()
+def _result(m: pm.Matching, exemplar: Exemplar, guides: Guides) -> Synthesis:
+    """Vote once more and measure the errors, both without the rounding of the search."""
+    image = np.empty((*m.error.shape, 3), np.float32)
+    pm.paint(m, _padded(exemplar.images[0]), image)
+    error = np.zeros_like(m.error)
+    pairs = zip(_weights(exemplar.settings), exemplar.images, (image, *guides), strict=True)
+    for weight, source, target in pairs:
+        pm.add_errors(m.nearest, _flat(_padded(source)), _flat(_padded(target)), weight / 3, error)
     matches = np.ascontiguousarray(np.moveaxis(m.nearest, -1, 0)[::-1]).astype(np.float32)
-    return Synthesis(image, m.error * np.float32(settings.style_weight / 3), matches)
+    return Synthesis(image, error, matches)
+
+
+def _padded(image: Floats) -> Floats:
+    r = pm.RADIUS
+    padded: Floats = cv2.copyMakeBorder(image, r, r, r, r, cv2.BORDER_REPLICATE)
+    return padded
+
+
+def _flat(image: Floats) -> Floats:
+    return image.reshape(image.shape[0], -1)
+
+
+def _weights(settings: PropagationSettings) -> tuple[float, ...]:
+    """Weights of the style and of the four guides, in their order."""
+    guides = settings.colour_weight, settings.edge_weight, settings.temporal_weight, settings.position_weight
+    return tuple(float(weight) for weight in (settings.style_weight, *guides))
+
+
+def _scales(settings: PropagationSettings) -> tuple[float, ...]:
+    """Factors of style and guides that make plain squares carry the weights, and 255 at most the largest number."""
+    roots = [sqrt(weight) for weight in _weights(settings)]
+    return tuple(pm.MOST / 255 / max(roots) * root for root in roots)
+
+
+def _unit(settings: PropagationSettings) -> float:
+    """What an error of 1 in packed numbers is in the settings' units."""
+    return settings.style_weight / 3 / _scales(settings)[0] ** 2
 
 
 def _stack(style: Floats, guides: Guides, settings: PropagationSettings) -> Floats:
-    """Put style and guides side by side, (height, width, 16), scaled so that plain squares carry the weights."""
-    weights = (settings.colour_weight, settings.edge_weight, settings.temporal_weight, settings.position_weight)
+    """Put style and guides side by side, (height, width, 16), scaled for packing."""
     if any(guide.shape != style.shape for guide in guides):
         raise WaveOpsError(f"expected guides of the style's shape {style.shape}, got {[g.shape for g in guides]}")
     stack = np.zeros((*style.shape[:2], pm.CHANNELS), np.float32)
-    stack[..., :3] = style
-    for index, (guide, weight) in enumerate(zip(guides, weights, strict=True), start=1):
-        stack[..., 3 * index : 3 * index + 3] = guide * np.float32(np.sqrt(weight / settings.style_weight))
-    return stack
+    for index, (image, scale) in enumerate(zip((style, *guides), _scales(settings), strict=True)):
+        np.multiply(image, np.float32(scale), out=stack[..., 3 * index : 3 * index + 3])
+    return np.clip(stack, 0, pm.MOST, out=stack)
 
 
 def _pyramid_sizes(size: tuple[int, int], coarsest_side: int) -> tuple[tuple[int, int], ...]:
@@ -173,29 +220,31 @@ def _pyramid_sizes(size: tuple[int, int], coarsest_side: int) -> tuple[tuple[int
     return tuple(sizes)
 
 
-def _pyramid(stack: Floats, sizes: Sequence[tuple[int, int]]) -> list[Floats]:
+def _pyramid(stack: Floats, sizes: Sequence[tuple[int, int]]) -> list[Shorts]:
     """Return the stack at every size, padded and packed; each from the one before, by area."""
-    images = [stack]
+    packed = [_packed(stack)]
     for height, width in sizes[1:]:
         # OpenCV takes at most four channels where the ratio is no whole number.
         groups = [
-            cv2.resize(np.ascontiguousarray(images[-1][..., c : c + 4]), (width, height), interpolation=cv2.INTER_AREA)
+            cv2.resize(np.ascontiguousarray(stack[..., c : c + 4]), (width, height), interpolation=cv2.INTER_AREA)
             for c in range(0, pm.CHANNELS, 4)
         ]
-        images.append(np.concatenate(groups, axis=-1))
+        stack = np.concatenate(groups, axis=-1)
+        packed.append(_packed(stack))
+    return packed
+
+
+def _packed(stack: Floats) -> Shorts:
     r = pm.RADIUS
-    return [
-        np.pad(image, ((r, r), (r, r), (0, 0)), mode="edge").reshape(image.shape[0] + 2 * r, -1) for image in images
-    ]
+    padded = np.pad(np.rint(stack).astype(np.int16), ((r, r), (r, r), (0, 0)), mode="edge")
+    return padded.reshape(padded.shape[0], -1)
 
 
-def _level(packed: Floats) -> _Level:
-    style = np.zeros((packed.shape[0], packed.shape[1] // pm.CHANNELS, 4), np.float32)
-    style[..., :3] = packed.reshape(*style.shape[:2], pm.CHANNELS)[..., :3]
-    return _Level(packed, style)
+def _level(packed: Shorts) -> _Level:
+    return _Level(packed, packed.reshape(packed.shape[0], -1, pm.CHANNELS)[..., :4].copy())
 
 
-def _matching(level: _Level, target: Floats, nearest: Ints, settings: PropagationSettings) -> pm.Matching:
+def _matching(level: _Level, target: Shorts, nearest: Ints, settings: PropagationSettings) -> pm.Matching:
     height, width = nearest.shape[:2]
     return pm.Matching(
         source=level.packed,
@@ -207,7 +256,7 @@ def _matching(level: _Level, target: Floats, nearest: Ints, settings: Propagatio
         fair_rows=_fair(height),
         fair_columns=_fair(width),
         # A patch that every pixel around it uses once has a use of 25 * 25.
-        use_price=settings.uniformity * 3 / settings.style_weight / pm.PATCH**4,
+        use_price=settings.uniformity / _unit(settings) / pm.PATCH**4,
     )
 
 

@@ -20,6 +20,7 @@ from wave_ops.propagation import PropagationSettings
         {"seed": 2**31},
         {"selection_weight": "lopsided"},
         {"blend_weight": "none"},
+        {"schedule": "hurried"},
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(wrong):

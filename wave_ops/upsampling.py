@@ -35,8 +35,9 @@ _RIDGE: Final = 0.25
 """Variance under which a direction of colour says nothing about the edit: what rounding leaves, and little more."""
 _NOISE: Final = 5.0
 """A root mean square that is not yet taken for a change: what a model's autoencoder adds."""
-_TRUSTED: Final = (0.7, 0.95)
-"""Where the explained share passes from the lower to the upper, the unexplained rest passes from kept to noise."""
+_TRUSTED: Final = (0.5, 0.9)
+"""Where the explained share passes from the lower to the upper, the unexplained rest passes from kept to noise. Lower
+values mend more of what a model slipped, and wash out more of what it drew."""
 
 
 class _Explanation(NamedTuple):

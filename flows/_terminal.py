@@ -58,6 +58,7 @@ def plan_table(plan: EditPlan) -> Table:
     source, size = _by(plan.clip.size), _by(plan.size)
     flow_size, steps = _by(plan.frame_flow.settings["size"]), plan.ingredients.request.steps
     frames, keyframes, units = plan.clip.frame_count, len(plan.keyframes), _units(plan)
+    guided = ", guided by the source" if plan.encode.settings.get("full_resolution") else ""
     makes = {
         "decode": f"{frames} frames, {source}",
         "keyframe_flow": f"{len(plan.pairs)} pairs of keyframes, {flow_size}",
@@ -65,7 +66,7 @@ def plan_table(plan: EditPlan) -> Table:
         "invert": f"{keyframes} keyframes, {size}, {steps} steps",
         "edit": f"{keyframes} keyframes, {size}, {steps} steps",
         "propagate": f"{frames} frames, {size}, {len(plan.intervals)} intervals",
-        "encode": f"{frames} frames, {source}",
+        "encode": f"{frames} frames, {source}{guided}",
         "assess": "report, contact sheet, both clips side by side",
     }
     table = Table(

@@ -61,6 +61,9 @@ def edit(
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Working size; by default the model's own.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="By default the model's advice, else 12.5.")] = None,
     injection: Annotated[float | None, typer.Option(help="Part of the steps that inject source features.")] = None,
+    full_resolution: Annotated[
+        bool, typer.Option("--full-resolution", help="Let the source's own detail guide the edit to the source's size.")
+    ] = False,
     flow_weights: Annotated[str | None, typer.Option(help="RAFT's safetensors file (WAVE_FLOW_WEIGHTS).")] = None,
     workspace: Workspace = None,
     output: Annotated[
@@ -88,6 +91,7 @@ def edit(
         size=None if size is None else parse_size(size),
         guidance_scale=guidance_scale,
         injection=injection,
+        full_resolution=full_resolution,
     )
     check_video(request.video)
     check_output(output, video=request.video)

@@ -17,7 +17,7 @@ from storage.reference import ArtifactRef
 from storage.workspace import open_artifact
 from tasks._frames import frames_at, stream_frames
 from tasks._stage import measured, stage_task
-from tasks.encode import counted, write_like
+from tasks.encode import counted, finished_frames, write_like
 from tasks.names import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE
 from tasks.plan import EditPlan, Stage
 from tasks.progress import stage_progress
@@ -61,7 +61,8 @@ def _contact_sheet(plan: EditPlan, source: Artifact, edited: Artifact) -> NDArra
 
 def _write_side_by_side(artifact: Artifact, plan: EditPlan, source: Artifact, edited: Artifact) -> None:
     size, every = analysis_size(plan.clip.size), range(plan.clip.frame_count)
-    pairs = zip(stream_frames(source, every, size=size), stream_frames(edited, every, size=size), strict=True)
+    shown = finished_frames(plan, source, edited, size=size)
+    pairs = zip(stream_frames(source, every, size=size), shown, strict=True)
     with stage_progress(plan.assess, total=len(every)) as progress, artifact.local_output(SIDE_BY_SIDE) as path:
         beside = (side_by_side(left[None], right[None])[0] for left, right in pairs)
         write_like(source, path, counted(beside, progress), crf=20)
@@ -115,6 +116,7 @@ def _report(plan: EditPlan, scores: dict[str, float | None], video: ArtifactRef)
         "clip": {"name": clip.name, "frames": clip.frame_count, "size": clip.size, "cuts": clip.cuts},
         "model": {"name": plan.ingredients.model.name, "digest": plan.ingredients.model.digest},
         "working_size": plan.size,
+        "full_resolution": request.full_resolution,
         "keyframes": plan.keyframes,
         "scores": scores,
         "video": f"{video.workspace}/{video.path}/{EDITED}",

@@ -18,8 +18,9 @@ from tasks._stage import measured, stage_task
 from tasks.names import AUDIO, EDITED
 from tasks.plan import EditPlan
 from tasks.progress import Progress, stage_progress
+from wave_ops.upsampling import upsample_edit
 
-__all__ = ["counted", "encode_edit", "write_like"]
+__all__ = ["counted", "encode_edit", "finished_frames", "write_like"]
 
 
 @stage_task("encode", "cpu")
@@ -30,9 +31,19 @@ def encode_edit(plan: EditPlan, clip: ArtifactRef, frames: ArtifactRef) -> Artif
         return plan.encode.ref
     with measured() as figures, stage_progress(plan.encode, total=plan.clip.frame_count) as progress:
         with artifact.local_output(EDITED) as path:
-            edited = stream_frames(open_artifact(frames), range(plan.clip.frame_count), size=plan.clip.size)
+            edited = finished_frames(plan, source, open_artifact(frames), size=plan.clip.size)
             write_like(source, path, counted(edited, progress))
         return artifact.complete(figures())
+
+
+def finished_frames(
+    plan: EditPlan, source: Artifact, edited: Artifact, *, size: tuple[int, int]
+) -> Iterator[NDArray[np.uint8]]:
+    """Read the edited frames one by one at a size: guided there by the source's if the plan says so, else resized."""
+    every = range(plan.clip.frame_count)
+    if not plan.encode.settings.get("full_resolution"):
+        return stream_frames(edited, every, size=size)
+    return map(upsample_edit, stream_frames(source, every, size=size), stream_frames(edited, every))
 
 
 def write_like(source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]], *, crf: int = 16) -> None:

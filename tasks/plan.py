@@ -44,7 +44,8 @@ _PLACES = {
     "encode": "edits/{above}/video",
     "assess": "edits/{above}/report",
 }
-"""Where a result lies in its clip's folder; the last three lie together, under the digest of the propagation."""
+"""Where a result lies in its clip's folder; the last three lie together, under the digest of the propagation,
+and what was made at full resolution beside what was not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,8 +183,11 @@ def _stages(parts: Ingredients, size: tuple[int, int], *, keyframes: int, pairs:
     edit = stage("edit", f"Edit {frames}", of=(invert,), settings=_edit_settings(parts))
     propagation = asdict(PropagationSettings(seed=request.seed))
     propagate = stage("propagate", f"Propagate the edit over {name}", of=(edit, frame_flow), settings=propagation)
-    encode = stage("encode", f"Encode the edited {name}", of=(propagate,))
-    assess = stage("assess", f"Assess the edited {name}", of=(encode,))
+    # Named only where it is asked for, so that the identities of plain results stay what they were
+    finish = {"full_resolution": True} if request.full_resolution else {}
+    variant = "_full" if request.full_resolution else ""
+    encode = stage("encode", f"Encode the edited {name}", of=(propagate,), settings=finish, variant=variant)
+    assess = stage("assess", f"Assess the edited {name}", of=(encode,), variant=variant)
     stages = (decode, keyframe_flow, frame_flow, invert, edit, propagate, encode, assess)
     return {item.name: item for item in stages}
 
@@ -226,12 +230,18 @@ class _StageMaker:
     clip: str
 
     def __call__(
-        self, name: str, title: str, *, of: tuple[Stage, ...], settings: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        title: str,
+        *,
+        of: tuple[Stage, ...],
+        settings: Mapping[str, Any] | None = None,
+        variant: str = "",
     ) -> Stage:
         settings = settings or {}
         digest = digest_of(name, VERSIONS[name], [item.ref.digest for item in of], settings)
         above = of[0].ref.path.split("/")[-2] if of else ""
-        path = f"{self.clip}/{_PLACES[name].format(digest=digest, above=above)}"
+        path = f"{self.clip}/{_PLACES[name].format(digest=digest, above=above)}{variant}"
         return Stage(
             name=name,
             title=title,

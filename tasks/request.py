@@ -35,6 +35,9 @@ class EditRequest(BaseModel):
     injection: float | None = Field(
         default=None, ge=0, le=1, description="Part of the steps that inject features of the source."
     )
+    full_resolution: bool = Field(
+        default=False, description="Whether the source's own detail guides the edit to the source's size."
+    )
 
 
 def edit_request(**fields: Any) -> EditRequest:

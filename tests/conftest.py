@@ -28,6 +28,7 @@ jaxtyping.install_import_hook(
         "wave_ops.recursion",
         "wave_ops.schedule",
         "wave_ops.unet",
+        "wave_ops.upsampling",
         "wave_ops.warp",
     ],
     "beartype.beartype",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import sqrt
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 
 from wave_ops.errors import WaveOpsError
 
-__all__ = ["analysis_size", "fit_size", "resize_frames"]
+T = TypeVar("T", np.uint8, np.float32)
+
+__all__ = ["analysis_size", "fit_size", "resample", "resize_frames"]
 
 
 def fit_size(source: tuple[int, int], *, native_area: int, multiple: int) -> tuple[int, int]:
@@ -83,12 +86,13 @@ def resize_frames(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[n
         return frames
     resized = np.empty((len(frames), *size, frames.shape[3]), np.uint8)
     for target, frame in zip(resized, frames, strict=True):
-        target[...] = _resize(frame, size).reshape(target.shape)
+        target[...] = resample(frame, size).reshape(target.shape)
     return resized
 
 
-def _resize(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Shrink first: one call with area weights would enlarge by replication, one with cubic would alias."""
+def resample(frame: NDArray[T], size: tuple[int, int]) -> NDArray[T]:
+    """Resample one image (height, width) or (height, width, channel), uint8 or float32, as `resize_frames` does."""
+    # Shrink first: one call with area weights would enlarge by replication, one with cubic would alias
     smaller = min(frame.shape[0], size[0]), min(frame.shape[1], size[1])
     if smaller != frame.shape[:2]:
         frame = cv2.resize(frame, smaller[::-1], interpolation=cv2.INTER_AREA)

@@ -96,6 +96,23 @@ def test_a_dry_run_prints_the_plan_and_computes_nothing(
 
 
 @pytest.mark.parametrize(
+    ("options", "words"), [((), "7 frames, 64x48 "), (("--full-resolution",), "7 frames, 64x48, guided by the source")]
+)
+def test_a_dry_run_tells_whether_the_source_guides_the_edit(
+    options: tuple[str, ...],
+    words: str,
+    clip: Path,
+    sd15: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ("--prompt", "a star", "--model", sd15, "--workspace", tmp_path / "workspace", "--dry-run", *options)
+    assert run("edit", clip, *arguments, monkeypatch=monkeypatch) == 0
+    assert words in next(line for line in capfd.readouterr().out.splitlines() if "encode" in line)
+
+
+@pytest.mark.parametrize(
     ("error", "words", "code"),
     [
         (KeyboardInterrupt(), "Interrupted", 130),

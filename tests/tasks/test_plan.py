@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from storage.digest import digest_of
 from tasks.errors import TaskInputError
 from tasks.models import Advice
 from tasks.plan import Compute, EditPlan, plan_edit
@@ -46,6 +47,7 @@ def shared_with(plan: EditPlan, other: EditPlan) -> set[str]:
         ({"seed": 1}, STAGES[:3]),
         ({"size": (64, 128)}, STAGES[:3]),
         ({"keyframe_interval": 2}, ("decode", "frame_flow")),
+        ({"full_resolution": True}, STAGES[:6]),
         ({"video": "elsewhere/clip.mp4"}, STAGES),
     ],
 )
@@ -53,6 +55,15 @@ def test_a_stage_is_shared_where_nothing_that_changes_it_differs(
     plan: EditPlan, changes: dict[str, Any], shared: tuple[str, ...]
 ) -> None:
     assert shared_with(plan, changed(plan, **changes)) == set(shared)
+
+
+def test_full_resolution_lies_beside_the_plain_result_and_leaves_its_identity_alone(plan: EditPlan) -> None:
+    full = changed(plan, full_resolution=True)
+    assert plan.encode.settings == {}
+    assert plan.encode.ref.digest == digest_of("encode", 1, [plan.propagate.ref.digest], {})
+    assert plan.assess.ref.digest == digest_of("assess", 1, [plan.encode.ref.digest], {})
+    for stage in ("encode", "assess"):
+        assert getattr(full, stage).ref.path == f"{getattr(plan, stage).ref.path}_full"
 
 
 def test_device_and_batches_change_no_result_but_precision_does(plan: EditPlan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from tests._stages import artifact_of, contents, make_plan, run_stages
 from wave_ops.resize import resize_frames
 from wave_ops.scenes.rendering import cut
 from wave_ops.scenes.specs import random_scene
+from wave_ops.upsampling import upsample_edit
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +181,43 @@ def test_a_cut_is_not_bridged(tmp_path: Path, request_: EditRequest) -> None:
     flow = artifact_of(plan, "frame_flow").read_region("to_prev")
     assert not flow[3].any()
     assert flow[[0, 1, 2, 4, 5, 6]].any(axis=(1, 2, 3)).all()
+
+
+@pytest.fixture(scope="module")
+def full(plan: EditPlan, request_: EditRequest, workspace: Path) -> EditPlan:
+    return run_stages(make_plan(request_.model_copy(update={"full_resolution": True}), workspace))
+
+
+def test_at_full_resolution_the_sources_frames_guide_the_edit_to_their_size(plan: EditPlan, full: EditPlan) -> None:
+    source, edited = (artifact_of(full, stage).read_region("frames") for stage in ("decode", "propagate"))
+    with artifact_of(full, "encode").local_copy(EDITED) as path:
+        shown = np.stack([frame for _, frame in read_frames(path)])
+    guided = np.stack([upsample_edit(*pair) for pair in zip(source, edited, strict=True)])
+    assert np.abs(shown.astype(int) - guided).mean() < 8  # the rest is the codec's
+    reports = [artifact_of(each, "assess").read_json(REPORT) for each in (plan, full)]
+    assert [report["full_resolution"] for report in reports] == [False, True]
+    assert reports[0]["scores"] == reports[1]["scores"]  # measured at the working size
+    assert completed(plan, "encode")
+    assert completed(plan, "assess")
+
+
+def test_an_encoding_that_was_killed_leaves_no_video_and_goes_on_to_the_same_one(
+    full: EditPlan, request_: EditRequest, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(workspace, tmp_path / "copy"))
+    again = make_plan(full.ingredients.request, copy)
+    shutil.rmtree(copy / again.encode.ref.path)
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.encode.upsample_edit", _crash)
+        with pytest.raises(Crash):
+            run_stages(again)
+    assert not list((copy / again.encode.ref.path).rglob(EDITED))
+    run_stages(again)
+    assert contents(copy) == contents(workspace)
+
+
+def _crash(*_: Any) -> None:
+    raise Crash
 
 
 def test_frames_are_edited_at_the_working_size_and_shown_at_the_sources(plan: EditPlan) -> None:

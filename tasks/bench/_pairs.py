@@ -115,16 +115,18 @@ def _read_pair(folder: Path) -> Pair:
 
 
 def _read_image(path: Path) -> Floats:
+    _check_exists(path)
     try:
-        with Image.open(_existing(path)) as image:
+        with Image.open(path) as image:
             return np.asarray(image.convert("RGB"), np.float32)
     except (OSError, UnidentifiedImageError) as error:
         raise TaskInputError(f"{path} cannot be read as an image.") from error
 
 
 def _read_flow(path: Path, size: tuple[int, ...]) -> Floats:
+    _check_exists(path)
     try:
-        with np.load(_existing(path), allow_pickle=False) as arrays:
+        with np.load(path, allow_pickle=False) as arrays:
             flow = arrays["flow_to_prev"].astype(np.float32)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise TaskInputError(f"{path} cannot be read as a flow: it needs an array flow_to_prev.") from error
@@ -166,7 +168,6 @@ def _read_error(path: Path, size: tuple[int, ...]) -> Floats | None:
     return error
 
 
-def _existing(path: Path) -> Path:
+def _check_exists(path: Path) -> None:
     if not path.is_file():
         raise TaskInputError(f"The pair {path.parent} lacks {path.name}.")
-    return path

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tasks.bench._clips import check_clips, clip_interval
 from tasks.bench._fusion import fusion_figures
 from tasks.bench._interval import interval_figures, memory_figures
 from tasks.bench._pairs import Pair, drawn_pairs, read_pairs
 from tasks.bench._scenes import drawn_interval
+from tasks.bench._sheets import check_sheets, sheet_figures
 from tasks.bench._synthesis import synthesis_figures
-from tasks.bench.figures import BenchRequest, Figure, Section
+from tasks.bench.figures import BenchRequest, Section
+from tasks.evaluation._carrying import Interval
 
 __all__ = ["BENCH", "PropagationBench"]
 
@@ -38,21 +44,27 @@ class PropagationBench:
             VideoError: a clip is no video.
         """
         check_clips(request.clips)
+        check_sheets(request.sheets, ["drawn", *(path.stem for path in request.clips)])
         size, large = (_QUICK_SIZE, _QUICK_LARGE) if request.quick else (_SIZE, _LARGE)
         held = not request.quick
         pairs = drawn_pairs(size) if request.reference is None else read_pairs(request.reference)
-        clips = tuple(
-            Section(title=f"an interval of {path.name}", figures=partial(_clip_figures, request, index, size))
-            for index, path in enumerate(request.clips)
-        )
+        drawn = _Subject("drawn", partial(drawn_interval, _LENGTH, size))
+        clips = tuple(_Subject(path.stem, partial(clip_interval, path, _LENGTH, size)) for path in request.clips)
         return (
             *(_synthesis(pair, quick=request.quick) for pair in pairs),
             *(_synthesis(pair, quick=request.quick, full_schedule=True) for pair in pairs),
             Section(title="gradient fusion", figures=partial(fusion_figures, size, held=held)),
-            Section(title="a drawn interval", figures=partial(_drawn_figures, size, held=held)),
-            *clips,
+            *(_interval(subject, held=held) for subject in (drawn, *clips)),
             Section(title="memory", figures=partial(memory_figures, large, held=held)),
+            *(() if request.sheets is None else (_sheet(each, request.sheets) for each in clips or (drawn,))),
         )
+
+
+class _Subject(NamedTuple):
+    """What an interval is measured on: its name, and what draws or reads it when it is needed."""
+
+    name: str
+    source: Callable[[], tuple[Interval, NDArray[np.uint8]]]
 
 
 def _synthesis(pair: Pair, *, quick: bool, full_schedule: bool = False) -> Section:
@@ -64,15 +76,18 @@ def _synthesis(pair: Pair, *, quick: bool, full_schedule: bool = False) -> Secti
     )
 
 
-def _drawn_figures(size: tuple[int, int], *, held: bool) -> Iterator[Figure]:
-    interval, _ = drawn_interval(_LENGTH, size)
-    return interval_figures(interval, name="drawn", held=held)
+def _interval(subject: _Subject, *, held: bool) -> Section:
+    return Section(
+        title=f"an interval of {subject.name}",
+        figures=lambda: interval_figures(subject.source()[0], name=subject.name, held=held),
+    )
 
 
-def _clip_figures(request: BenchRequest, index: int, size: tuple[int, int]) -> Iterator[Figure]:
-    path = request.clips[index]
-    interval, _ = clip_interval(path, _LENGTH, size)
-    return interval_figures(interval, name=path.stem, held=not request.quick)
+def _sheet(subject: _Subject, folder: Path) -> Section:
+    return Section(
+        title=f"a contact sheet of {subject.name}",
+        figures=partial(sheet_figures, subject.source, name=subject.name, path=folder / f"{subject.name}.png"),
+    )
 
 
 BENCH = PropagationBench()

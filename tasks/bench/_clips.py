@@ -23,7 +23,7 @@ __all__ = ["check_clips", "clip_interval", "restyled"]
 Frames = NDArray[np.uint8]
 
 _SEARCHED: Final = 4
-"""How many lengths of an interval are read to find one without a cut."""
+"""How many lengths of an interval are read to choose one without a cut."""
 
 
 def check_clips(paths: Sequence[Path]) -> None:
@@ -37,7 +37,7 @@ def check_clips(paths: Sequence[Path]) -> None:
 
 
 def clip_interval(path: Path, length: int, size: tuple[int, int]) -> tuple[Interval, Frames]:
-    """Take an interval from the middle of a clip, its keyframes restyled, and all its frames restyled one by one.
+    """Take the busiest interval around the middle of a clip, keyframes restyled, and its frames restyled one by one.
 
     Flow is estimated by DIS.
 
@@ -64,23 +64,25 @@ def clip_interval(path: Path, length: int, size: tuple[int, int]) -> tuple[Inter
 
 
 def restyled(frame: Frames) -> Frames:
-    """Paint a frame smoothly in other colours, with dark outlines: a strong edit that keeps what is where."""
+    """Paint a frame smoothly in other, lighter colours, with dark outlines: a strong edit that keeps what is where."""
     smooth = cv2.stylization(np.ascontiguousarray(frame[..., [1, 2, 0]]), sigma_s=40, sigma_r=0.45)
     grey = cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (0, 0), 1.5).astype(np.float32)
     slope = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
-    ink = np.clip(1.15 - slope / 90, 0.15, 1)
-    painted: Frames = np.rint(smooth * ink[..., None]).astype(np.uint8)
+    ink = np.clip(1.1 - slope / 200, 0.3, 1)
+    light = 255 * (smooth.astype(np.float32) / 255) ** 0.75
+    painted: Frames = np.rint(light * ink[..., None]).astype(np.uint8)
     return painted
 
 
 def _stretch(path: Path, count: int) -> Frames:
-    """Frames around the middle of a clip, all of one shot."""
+    """Read the frames around the middle of a clip and choose those of one shot among which most changes."""
     total, wanted = probe(path).frame_count, _SEARCHED * count
     first = max(0, (total - wanted) // 2)
     frames = [frame for _, frame in islice(read_frames(path), first, first + wanted)]
-    ends = [0, *find_cuts(frames), len(frames)]
-    start, end = max(pairwise(ends), key=lambda ends: ends[1] - ends[0])
-    if end - start < count:
+    cuts = find_cuts(frames)
+    starts = [i for i in range(len(frames) - count + 1) if not any(i < cut < i + count for cut in cuts)]
+    if not starts:
         raise TaskInputError(f"{path} has no {count} frames without a cut around its middle; name another clip.")
-    middle = start + (end - start - count) // 2
-    return np.stack(frames[middle : middle + count])
+    changes = [float(cv2.absdiff(before, after).mean()) for before, after in pairwise(frames)]
+    best = max(starts, key=lambda start: sum(changes[start : start + count - 1]))
+    return np.stack(frames[best : best + count])

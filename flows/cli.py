@@ -28,6 +28,7 @@ _STDOUT, _STDERR = Console(highlight=False), Console(stderr=True, highlight=Fals
 Workspace = Annotated[
     str | None, typer.Option(metavar="URL", help="Where results are kept: a folder or an fsspec URL (WAVE_WORKSPACE).")
 ]
+Tracebacks = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show Prefect's log, and tracebacks.")]
 
 
@@ -213,6 +214,31 @@ def evaluate(
     from flows.cli_evaluate import run_evaluation
 
     run_evaluation(request, settings, folder=folder, as_json=as_json, consoles=(_STDOUT, _STDERR))
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(metavar="BENCH", help="What to measure: propagation.")],
+    reference: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Pairs that EbSynth was run on; else pairs are drawn.")
+    ] = None,
+    clip: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A video to measure as well; may be repeated.")
+    ] = None,
+    sheets: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Leave contact sheets of the clips, or of a drawn scene, here.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that it runs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per figure and nothing else.")] = False,
+    verbose: Tracebacks = False,
+) -> None:
+    """Measure speed, memory and exactness against what is asked of them."""
+    with _STDERR.status("Loading"):
+        from flows.cli_bench import run_bench
+        from tasks.bench.figures import BenchRequest
+
+    request = BenchRequest(reference=reference, quick=quick, clips=tuple(clip or ()), sheets=sheets)
+    run_bench(name, request, as_json=as_json, consoles=(_STDOUT, _STDERR))
 
 
 @app.callback(invoke_without_command=True)

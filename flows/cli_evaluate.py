@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from flows._tables import rich_table
 from flows.evaluate import evaluate, plan_request
 from flows.settings import WaveSettings
 from tasks.evaluation.lines import lines_text, result_lines
@@ -21,7 +21,7 @@ from tasks.evaluation.publish import REPORT, check_folder
 from tasks.evaluation.registry import titles
 from tasks.evaluation.request import EvaluationRequest
 from tasks.evaluation.results import Results
-from tasks.evaluation.tables import Table, bars_table, measure_table
+from tasks.evaluation.tables import bars_table, measure_table
 from tasks.progress import listening
 
 __all__ = ["list_comparisons", "run_evaluation"]
@@ -60,18 +60,7 @@ def run_evaluation(
 def _print_tables(results: Results, console: Console) -> None:
     for table in (*(measure_table(results, measure) for measure in results.taken), bars_table(results)):
         if table is not None:
-            console.print(_rich(table))
-
-
-def _rich(table: Table) -> RichTable:
-    """Lay a table out for the terminal; texts are taken as they are."""
-    made = RichTable(title=Text(table.title, style="bold"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for index, heading in enumerate(table.headings):
-        figure = index >= table.labels
-        made.add_column(Text(heading), justify="right" if figure else "left", no_wrap=figure)
-    for row in table.rows:
-        made.add_row(*(Text(cell.text, style="bold" if cell.mark else "") for cell in row))
-    return made
+            console.print(rich_table(table))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TypedDict
 from tasks.evaluation.comparison import Measure, Method
 from tasks.evaluation.results import Results
 
-__all__ = ["Line", "bar_of", "holds", "lines_text", "result_lines"]
+__all__ = ["Line", "bar_of", "figure_line", "holds", "lines_text", "result_lines"]
 
 
 class Line(TypedDict):
@@ -48,16 +48,20 @@ def holds(measure: Measure, value: float | None, bar: float | None) -> bool | No
     return value >= bar if measure.better == "higher" else value <= bar
 
 
-def _line(results: Results, measure: Measure, method: Method) -> Line:
-    value = results.spread(measure, method).mean
-    bar = bar_of(results, measure, method)
+def figure_line(bench: str, measure: Measure, method: str, *, value: float | None, bar: float | None) -> Line:
+    """Tell one figure; what is not finite is not known."""
     if value is not None and not math.isfinite(value):
         value = None
     return Line(
-        bench=results.name,
-        metric=f"{measure.name}/{method.name}",
+        bench=bench,
+        metric=f"{measure.name}/{method}",
         value=value,
         unit=measure.unit,
         bar=bar,
         holds=holds(measure, value, bar),
     )
+
+
+def _line(results: Results, measure: Measure, method: Method) -> Line:
+    value, bar = results.spread(measure, method).mean, bar_of(results, measure, method)
+    return figure_line(results.name, measure, method.name, value=value, bar=bar)

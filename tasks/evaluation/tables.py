@@ -18,6 +18,7 @@ __all__ = [
     "Table",
     "bars_table",
     "differences_table",
+    "figure_row",
     "group_tables",
     "markdown",
     "means_table",
@@ -110,11 +111,26 @@ def bars_table(results: Results) -> Table | None:
         for method in results.methods:
             bar = bar_of(results, measure, method)
             if bar is not None:
-                rows.append(_bar_row(measure, method, bar, results.spread(measure, method).mean))
+                rows.append(figure_row(measure, method.name, value=results.spread(measure, method).mean, bar=bar))
     if not rows:
         return None
     return Table(
         title="What is asked for", headings=("measure", "method", "asked", "found", "holds"), rows=tuple(rows), labels=2
+    )
+
+
+def figure_row(measure: Measure, method: str, *, value: float | None, bar: float | None) -> tuple[Cell, ...]:
+    """Put one figure beside what is asked: measure, method, asked, found, holds; a bar that is missed stands out."""
+    held = holds(measure, value, bar)
+    sign = "at least" if measure.better == "higher" else "at most"
+    found = UNKNOWN if value is None else f"{value:.{decimals([value])}f} {measure.unit}".strip()
+    words = {True: "yes", False: "no", None: "" if bar is None else "not known"}
+    return (
+        Cell(measure.name),
+        Cell(method),
+        Cell("" if bar is None else f"{sign} {bar:g} {measure.unit}".strip()),
+        Cell(found),
+        Cell(words[held], mark=held is False),
     )
 
 
@@ -209,21 +225,6 @@ def _telling_factors(methods: Sequence[Method]) -> list[str]:
         if len({json.dumps(method.factors[key]) for method in methods}) > 1
         and any(_word(method.factors[key]) != method.name for method in methods)
     ]
-
-
-def _bar_row(measure: Measure, method: Method, bar: float, mean: float | None) -> tuple[Cell, ...]:
-    held = holds(measure, mean, bar)
-    sign = "at least" if measure.better == "higher" else "at most"
-    places = decimals([mean])
-    found = UNKNOWN if mean is None else f"{mean:.{places}f} {measure.unit}".strip()
-    words = {True: "yes", False: "no", None: "not known"}
-    return (
-        Cell(measure.name),
-        Cell(method.name),
-        Cell(f"{sign} {bar:g} {measure.unit}".strip()),
-        Cell(found),
-        Cell(words[held], mark=held is False),
-    )
 
 
 def _heading(measure: Measure) -> str:

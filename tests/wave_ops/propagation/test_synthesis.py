@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests._propagation import SETTINGS, make_case, paint
 from wave_ops.errors import WaveOpsError
 from wave_ops.propagation import (
     Exemplar,
@@ -18,18 +19,6 @@ from wave_ops.propagation import (
     target_guides,
 )
 from wave_ops.propagation.guides import own_positions
-
-SETTINGS = PropagationSettings()
-
-
-def make_case(
-    frame: np.ndarray, style: np.ndarray, target: np.ndarray, settings: PropagationSettings = SETTINGS
-) -> tuple[Exemplar, Guides, np.ndarray]:
-    """Exemplar, target guides and start for a target that the flow says has not moved."""
-    style = style.astype(np.float32)
-    exemplar = Exemplar.build(style, source_guides(frame, style), settings=settings)
-    positions = own_positions(*frame.shape[:2])
-    return exemplar, target_guides(target, style, positions), positions
 
 
 def plain_error(result, style: np.ndarray, source: Guides, target: Guides) -> np.ndarray:
@@ -64,67 +53,62 @@ def plain_vote(result, style: np.ndarray) -> np.ndarray:
     return image
 
 
-def test_error_and_image_are_those_of_the_matches_by_a_plain_oracle(make_texture):
+def test_error_and_image_are_those_of_the_matches_by_a_plain_oracle(make_texture, device):
     frame, target = (make_texture(17, 23, seed=s).astype(np.uint8) for s in (0, 1))
     style = make_texture(17, 23, seed=2).astype(np.float32)
-    exemplar, guides, start = make_case(frame, style, target)
-    result = synthesise(exemplar, guides, starts=(start,))
+    style, source, guides, start = make_case(frame, style, target)
+    result = paint(style, source, guides, start, device=device)
     assert len(np.unique(result.matches - start)) > 5  # the search has moved
     np.testing.assert_allclose(result.image, plain_vote(result, style), rtol=1e-5)
-    expected = plain_error(result, style, source_guides(frame, style), guides)
+    expected = plain_error(result, style, source, guides)
     np.testing.assert_allclose(result.error, expected, rtol=1e-4, atol=1e-2)
 
 
-def test_more_search_and_vote_lowers_the_error(make_texture):
+def test_more_search_and_vote_lowers_the_error(make_texture, device):
     frame, target = (make_texture(64, 64, seed=s).astype(np.uint8) for s in (0, 1))
     means = []
     for rounds in (1, 4, 12):
-        settings = PropagationSettings(rounds=rounds)
-        exemplar, guides, start = make_case(frame, make_texture(64, 64, seed=2), target, settings)
-        means.append(synthesise(exemplar, guides, starts=(start,)).error.mean())
+        case = make_case(frame, make_texture(64, 64, seed=2), target)
+        means.append(paint(*case, settings=PropagationSettings(rounds=rounds), device=device).error.mean())
     assert all(before > after for before, after in pairwise(means))
 
 
-def test_a_target_equal_to_its_source_is_returned_exactly(make_texture):
+def test_a_target_equal_to_its_source_is_returned_exactly(make_texture, device):
     frame = make_texture(48, 85).astype(np.uint8)
     style = make_texture(48, 85, seed=5).astype(np.uint8).astype(np.float32)
-    exemplar, guides, start = make_case(frame, style, frame)
-    result = synthesise(exemplar, guides, starts=(start,))
+    result = paint(*make_case(frame, style, frame), device=device)
     np.testing.assert_array_equal(result.image, style)
     assert not result.error.any()
 
 
-def test_without_a_start_the_search_finds_a_shift_by_itself(make_texture):
+def test_without_a_start_the_search_finds_a_shift_by_itself(make_texture, device):
     wide = make_texture(48, 80).astype(np.uint8)
     style = 255 - wide[:, :64].astype(np.float32)
     settings = PropagationSettings(position_weight=0)
-    exemplar = Exemplar.build(style, source_guides(wide[:, :64], style), settings=settings)
     guides = target_guides(wide[:, 10:74], np.full((48, 64, 3), 128, np.float32), own_positions(48, 64))
-    result = synthesise(exemplar, guides)
+    result = paint(style, source_guides(wide[:, :64], style), guides, settings=settings, device=device)
     inner = np.s_[4:-4, 4:44]
     found = (result.matches - own_positions(48, 64))[0][inner]
     assert np.mean(found == 10) > 0.9
 
 
-def test_a_price_on_use_spreads_the_matches(make_texture):
+def test_a_price_on_use_spreads_the_matches(make_texture, device):
     frame, target = (make_texture(48, 48, seed=s).astype(np.uint8) for s in (0, 1))
 
     def used(uniformity: float) -> int:
-        settings = PropagationSettings(uniformity=uniformity)
-        exemplar, guides, start = make_case(frame, make_texture(48, 48, seed=2), target, settings)
-        x, y = synthesise(exemplar, guides, starts=(start,)).matches
+        case = make_case(frame, make_texture(48, 48, seed=2), target)
+        x, y = paint(*case, settings=PropagationSettings(uniformity=uniformity), device=device).matches
         return len(np.unique(y * 48 + x))
 
     assert used(0) < used(3500) < used(1e6)
 
 
-def test_one_seed_gives_identical_bytes_and_another_seed_does_not(make_texture):
+def test_one_seed_gives_identical_bytes_and_another_seed_does_not(make_texture, device):
     frame, target = (make_texture(40, 40, seed=s).astype(np.uint8) for s in (0, 1))
 
     def once(seed: int) -> bytes:
-        settings = PropagationSettings(seed=seed)
-        exemplar, guides, start = make_case(frame, make_texture(40, 40, seed=2), target, settings)
-        result = synthesise(exemplar, guides, starts=(start,))
+        case = make_case(frame, make_texture(40, 40, seed=2), target)
+        result = paint(*case, settings=PropagationSettings(seed=seed), device=device)
         return result.image.tobytes() + result.error.tobytes() + result.matches.tobytes()
 
     assert once(0) == once(0)
@@ -133,13 +117,14 @@ def test_one_seed_gives_identical_bytes_and_another_seed_does_not(make_texture):
 
 def test_guides_of_another_size_are_refused(make_texture, unchecked):
     frame = make_texture(30, 30).astype(np.uint8)
-    exemplar, guides, start = make_case(frame, frame, frame)
+    style, source, guides, start = make_case(frame, frame, frame)
+    exemplar = Exemplar.build(style, source, settings=SETTINGS)
     with pytest.raises(WaveOpsError, match="size"):
         synthesise(exemplar, Guides(*(guide[:20] for guide in guides)))
     with pytest.raises(WaveOpsError, match="size"):
         synthesise(exemplar, guides, starts=(start[:, :20],))
     with pytest.raises(WaveOpsError, match="shape"):
-        Exemplar.build(frame[:20].astype(np.float32), source_guides(frame, frame), settings=SETTINGS)
+        Exemplar.build(style[:20], source, settings=SETTINGS)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from storage.digest import digest_of
 from storage.reference import ArtifactRef
+from tasks.devices import Backend
 from tasks.errors import TaskInputError
 from tasks.models import ModelIdentity, NetworkIdentity
 from tasks.request import EditRequest
@@ -49,13 +50,15 @@ _PLACES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compute:
-    """Where a plan is carried out. Of these only `dtype` changes a result."""
+    """Where a plan is carried out. Of these only `dtype` and `propagation` change a result."""
 
     workspace: str
     device: str = "cpu"
     dtype: str = "float32"
     chunk_size: int | None = None
     """Keyframes in one UNet batch; None for all."""
+    propagation: Backend = "numba"
+    """What propagates: compiled loops, or torch on a CUDA device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +183,10 @@ def _stages(parts: Ingredients, size: tuple[int, int], *, keyframes: int, pairs:
     frame_flow = stage("frame_flow", f"Flow between the frames of {name}", of=(decode,), settings=flow)
     invert = stage("invert", f"Invert {frames}", of=(keyframe_flow,), settings=_invert_settings(parts, size))
     edit = stage("edit", f"Edit {frames}", of=(invert,), settings=_edit_settings(parts))
-    propagation = asdict(PropagationSettings(seed=request.seed))
+    propagation = {
+        "backend": parts.compute.propagation,
+        "propagation": asdict(PropagationSettings(seed=request.seed)),
+    }
     propagate = stage("propagate", f"Propagate the edit over {name}", of=(edit, frame_flow), settings=propagation)
     encode = stage("encode", f"Encode the edited {name}", of=(propagate,))
     assess = stage("assess", f"Assess the edited {name}", of=(encode,))

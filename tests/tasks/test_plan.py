@@ -55,9 +55,11 @@ def test_a_stage_is_shared_where_nothing_that_changes_it_differs(
     assert shared_with(plan, changed(plan, **changes)) == set(shared)
 
 
-def test_device_and_batches_change_no_result_but_precision_does(plan: EditPlan) -> None:
+def test_device_and_batches_change_no_result_but_precision_and_the_way_of_propagating_do(plan: EditPlan) -> None:
     elsewhere = replace(plan.compute, device="cuda", chunk_size=2)
     assert shared_with(plan, changed(plan, compute=elsewhere)) == set(STAGES)
+    on_torch = replace(plan.compute, propagation="torch")
+    assert shared_with(plan, changed(plan, compute=on_torch)) == set(STAGES[:5])
     assert shared_with(plan, changed(plan, compute=replace(plan.compute, dtype="float16"))) == set(STAGES[:3])
 
 

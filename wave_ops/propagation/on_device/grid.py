@@ -41,12 +41,18 @@ class Grid:
         near = number.new_tensor(range(-RADIUS, RADIUS + 1))
         self.patch_rows = near * self.stride - RADIUS
         """From a place to the beginning of each row of its patch."""
+        self.middle_row, self.other_rows = self.patch_rows[RADIUS : RADIUS + 1], self.patch_rows[near != 0]
         self.patch = (near[:, None] * self.stride + near).flatten()
         """From a place to each pixel of its patch."""
         self.fair = F.pad(torch.outer(_fair(height, device), _fair(width, device)), [RADIUS] * 4).repeat(batch, 1)
         """(batch * padded height, stride): makes up for the overlap that the border cuts off."""
         self.beside_image = torch.where(self.fair > 0, 0.0, torch.inf)
         self.overlap = self._overlaps()
+        white = (self.rows + self.columns) % 2 == 0
+        self.chessboard = white, ~white
+        """For even and odd passes, (pixel): which pixels take part."""
+        self._tile = self.rows // _TILE * -(-width // _TILE) + self.columns // _TILE
+        self._ones = torch.ones(batch * self.pixels, device=device)
         self._around = [self._neighbours((1, jump)) for jump in _JUMPS]
         self._ways = self._random_ways(seed)
         self._seed = seed
@@ -64,9 +70,9 @@ class Grid:
 
     def uses(self, nearest: Tensor) -> Tensor:
         """Count how much the matched patches overlap the patch at each place, the border made up for; flat."""
-        counts = torch.zeros(self.batch * self.padded, device=self.device)
         # Whole numbers of single precision: their sum does not depend on the order.
-        counts.index_add_(0, nearest.flatten(), torch.ones_like(nearest, dtype=torch.float32).flatten())
+        counts = torch.zeros(self.batch * self.padded, device=self.device)
+        counts.index_add_(0, nearest.flatten(), self._ones)
         # Two patches overlap in the sum over one patch of the sum over another.
         overlap = counts.view(self.batch, 1, -1, self.stride)
         for _ in range(2):
@@ -85,9 +91,9 @@ class Grid:
 
     def random_ways(self, number: int) -> Tensor:
         """Return steps to random places, (1, candidate, pixel), from across the image to next door."""
-        # Every sweep reads the random numbers from another place on.
+        # Every pass reads the random numbers from another place on.
         start = (self._seed * 40503 + number * 0x9E3779B1) % self.pixels
-        return self._ways[None, number % 2 :: 2, start : start + self.pixels]
+        return self._ways[None, :, start : start + self.pixels]
 
     def random_places(self) -> Tensor:
         """Return a random place for each pixel, (batch, 1, pixel)."""
@@ -98,8 +104,7 @@ class Grid:
         """Return (batch, 1, pixel) True in all tiles that hold a change or touch one that does."""
         tiles = F.max_pool2d(changed.view(self.batch, 1, *self.size).float(), _TILE, ceil_mode=True)
         grown = F.max_pool2d(tiles, 3, stride=1, padding=1) > 0
-        tile = self.rows // _TILE * tiles.shape[3] + self.columns // _TILE
-        return grown.view(self.batch, 1, -1).index_select(2, tile)
+        return grown.view(self.batch, 1, -1).index_select(2, self._tile)
 
     def _overlaps(self) -> Tensor:
         """Tabulate the overlap of two patches by the difference of their places; 0 at both ends."""

@@ -19,9 +19,9 @@ from wave_ops.propagation.on_device.grid import CHANNELS, PATCH, RADIUS, Grid
 
 __all__ = ["Matching", "match_errors", "offer", "search", "vote"]
 
+_MOST = 0.5  # of what a patch error may be: a candidate whose middle row alone has more is given up
 _CACHED = 2**9  # pairs of patches compared at once where a processor's cache is what counts
-_BULK = 2**18  # and elsewhere, which bounds what is gathered to 0.9 GB
-_FIRST_ROW = 2  # of a patch, the row that decides whether the others are looked at
+_BULK = 2**17  # and elsewhere, which bounds what is gathered to 0.5 GB
 
 
 @dataclass(slots=True)
@@ -44,21 +44,28 @@ class Matching:
     """Error per unit of use."""
     error: Tensor = field(init=False)
     """(batch, 1, pixel): patch error of each match."""
+    rebate: Tensor = field(init=False)
+    """What a candidate's price holds of the pixel's own use, as `Grid.overlap`; the present match is out of reach."""
 
     def __post_init__(self) -> None:
+        self.rebate = self.grid.overlap * self.use_price
+        self.rebate[len(self.rebate) // 2] = -torch.inf
         self.error = torch.empty_like(self.nearest, dtype=torch.float32)
         match_errors(self, torch.ones_like(self.nearest, dtype=torch.bool))
 
 
-def match_errors(m: Matching, where: Tensor) -> None:
-    """Compute anew the patch error of the matches of some pixels, (batch, 1, pixel)."""
+def match_errors(m: Matching, where: Tensor) -> int:
+    """Compute anew the patch error of the matches of some pixels, (batch, 1, pixel); return how many these are."""
     pixels = where.flatten().nonzero().squeeze(1)
     source, target = (places.flatten().index_select(0, pixels) for places in (m.nearest, m.grid.here))
     m.error.view(-1).index_copy_(0, pixels, _patch_errors(m, source, target, m.grid.patch_rows))
+    return len(pixels)
 
 
 def search(m: Matching, number: int, active: Tensor, *, search_above: float) -> None:
-    """Offer every active pixel the matches of its neighbours, and random ones.
+    """Offer half of the active pixels, as on a chessboard, the matches of their neighbours, and random ones.
+
+    Were all to choose at once by the same prices, all would crowd onto what is cheap, and leave it together.
 
     Args:
         m: the state.
@@ -66,6 +73,7 @@ def search(m: Matching, number: int, active: Tensor, *, search_above: float) -> 
         active: (batch, 1, pixel), True where a better match may still be found.
         search_above: random matches are tried where the error is above this.
     """
+    active = active & m.grid.chessboard[number % 2]
     # No way at all leads to the present match, which is left out.
     random = m.nearest + m.grid.random_ways(number) * (m.error > search_above)
     offer(m, torch.cat((m.grid.passed_on(m.nearest, number), random), dim=1), active=active)
@@ -74,7 +82,7 @@ def search(m: Matching, number: int, active: Tensor, *, search_above: float) -> 
 def offer(m: Matching, candidates: Tensor, *, active: Tensor | None = None) -> None:
     """Let each (active) pixel take the candidate, (batch, candidate, pixel), with the least error plus price, if less.
 
-    Only pairs of patches that may win are compared, and beyond one row only those that still may.
+    Only pairs of patches that may win are compared, and beyond one row only those that are still likely to.
     """
     candidates = candidates.clamp(m.grid.first, m.grid.last)
     limit = _limits(m, candidates, active)
@@ -102,38 +110,33 @@ def vote(m: Matching) -> None:
 
 
 def _limits(m: Matching, candidates: Tensor, active: Tensor | None) -> Tensor:
-    """Return the error below which each candidate is better than the present match; not above 0 where none can be.
-
-    A pixel's own use is left out of the prices.
-    """
+    """Return the error below which each candidate is better than the present match; a pixel's own use is free."""
     grid = m.grid
     prices = torch.addcmul(grid.beside_image.flatten(), grid.uses(m.nearest), grid.fair.flatten(), value=m.use_price)
-    overlap = grid.overlap.index_select(0, grid.overlap_index(candidates, m.nearest)).view_as(candidates)
-    own = prices.index_select(0, m.nearest.flatten()).view_as(m.error) - PATCH**2 * m.use_price
-    cost = m.error + own
+    rebate = m.rebate.index_select(0, grid.overlap_index(candidates, m.nearest)).view_as(candidates)
+    present = prices.index_select(0, m.nearest.flatten()).view_as(m.error) - PATCH**2 * m.use_price
+    cost = m.error + present
     if active is not None:
         cost = cost.where(active, -torch.inf)
-    limit = cost - prices.index_select(0, candidates.flatten()).view_as(overlap) + overlap * m.use_price
-    return limit.masked_fill_(overlap == PATCH**2, 0)
+    return (cost - prices.index_select(0, candidates.flatten()).view_as(rebate)).add_(rebate)
 
 
 def _compare(m: Matching, candidates: Tensor, limit: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which pairs of pixel and candidate may be below their limit, by one row of them, and their errors."""
-    rows = m.grid.patch_rows
+    """Return which pairs of pixel and candidate may be below their limit, by their middle row, and their errors."""
     source = candidates.flatten().index_select(0, pairs)
     target = m.grid.here.expand_as(candidates).flatten().index_select(0, pairs)
-    first = _patch_errors(m, source, target, rows[_FIRST_ROW : _FIRST_ROW + 1])
-    kept = (first < limit.flatten().index_select(0, pairs)).nonzero().squeeze(1)
+    first = _patch_errors(m, source, target, m.grid.middle_row)
+    kept = (first < _MOST * limit.flatten().index_select(0, pairs)).nonzero().squeeze(1)
     source, target, pairs, first = (values.index_select(0, kept) for values in (source, target, pairs, first))
-    others = torch.cat((rows[:_FIRST_ROW], rows[_FIRST_ROW + 1 :]))
-    return pairs, first + _patch_errors(m, source, target, others)
+    return pairs, first + _patch_errors(m, source, target, m.grid.other_rows)
 
 
 def _patch_errors(m: Matching, source: Tensor, target: Tensor, rows: Tensor) -> Tensor:
     """Sum the squared differences of pairs of patches over some of their rows."""
     step = _at_once(m) * PATCH // len(rows)
     pairs = zip(source.split(step), target.split(step), strict=True)
-    return torch.cat([_some_patch_errors(m, one, other, rows) for one, other in pairs])
+    errors = [_some_patch_errors(m, one, other, rows) for one, other in pairs]
+    return errors[0] if len(errors) == 1 else torch.cat(errors)
 
 
 def _some_patch_errors(m: Matching, source: Tensor, target: Tensor, rows: Tensor) -> Tensor:

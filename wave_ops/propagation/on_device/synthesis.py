@@ -97,14 +97,17 @@ def _search_and_vote(m: Matching, offers: Sequence[Tensor], settings: Propagatio
         offer(m, torch.cat(list(offers), dim=1))
     vote(m)
     match_errors(m, everywhere)
-    active, passes = everywhere, -(-settings.sweeps // 2)
+    active, changed, passes = everywhere, everywhere, -(-settings.sweeps // 2)
     for round_index in range(settings.rounds):
-        before = m.nearest
+        before, changed_before = m.nearest, changed
         for pass_index in range(passes):
             search(m, round_index * passes + pass_index, active, search_above=search_above)
         vote(m)
-        active = m.grid.tiles_beside(m.nearest != before)
-        match_errors(m, active)
+        changed = m.nearest != before
+        # A pixel may wait one round for its turn.
+        active = m.grid.tiles_beside(changed | changed_before)
+        if match_errors(m, active) == 0:
+            break
 
 
 def _result(m: Matching, settings: PropagationSettings) -> Synthesis:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import cv2
 import numpy as np
 import pytest
@@ -157,3 +159,15 @@ def test_an_interval_is_nearly_the_same(make_square, device):
     settings = PropagationSettings(rounds=3)
     got, expected = (propagate_interval(frames, **ends, settings=settings, device=d) for d in (device, None))
     assert np.abs(got.astype(int) - expected).mean() < 1
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_interval_of_eight_frames_of_512_pixels_takes_a_second(make_square):
+    frames, to_prev, to_cur = make_square(9, 512, 512)
+    ends = {"first": 255 - frames[0], "last": 255 - frames[-1], "flows_to_prev": to_prev, "flows_to_cur": to_cur}
+    propagate_interval(frames, **ends, device="cuda")  # loads what is loaded on first use
+    began = perf_counter()
+    propagate_interval(frames, **ends, device="cuda")
+    assert perf_counter() - began < 1

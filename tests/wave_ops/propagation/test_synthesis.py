@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from pathlib import Path
 from time import process_time
 
 import cv2
@@ -127,9 +128,8 @@ def test_guides_of_another_size_are_refused(make_texture, unchecked):
         Exemplar.build(style[:20], source, settings=SETTINGS)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("pair", ["bunny", "bikes"])
-def test_on_real_pairs_the_error_is_ebsynths_in_a_twentieth_of_the_time(shared, pair):
+def real_pair(shared: Path, pair: str) -> tuple[np.ndarray, Guides, Guides, np.ndarray]:
+    """Style, its guides, target guides and start of two frames of a film."""
     folder = shared / "reference" / "propagation" / pair
     read = {path.stem: cv2.imread(str(path)).astype(np.float32) for path in folder.glob("*.png")}
     names = {"source": ("key", "edge_source", "temporal_source", "position_source")}
@@ -137,12 +137,28 @@ def test_on_real_pairs_the_error_is_ebsynths_in_a_twentieth_of_the_time(shared, 
     source, target = (Guides(*(read[name] for name in names[side])) for side in ("source", "target"))
     flow = np.moveaxis(np.load(folder / "flow.npz")["flow_to_prev"].astype(np.float32), -1, 0)
     start = own_positions(*read["style"].shape[:2]) + flow
-    exemplar = Exemplar.build(read["style"], source, settings=SETTINGS)
+    return read["style"], source, target, start
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", ["bunny", "bikes"])
+def test_on_real_pairs_the_error_is_ebsynths_in_a_twentieth_of_the_time(shared, pair):
+    style, source, target, start = real_pair(shared, pair)
+    exemplar = Exemplar.build(style, source, settings=SETTINGS)
     synthesise(exemplar, target, starts=(start,))  # compiled by now
     began = process_time()
     result = synthesise(exemplar, target, starts=(start,))
     seconds = process_time() - began
-    ebsynth = json.loads((folder / "ebsynth.json").read_text())
+    ebsynth = json.loads((shared / "reference" / "propagation" / pair / "ebsynth.json").read_text())
     assert result.error.mean() <= ebsynth["error_mean"] * 1.002  # seeds differ by 0.1 %
     assert np.median(result.error) <= ebsynth["error_median"] * 1.002
     assert seconds < ebsynth["cpu_seconds"] / 10  # a twentieth on a machine of one's own
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", ["bunny", "bikes"])
+def test_on_real_pairs_the_error_on_a_device_is_that_of_the_compiled_search(shared, pair, device):
+    case = real_pair(shared, pair)
+    got, expected = paint(*case, device=device).error, paint(*case).error
+    assert got.mean() <= 1.05 * expected.mean()
+    assert np.median(got) <= 1.05 * np.median(expected)

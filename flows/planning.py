@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flows.settings import WaveSettings
-from tasks.devices import choose_device, choose_dtype
+from tasks.devices import choose_backend, choose_device, choose_dtype
 from tasks.plan import Compute, EditPlan
 from tasks.prepare import prepare_edit
 from tasks.request import EditRequest
@@ -19,5 +19,6 @@ def plan_request(request: EditRequest, settings: WaveSettings) -> EditPlan:
         device=device,
         dtype=choose_dtype(settings.dtype, device=device),
         chunk_size=settings.chunk_size,
+        propagation=choose_backend(settings.propagation_device, device=device),
     )
     return prepare_edit(request, compute=compute, flow_weights=settings.flow_weights)

@@ -25,6 +25,8 @@ class WaveSettings(BaseSettings):
     """Where results are kept: a folder or any fsspec URL."""
     device: DeviceChoice = "auto"
     """Where the networks run: auto is CUDA where there is one."""
+    propagation_device: DeviceChoice = "auto"
+    """Where frames are propagated: auto is where the networks run. The two differ slightly in their results."""
     dtype: DtypeChoice = "auto"
     """Of the networks: auto is float16 on CUDA, float32 elsewhere."""
     chunk_size: int | None = Field(default=None, ge=1)

@@ -8,14 +8,15 @@ import torch
 
 from tasks.errors import TaskInputError
 
-__all__ = ["DeviceChoice", "DtypeChoice", "choose_device", "choose_dtype"]
+__all__ = ["Backend", "DeviceChoice", "DtypeChoice", "choose_backend", "choose_device", "choose_dtype"]
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 DtypeChoice = Literal["auto", "float32", "float16", "bfloat16"]
+Backend = Literal["numba", "torch"]
 
 
-def choose_device(choice: str = "auto") -> str:
-    """Settle on a torch device: CUDA where there is one, unless told otherwise.
+def choose_device(choice: str = "auto", *, setting: str = "WAVE_DEVICE") -> str:
+    """Settle on a torch device: CUDA where there is one, unless told otherwise by the setting.
 
     Raises:
         TaskInputError: if CUDA is asked for and not there.
@@ -23,11 +24,21 @@ def choose_device(choice: str = "auto") -> str:
     available = torch.cuda.is_available()
     if choice.startswith("cuda") and not available:
         raise TaskInputError(
-            "The device 'cuda' was asked for, but torch finds no CUDA device here; use WAVE_DEVICE=cpu."
+            f"The device 'cuda' was asked for, but torch finds no CUDA device here; use {setting}=cpu."
         )
     if choice == "auto":
         return "cuda" if available else "cpu"
     return choice
+
+
+def choose_backend(choice: str = "auto", *, device: str) -> Backend:
+    """Settle on how frames are propagated: by torch on CUDA where the networks run there, else by compiled loops.
+
+    Raises:
+        TaskInputError: if CUDA is asked for and not there.
+    """
+    place = device if choice == "auto" else choose_device(choice, setting="WAVE_PROPAGATION_DEVICE")
+    return "torch" if place.startswith("cuda") else "numba"
 
 
 def choose_dtype(choice: str, *, device: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from storage.digest import digest_of
 from storage.reference import ArtifactRef
+from tasks.devices import Backend
 from tasks.errors import TaskInputError
 from tasks.models import ModelIdentity, NetworkIdentity
 from tasks.request import EditRequest
@@ -50,13 +51,15 @@ and what was made at full resolution beside what was not."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compute:
-    """Where a plan is carried out. Of these only `dtype` changes a result."""
+    """Where a plan is carried out. Of these only `dtype` and `propagation` change a result."""
 
     workspace: str
     device: str = "cpu"
     dtype: str = "float32"
     chunk_size: int | None = None
     """Keyframes in one UNet batch; None for all."""
+    propagation: Backend = "numba"
+    """What propagates: compiled loops, or torch on a CUDA device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +184,10 @@ def _stages(parts: Ingredients, size: tuple[int, int], *, keyframes: int, pairs:
     frame_flow = stage("frame_flow", f"Flow between the frames of {name}", of=(decode,), settings=flow)
     invert = stage("invert", f"Invert {frames}", of=(keyframe_flow,), settings=_invert_settings(parts, size))
     edit = stage("edit", f"Edit {frames}", of=(invert,), settings=_edit_settings(parts))
-    propagation = asdict(PropagationSettings(seed=request.seed))
+    propagation = {
+        "backend": parts.compute.propagation,
+        "propagation": asdict(PropagationSettings(seed=request.seed)),
+    }
     propagate = stage("propagate", f"Propagate the edit over {name}", of=(edit, frame_flow), settings=propagation)
     # Named only where it is asked for, so that the identities of plain results stay what they were
     finish = {"full_resolution": True} if request.full_resolution else {}

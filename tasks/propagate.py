@@ -56,7 +56,8 @@ def propagate_frames(
             last=ends[1] if last > first else None,
             flows_to_prev=to_prev,
             flows_to_cur=to_cur,
-            settings=PropagationSettings(**plan.propagate.settings),
+            settings=PropagationSettings(**plan.propagate.settings["propagation"]),
+            device="cuda" if plan.compute.propagation == "torch" else None,
             callback=lambda done, total: progress.report(round((last - first + 1) * done / max(total, 1))),
         )
         own = frames if _ends_shot(plan, interval) else frames[:-1]

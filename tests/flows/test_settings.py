@@ -25,6 +25,7 @@ def test_what_is_given_goes_before_the_environment(monkeypatch: pytest.MonkeyPat
     ("name", "value", "words"),
     [
         ("WAVE_DEVICE", "tpu", "WAVE_DEVICE cannot be 'tpu'"),
+        ("WAVE_PROPAGATION_DEVICE", "tpu", "WAVE_PROPAGATION_DEVICE cannot be 'tpu'"),
         ("WAVE_THREADS", "0", "WAVE_THREADS cannot be '0'"),
         ("WAVE_WORKSPACE", "", "WAVE_WORKSPACE cannot be ''"),
         ("WAVE_WORKSPCE", "/a", "did you mean WAVE_WORKSPACE"),

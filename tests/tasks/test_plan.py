@@ -66,9 +66,11 @@ def test_full_resolution_lies_beside_the_plain_result_and_leaves_its_identity_al
         assert getattr(full, stage).ref.path == f"{getattr(plan, stage).ref.path}_full"
 
 
-def test_device_and_batches_change_no_result_but_precision_does(plan: EditPlan) -> None:
+def test_device_and_batches_change_no_result_but_precision_and_the_way_of_propagating_do(plan: EditPlan) -> None:
     elsewhere = replace(plan.compute, device="cuda", chunk_size=2)
     assert shared_with(plan, changed(plan, compute=elsewhere)) == set(STAGES)
+    on_torch = replace(plan.compute, propagation="torch")
+    assert shared_with(plan, changed(plan, compute=on_torch)) == set(STAGES[:5])
     assert shared_with(plan, changed(plan, compute=replace(plan.compute, dtype="float16"))) == set(STAGES[:3])
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["blend", "lab_to_rgb", "rgb_to_lab"]
+__all__ = ["KNEE", "TO_RGB", "TO_XYZ", "blend", "lab_to_rgb", "rgb_to_lab"]
 
 Image = Float[np.ndarray, "height width 3"]
 
 # sRGB primaries and white D65 (IEC 61966-2-1); each row is scaled to a sum of 1, so that white has X = Y = Z = 1.
 _PRIMARIES = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
-_TO_XYZ = _PRIMARIES / _PRIMARIES.sum(axis=1, keepdims=True)
-_TO_RGB = np.linalg.inv(_TO_XYZ)
-_KNEE = 6 / 29  # where CIE's cube root turns into a line
+TO_XYZ = _PRIMARIES / _PRIMARIES.sum(axis=1, keepdims=True)
+TO_RGB = np.linalg.inv(TO_XYZ)
+KNEE = 6 / 29  # where CIE's cube root turns into a line
 
 
 def rgb_to_lab(image: Image) -> Image:
@@ -23,8 +23,8 @@ def rgb_to_lab(image: Image) -> Image:
     """
     encoded = np.clip(image, 0, 255) / np.float32(255)
     linear = np.where(encoded > 0.04045, ((encoded + 0.055) / 1.055) ** 2.4, encoded / 12.92)
-    xyz = linear @ _TO_XYZ.T.astype(linear.dtype)
-    root = np.where(xyz > _KNEE**3, np.cbrt(xyz), xyz / (3 * _KNEE**2) + 4 / 29)
+    xyz = linear @ TO_XYZ.T.astype(linear.dtype)
+    root = np.where(xyz > KNEE**3, np.cbrt(xyz), xyz / (3 * KNEE**2) + 4 / 29)
     x, y, z = np.moveaxis(root, -1, 0)
     return np.stack(((116 * y - 16) * 2.55, 500 * (x - y) + 128, 200 * (y - z) + 128), axis=-1)
 
@@ -33,8 +33,8 @@ def lab_to_rgb(lab: Image) -> Image:
     """Invert `rgb_to_lab`; colours outside sRGB are cut to 0..255."""
     y = (lab[..., 0] / 2.55 + 16) / 116
     root = np.stack((y + (lab[..., 1] - 128) / 500, y, y - (lab[..., 2] - 128) / 200), axis=-1)
-    xyz = np.where(root > _KNEE, root**3, (root - 4 / 29) * (3 * _KNEE**2))
-    linear = np.clip(xyz @ _TO_RGB.T.astype(xyz.dtype), 0, 1)
+    xyz = np.where(root > KNEE, root**3, (root - 4 / 29) * (3 * KNEE**2))
+    linear = np.clip(xyz @ TO_RGB.T.astype(xyz.dtype), 0, 1)
     encoded = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, linear * 12.92)
     rgb: Image = encoded * 255
     return rgb

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 from numpy.typing import NDArray
 
@@ -26,6 +27,7 @@ from wave_ops.propagation.guides import (
     source_guides,
     target_guides,
 )
+from wave_ops.propagation.on_device import propagate_on_device
 from wave_ops.propagation.selection import blend_weights, carry_selection, select, selection_weight
 from wave_ops.propagation.settings import PropagationSettings
 from wave_ops.propagation.synthesis import Exemplar, synthesise
@@ -54,6 +56,7 @@ def propagate_interval(
     flows_to_prev: Flows,
     flows_to_cur: Flows,
     settings: PropagationSettings | None = None,
+    device: torch.device | str | None = None,
     callback: Callback | None = None,
 ) -> Frames:
     """Carry the edit of two neighbouring keyframes to every frame between them.
@@ -72,6 +75,8 @@ def propagate_interval(
         flows_to_prev: one flow per neighbouring pair.
         flows_to_cur: the opposite direction.
         settings: constants; by default the published ones.
+        device: a torch device, to compute there, all pixels at once; by default compiled loops run on the processor.
+            The two search in another order, so their results differ slightly; either is the same every time.
         callback: called after each step with (steps done, steps in all).
 
     Returns:
@@ -91,12 +96,20 @@ def propagate_interval(
     if len(frames) == len(keyframes):
         return output
     to_prev, to_cur = (np.ascontiguousarray(flows, np.float32) for flows in (flows_to_prev, flows_to_cur))
-    if last is None:
-        report = _Progress(callback, len(frames) - 1)
+    report = _Progress(callback, len(frames) - 1 if last is None else 3 * (len(frames) - 2))
+    if device is not None:
+        made: Iterable[Frame] = propagate_on_device(
+            frames,
+            list(keyframes.values()),
+            (to_prev, to_cur),
+            settings=settings,
+            device=torch.device(device),
+            advance=report.advance,
+        )
+    elif last is None:
         forward = synthesise_outward(frames, first, flows_back=to_prev, flows_on=to_cur, settings=settings)
-        made: Iterator[Frame] = (_rounded(candidate.image) for candidate in report(forward))
+        made = (_rounded(candidate.image) for candidate in report(forward))
     else:
-        report = _Progress(callback, 3 * (len(frames) - 2))
         pairs = _candidate_pairs(frames, (first, last), to_prev, to_cur, settings=settings, report=report)
         made = report(_fused_frames(pairs, to_prev, to_cur, settings=settings))
     for index, frame in enumerate(made, start=1):
@@ -242,10 +255,14 @@ class _Progress:
 
     def __call__(self, items: Iterable[T]) -> Iterator[T]:
         for item in items:
-            self._done += 1
-            if self._callback is not None:
-                self._callback(self._done, self._total)
+            self.advance()
             yield item
+
+    def advance(self) -> None:
+        """Count one more step."""
+        self._done += 1
+        if self._callback is not None:
+            self._callback(self._done, self._total)
 
 
 def _check(frames: Frames, first: Frame, last: Frame | None, flows_to_prev: Flows, flows_to_cur: Flows) -> None:

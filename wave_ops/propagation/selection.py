@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float, Float32
 from wave_ops.errors import WaveOpsError
 from wave_ops.propagation.settings import SelectionWeight
 
-__all__ = ["blend_weights", "carry_selection", "select", "selection_weight"]
+__all__ = ["UNSEEN", "blend_weights", "carry_selection", "select", "selection_weight"]
 
 
-_UNSEEN = 100.0  # the patch error of one level of difference in every style and colour channel, about
+UNSEEN = 100.0  # the patch error of one level of difference in every style and colour channel, about
 
 
 def selection_weight(index: int, length: int, *, kind: SelectionWeight = "symmetric") -> float:
@@ -70,7 +70,7 @@ def blend_weights(
     Deviates from WAVE (ECCV 2024), whose share is `weight` everywhere: half of what cannot be right shines through.
     """
     first, last = (
-        cv2.blur(error, (9, 9), borderType=cv2.BORDER_REPLICATE) + _UNSEEN for error in (first_error, last_error)
+        cv2.blur(error, (9, 9), borderType=cv2.BORDER_REPLICATE) + UNSEEN for error in (first_error, last_error)
     )
     share: Float[np.ndarray, "height width"] = weight * first / (weight * first + (1 - weight) * last)
     return share

@@ -24,7 +24,7 @@ from wave_ops.propagation import patch_match as pm
 from wave_ops.propagation.guides import Guides
 from wave_ops.propagation.settings import PropagationSettings
 
-__all__ = ["Exemplar", "Synthesis", "synthesise"]
+__all__ = ["Exemplar", "Synthesis", "pyramid_sizes", "synthesise"]
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -60,7 +60,7 @@ class Exemplar:
             WaveOpsError: style and guides differ in size.
         """
         size = style.shape[0], style.shape[1]
-        sizes = _pyramid_sizes(size, settings.coarsest_side)
+        sizes = pyramid_sizes(size, settings.coarsest_side)
         levels = tuple(_level(image) for image in _pyramid(_stack(style, guides, settings), sizes))
         return cls(levels, sizes, (style, *guides), settings)
 
@@ -212,7 +212,7 @@ def _stack(style: Floats, guides: Guides, settings: PropagationSettings) -> Floa
     return np.clip(stack, 0, pm.MOST, out=stack)
 
 
-def _pyramid_sizes(size: tuple[int, int], coarsest_side: int) -> tuple[tuple[int, int], ...]:
+def pyramid_sizes(size: tuple[int, int], coarsest_side: int) -> tuple[tuple[int, int], ...]:
     """Halve the size, rounding up, while the shorter side stays at least `coarsest_side`."""
     sizes = [size]
     while min(half := tuple((side + 1) // 2 for side in sizes[-1])) >= coarsest_side:

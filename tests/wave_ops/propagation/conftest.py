@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 
 def texture(height: int, width: int, *, seed: int = 0) -> np.ndarray:
@@ -57,3 +58,19 @@ def make_square():
 @pytest.fixture
 def make_texture():
     return texture
+
+
+@pytest.fixture(
+    params=[
+        None,
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
+        ),
+    ],
+    ids=["compiled", "torch-cpu", "torch-cuda"],
+)
+def device(request):
+    """Where to propagate: None is the compiled loops, else a torch device."""
+    return request.param

@@ -41,9 +41,9 @@ def run(frames, to_prev, to_cur, *, edit=invert, settings=FAST, **more):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 85), (33, 50)])
-def test_an_edit_is_carried_to_every_frame_and_the_keyframes_are_bit_identical(make_pan, size):
+def test_an_edit_is_carried_to_every_frame_and_the_keyframes_are_bit_identical(make_pan, size, device):
     frames, to_prev, to_cur = make_pan(5, *size)
-    output = run(frames, to_prev, to_cur)
+    output = run(frames, to_prev, to_cur, device=device)
     assert output.shape == frames.shape
     assert output.dtype == np.uint8
     for index in (0, -1):
@@ -52,17 +52,17 @@ def test_an_edit_is_carried_to_every_frame_and_the_keyframes_are_bit_identical(m
         assert psnr(got, invert(frame)) > 35
 
 
-def test_a_sliding_square_leaves_no_ghost(make_square):
+def test_a_sliding_square_leaves_no_ghost(make_square, device):
     frames, to_prev, to_cur = make_square(7, 64, 80)
-    output = run(frames, to_prev, to_cur)
+    output = run(frames, to_prev, to_cur, device=device)
     for got, frame in zip(output, frames, strict=True):
         assert psnr(got, invert(frame)) > 30
         assert np.quantile(np.abs(got.astype(int) - invert(frame)), 0.99) < 30
 
 
-def test_an_edit_that_changes_nothing_returns_the_source_exactly(make_square):
+def test_an_edit_that_changes_nothing_returns_the_source_exactly(make_square, device):
     frames, to_prev, to_cur = make_square(5, 48, 64)
-    np.testing.assert_array_equal(run(frames, to_prev, to_cur, edit=lambda frame: frame), frames)
+    np.testing.assert_array_equal(run(frames, to_prev, to_cur, edit=lambda frame: frame, device=device), frames)
 
 
 def test_synthesis_itself_returns_nearly_the_source_of_an_unedited_clip(make_square):
@@ -73,10 +73,10 @@ def test_synthesis_itself_returns_nearly_the_source_of_an_unedited_clip(make_squ
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 90), (3, 250, 1)])
-def test_a_constant_edit_returns_the_constant(make_square, colour):
+def test_a_constant_edit_returns_the_constant(make_square, colour, device):
     frames, to_prev, to_cur = make_square(4, 40, 64)
     flat = np.broadcast_to(np.array(colour, np.uint8), frames.shape[1:])
-    assert (run(frames, to_prev, to_cur, edit=lambda _: flat) == np.array(colour)).all()
+    assert (run(frames, to_prev, to_cur, edit=lambda _: flat, device=device) == np.array(colour)).all()
 
 
 def test_each_patch_error_belongs_to_its_own_frame(make_pan):
@@ -95,9 +95,9 @@ def test_each_patch_error_belongs_to_its_own_frame(make_pan):
             np.testing.assert_array_equal(invert(frame), invert(frames[int(np.argmin(away))]))
 
 
-def test_what_only_one_keyframe_sees_is_taken_from_it(make_pan):
+def test_what_only_one_keyframe_sees_is_taken_from_it(make_pan, device):
     frames, to_prev, to_cur = make_pan(7, 40, 64, step=5)
-    output = run(frames, to_prev, to_cur)
+    output = run(frames, to_prev, to_cur, device=device)
     forward = [c.image for c in synthesise_outward(frames, invert(frames[0]), flows_back=to_prev, flows_on=to_cur,
                                                    settings=FAST)]  # fmt: skip
     for i in range(2, 6):
@@ -106,64 +106,71 @@ def test_what_only_one_keyframe_sees_is_taken_from_it(make_pan):
         assert psnr(output[i][entered], truth) > psnr(forward[i - 1][entered], truth) + 6
 
 
-def test_a_clip_played_backwards_gives_nearly_the_frames_backwards(make_pan):
+def test_a_clip_played_backwards_gives_nearly_the_frames_backwards(make_pan, device):
     frames, to_prev, to_cur = make_pan(6, 40, 64)
-    output = run(frames, to_prev, to_cur)
-    turned = run(frames[::-1], to_cur[::-1], to_prev[::-1])[::-1]
+    output = run(frames, to_prev, to_cur, device=device)
+    turned = run(frames[::-1], to_cur[::-1], to_prev[::-1], device=device)[::-1]
     assert np.abs(output.astype(int) - turned).mean() < 1.5
 
 
-def test_one_seed_gives_identical_bytes(make_square):
+def test_one_seed_gives_identical_bytes(make_square, device):
     clip = make_square(4, 40, 64)
-    assert run(*clip).tobytes() == run(*clip).tobytes()
+    assert run(*clip, device=device).tobytes() == run(*clip, device=device).tobytes()
 
 
-def test_the_result_does_not_depend_on_how_many_threads_work(make_square):
+def test_the_result_does_not_depend_on_how_many_threads_work(make_square, device):
     clip = make_square(4, 40, 64)
-    alone = run(*clip).tobytes()
+    alone = run(*clip, device=device).tobytes()
     with ThreadPoolExecutor(4) as pool:
-        assert {future.result().tobytes() for future in [pool.submit(run, *clip) for _ in range(4)]} == {alone}
+        futures = [pool.submit(run, *clip, device=device) for _ in range(4)]
+    assert {future.result().tobytes() for future in futures} == {alone}
 
 
-def test_the_published_selection_weight_is_another_result(make_square):
+def test_the_published_selection_weight_is_another_result(make_square, device):
     clip = make_square(5, 40, 64)
-    published = run(*clip, settings=PropagationSettings(rounds=3, selection_weight="published"))
-    assert not np.array_equal(published, run(*clip))
+    published = run(*clip, settings=PropagationSettings(rounds=3, selection_weight="published"), device=device)
+    assert not np.array_equal(published, run(*clip, device=device))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_short_intervals_are_handled(make_pan, count):
+def test_short_intervals_are_handled(make_pan, count, device):
     frames, to_prev, to_cur = make_pan(count, 40, 48)
-    output = run(frames, to_prev, to_cur)
+    output = run(frames, to_prev, to_cur, device=device)
     for index in (0, -1):
         np.testing.assert_array_equal(output[index], invert(frames[index]))
     assert len(output) == count
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_a_clip_without_a_later_keyframe_is_painted_from_the_earlier_one(make_pan, count):
+def test_a_clip_without_a_later_keyframe_is_painted_from_the_earlier_one(make_pan, count, device):
     frames, to_prev, to_cur = make_pan(count, 40, 64)
     output = propagate_interval(
-        frames, first=invert(frames[0]), last=None, flows_to_prev=to_prev, flows_to_cur=to_cur, settings=FAST
+        frames,
+        first=invert(frames[0]),
+        last=None,
+        flows_to_prev=to_prev,
+        flows_to_cur=to_cur,
+        settings=FAST,
+        device=device,
     )
     np.testing.assert_array_equal(output[0], invert(frames[0]))
     for got, frame in zip(output, frames, strict=True):
         assert psnr(got[:, :-8], invert(frame)[:, :-8]) > 30
 
 
-def test_the_arguments_are_left_as_they_were(make_square):
+def test_the_arguments_are_left_as_they_were(make_square, device):
     clip = make_square(4, 40, 64)
     kept = [array.copy() for array in clip]
-    run(*clip)
+    run(*clip, device=device)
     for array, copy in zip(clip, kept, strict=True):
         np.testing.assert_array_equal(array, copy)
 
 
 @pytest.mark.parametrize("count", [2, 5])
-def test_progress_counts_up_to_its_total(make_pan, count):
+def test_progress_counts_up_to_its_total(make_pan, count, device):
     frames, to_prev, to_cur = make_pan(count, 40, 48)
     calls: list[tuple[int, int]] = []
-    run(frames, to_prev, to_cur, callback=lambda done, total: calls.append((done, total)))
+    run(frames, to_prev, to_cur, callback=lambda done, total: calls.append((done, total)), device=device)
     total = 3 * (count - 2)
     assert calls == [(done, total) for done in range(1, total + 1)]
 

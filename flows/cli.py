@@ -23,7 +23,10 @@ app = typer.Typer(
 _INTERRUPTED = 130
 _PACKAGES = ("storage", "tasks", "wave_ops")
 _MISUSE: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
-_STDOUT, _STDERR = Console(highlight=False), Console(stderr=True, highlight=False)
+_UNFOLDED = 240
+"""Columns of what is no terminal: a file has no width that rows would have to be folded to."""
+_STDOUT = Console(highlight=False, width=None if sys.stdout.isatty() else _UNFOLDED)
+_STDERR = Console(stderr=True, highlight=False)
 
 Workspace = Annotated[
     str | None, typer.Option(metavar="URL", help="Where results are kept: a folder or an fsspec URL (WAVE_WORKSPACE).")

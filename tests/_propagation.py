@@ -39,8 +39,8 @@ def paint(style, source, target, *starts, settings=SETTINGS, device=None) -> Syn
     exemplars = Exemplars.build(tensor(style, device), [tensor(g, device) for g in source], settings=settings)
     fields = [torch.from_numpy(start).to(device)[None] for start in starts]
     result = synthesise_on_device(exemplars, [tensor(g, device) for g in target], starts=fields)
-    image, error, matches = (value[0].cpu().numpy() for value in (result.image, result.error, result.matches))
-    return Synthesis(np.moveaxis(image, 0, -1), error, matches)
+    image, seen = (value[0].movedim(0, -1).cpu().numpy() for value in (result.image, result.seen))
+    return Synthesis(image, result.error[0].cpu().numpy(), result.matches[0].cpu().numpy(), seen)
 
 
 def tensor(image: np.ndarray, device: str) -> torch.Tensor:

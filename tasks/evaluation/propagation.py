@@ -20,6 +20,7 @@ from wave_ops.diffusion import decode_latents, encode_frames
 from wave_ops.keyframes import keyframe_indices, keyframe_intervals
 from wave_ops.metrics import psnr, ssim
 from wave_ops.propagation import Candidate, PropagationSettings, fuse_candidates, paint_candidates
+from wave_ops.propagation.settings import Schedule
 from wave_ops.resize import fit_size, resize_frames
 
 __all__ = ["COMPARISON", "PropagationComparison"]
@@ -43,7 +44,7 @@ class PropagationComparison:
 
     name = "propagation"
     title = "How close do the frames between keyframes come to the true edit, and at what price?"
-    version = 1
+    version = 2
     baseline = "full"
     measures: tuple[Measure, ...] = (
         Measure(name="PSNR", unit="dB", better="higher"),
@@ -64,6 +65,8 @@ class PropagationComparison:
             _method("full", selection="published"),
             _method("full", blend="published"),
             _method("full", fusion=False),
+            _method("full", detail=False),
+            _method("full", schedule="published"),
         ]
         if quick:
             return (*full[:2], *plain)
@@ -94,10 +97,17 @@ class PropagationComparison:
 
 def _method(way: str, **factors: Any) -> Method:
     """A way of carrying; what does not concern it is None."""
-    settled: dict[str, Any] = dict.fromkeys(("selection", "blend", "fusion"))
+    settled: dict[str, Any] = dict.fromkeys(("selection", "blend", "fusion", "detail", "schedule"))
     if way == "full":
-        settled = {"selection": "symmetric", "blend": "error", "fusion": True}
-    named = {"selection": "{} selection", "blend": "{} blend", "fusion": "no fusion", "flow": "{} flow"}
+        settled = {"selection": "symmetric", "blend": "error", "fusion": True, "detail": True, "schedule": "settling"}
+    named = {
+        "selection": "{} selection",
+        "blend": "{} blend",
+        "fusion": "no fusion",
+        "detail": "no detail",
+        "schedule": "{} schedule",
+        "flow": "{} flow",
+    }
     name = ", ".join([way, *(named[key].format(value) for key, value in factors.items())])
     return Method(name=name, factors={"way": way, **settled, "keyframes": "true", "flow": "estimated", **factors})
 
@@ -125,7 +135,7 @@ class _Case:
         carried = [self._carry(method.factors, edit) for edit in range(len(self.truths))]
         each = [self._scores(method.factors, edit, *made) for edit, made in enumerate(carried)]
         scores = {name: mean(found[name] for found in each) for name in each[0]}
-        return Outcome(scores=known(scores), frames=carried[0][0])
+        return Outcome(scores=known(scores), frames=carried[0][0], reference=self.truths[0])
 
     def _carry(self, factors: Mapping[str, Any], edit: int) -> tuple[Frames, float]:
         """All frames of one edit, the keyframes as they were given, and the seconds that it took."""
@@ -142,7 +152,8 @@ class _Case:
         given = self._interval(factors, edit, place)
         painted: tuple[Candidates, float] = ([], 0.0)
         if factors["way"] == "full":
-            painted = self.painted(edit, factors["keyframes"], factors["flow"], place)
+            shared = tuple(factors[name] for name in ("keyframes", "flow", "detail", "schedule"))
+            painted = self.painted(edit, shared, place)
         started = perf_counter()
         made = WAYS[factors["way"]](given) if factors["way"] in WAYS else self._fuse(factors, given, painted[0])
         return made, painted[1] + perf_counter() - started
@@ -168,7 +179,10 @@ class _Case:
             to_cur=flows.to_cur[first:last],
         )
 
-    def _painted(self, edit: int, keyframes: str, flow: str, place: tuple[int, int]) -> tuple[Candidates, float]:
+    def _painted(
+        self, edit: int, shared: tuple[str, str, bool, Schedule], place: tuple[int, int]
+    ) -> tuple[Candidates, float]:
+        keyframes, flow, detail, schedule = shared
         given = self._interval({"keyframes": keyframes, "flow": flow}, edit, place)
         started = perf_counter()
         candidates = paint_candidates(
@@ -177,7 +191,7 @@ class _Case:
             last=given.last,
             flows_to_prev=given.to_prev,
             flows_to_cur=given.to_cur,
-            settings=PropagationSettings(seed=self.resources.seed),
+            settings=PropagationSettings(seed=self.resources.seed, restore_detail=detail, schedule=schedule),
         )
         return candidates, perf_counter() - started
 

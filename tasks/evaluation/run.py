@@ -41,7 +41,7 @@ def measure_clip(plan: EvaluationPlan, clip: PlannedClip) -> int:
     """
     workspace = Workspace.open(plan.workspace)
     outcomes = {method.name: workspace.artifact(plan.ref(clip, method)) for method in plan.methods}
-    missing = [method for method in plan.methods if not outcomes[method.name].is_complete()]
+    missing = [method for method in plan.methods if not _is_kept(outcomes[method.name])]
     done = len(plan.methods) - len(missing)
     with stage_progress(plan.stage(clip), total=len(plan.methods), done=done, part=clip.name) as progress:
         if not missing:
@@ -52,6 +52,13 @@ def measure_clip(plan: EvaluationPlan, clip: PlannedClip) -> int:
             done, start = done + 1, time.perf_counter()
             progress.report(done)
     return len(missing)
+
+
+def _is_kept(outcome: Artifact) -> bool:
+    """Tell whether an outcome is there; one without a figure is thrown away: what it lacked may be there by now."""
+    if outcome.is_complete() and not outcome.metadata["scores"]:
+        outcome.discard()
+    return outcome.is_complete()
 
 
 def _worth_retrying(_task: Any, _run: Any, state: State[Any]) -> bool:

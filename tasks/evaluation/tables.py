@@ -119,11 +119,16 @@ def bars_table(results: Results) -> Table | None:
     )
 
 
+def _plain(value: float) -> str:
+    """Write a figure out, unless it is so small that its zeros would fill the row."""
+    return f"{value:.1e}" if 0 < abs(value) < 1e-4 else f"{value:.{decimals([value])}f}"
+
+
 def figure_row(measure: Measure, method: str, *, value: float | None, bar: float | None) -> tuple[Cell, ...]:
     """Put one figure beside what is asked: measure, method, asked, found, holds; a bar that is missed stands out."""
     held = holds(measure, value, bar)
     sign = "at least" if measure.better == "higher" else "at most"
-    found = UNKNOWN if value is None else f"{value:.{decimals([value])}f} {measure.unit}".strip()
+    found = UNKNOWN if value is None else f"{_plain(value)} {measure.unit}".strip()
     words = {True: "yes", False: "no", None: "" if bar is None else "not known"}
     return (
         Cell(measure.name),

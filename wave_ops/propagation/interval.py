@@ -8,6 +8,7 @@ Convention:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from wave_ops.errors import WaveOpsError
 from wave_ops.propagation.blending import blend, lab_to_rgb, rgb_to_lab
+from wave_ops.propagation.detail import restore_detail
 from wave_ops.propagation.fusion import fuse_gradients, selected_gradients
 from wave_ops.propagation.guides import (
     carry,
@@ -184,6 +186,8 @@ def synthesise_outward(
         starts = (positions, carry_matches(matches, back))
         result = synthesise(exemplar, guides, starts=starts)
         image, matches = result.image, result.matches
+        if settings.restore_detail:
+            image = restore_detail(image, seen=result.seen, frame=guides.colour)
         yield Candidate(image, result.error)
 
 
@@ -198,14 +202,19 @@ def _candidate_pairs(
 ) -> list[tuple[Candidate, Candidate]]:
     """Return both candidates of each frame between the keyframes, in the order of time.
 
-    The later keyframe's come in backward order and are turned round, so that each error stays with its own frame.
+    The later keyframe's come in backward order and are turned round, so that each error stays with its own frame. Both
+    directions are painted side by side, the later keyframe's in a thread of its own; neither depends on the other.
     """
     first, last = keyframes
     forward = synthesise_outward(frames[:-1], first, flows_back=to_prev[:-1], flows_on=to_cur[:-1], settings=settings)
     backward = synthesise_outward(
         frames[:0:-1], last, flows_back=to_cur[:0:-1], flows_on=to_prev[:0:-1], settings=settings
     )
-    return list(zip(list(report(forward)), reversed(list(report(backward))), strict=True))
+    with ThreadPoolExecutor(1) as beside:
+        turned = beside.submit(list, backward)
+        early = list(report(forward))
+        late = list(report(turned.result()))
+    return list(zip(early, reversed(late), strict=True))
 
 
 def _fused_frames(

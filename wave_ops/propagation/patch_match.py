@@ -145,8 +145,8 @@ def vote(m: Matching, active: NDArray[np.bool_]) -> None:
 
 
 @jit
-def paint(m: Matching, style: NDArray[np.float32], image: NDArray[np.float32]) -> None:
-    """Vote once more, in floating point: the mean of the source's own colours, (height + 4, width + 4, 3)."""
+def paint(m: Matching, source: NDArray[np.float32], image: NDArray[np.float32]) -> None:
+    """Vote once more, in floating point, on any image of the source's size: padded, (height + 4, width + 4, 3)."""
     height, width = m.error.shape
     for y in range(height):
         for x in range(width):
@@ -157,7 +157,7 @@ def paint(m: Matching, style: NDArray[np.float32], image: NDArray[np.float32]) -
                     for qx in range(max(x - RADIUS, 0), min(x + RADIUS + 1, width)):
                         sy = m.nearest[qy, qx, 0] + y - qy + RADIUS
                         sx = m.nearest[qy, qx, 1] + x - qx + RADIUS
-                        total += style[sy, sx, channel]
+                        total += source[sy, sx, channel]
                         count += 1
                 image[y, x, channel] = total / np.float32(count)
 

@@ -56,6 +56,8 @@ class PropagationSettings:
     """Sweeps over the image in each round."""
     search_above: float = 1000.0
     """Random search is spent on matches with a patch error above this."""
+    restore_detail: bool = True
+    """Whether what the patches miss of a source frame is added as the edit would show it (ours)."""
     selection_weight: SelectionWeight = "symmetric"
     """How far frame i of K leans to the later keyframe: "symmetric" i/K, or "published" (i - 1)/(K - 1)."""
     blend_weight: BlendWeight = "error"

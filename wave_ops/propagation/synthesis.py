@@ -24,7 +24,7 @@ from wave_ops.propagation import patch_match as pm
 from wave_ops.propagation.guides import Guides
 from wave_ops.propagation.settings import PropagationSettings
 
-__all__ = ["Exemplar", "Synthesis", "pyramid_sizes", "synthesise"]
+__all__ = ["Exemplar", "Synthesis", "pace", "pyramid_sizes", "synthesise"]
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -72,11 +72,13 @@ class Synthesis:
     image: float32 (height, width, 3), 8-bit units.
     error: float32 (height, width), over the 5 x 5 patch and all channels the sum of weight times squared difference.
     matches: float32 (2, height, width), x then y: the centre of each pixel's patch in the keyframe.
+    seen: float32 (height, width, 3), 8-bit units: what the same patches show of the keyframe's colour guide.
     """
 
     image: Floats
     error: Floats
     matches: Floats
+    seen: Floats
 
 
 def synthesise(exemplar: Exemplar, guides: Guides, *, starts: Sequence[Positions] = ()) -> Synthesis:
@@ -121,7 +123,7 @@ def _search_and_vote(m: pm.Matching, offers: Sequence[Ints], settings: Propagati
         pm.offer(m, field)
     _vote(m, active)
     for round_index in range(settings.rounds):
-        price, reach = _pace(round_index, settings, side=max(m.error.shape))
+        price, reach = pace(round_index, settings, side=max(m.error.shape))
         now = m._replace(use_price=m.use_price * price)
         moved = np.zeros_like(active)
         for sweep_index in range(settings.sweeps):
@@ -135,7 +137,7 @@ def _search_and_vote(m: pm.Matching, offers: Sequence[Ints], settings: Propagati
         _vote(m, active)
 
 
-def _pace(round_index: int, settings: PropagationSettings, *, side: int) -> tuple[float, int]:
+def pace(round_index: int, settings: PropagationSettings, *, side: int) -> tuple[float, int]:
     """Return which part of the price a round asks for, and how far it searches, in pixels."""
     if settings.schedule == "published":
         return 1.0, side
@@ -165,14 +167,19 @@ def _repeat_border(padded: Shorts) -> None:
 
 def _result(m: pm.Matching, exemplar: Exemplar, guides: Guides) -> Synthesis:
     """Vote once more and measure the errors, both without the rounding of the search."""
-    image = np.empty((*m.error.shape, 3), np.float32)
-    pm.paint(m, _padded(exemplar.images[0]), image)
+    image, seen = (_painted(m, shown) for shown in exemplar.images[:2])
     error = np.zeros_like(m.error)
     pairs = zip(_weights(exemplar.settings), exemplar.images, (image, *guides), strict=True)
     for weight, source, target in pairs:
         pm.add_errors(m.nearest, _flat(_padded(source)), _flat(_padded(target)), weight / 3, error)
     matches = np.ascontiguousarray(np.moveaxis(m.nearest, -1, 0)[::-1]).astype(np.float32)
-    return Synthesis(image, error, matches)
+    return Synthesis(image, error, matches, seen)
+
+
+def _painted(m: pm.Matching, source: Floats) -> Floats:
+    image = np.empty((*m.error.shape, 3), np.float32)
+    pm.paint(m, _padded(source), image)
+    return image
 
 
 def _padded(image: Floats) -> Floats:

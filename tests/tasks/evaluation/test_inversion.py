@@ -64,7 +64,9 @@ def test_the_grid_is_whole_and_its_first_row_is_the_baseline() -> None:
 def test_names_and_factors_are_distinct_and_of_one_form() -> None:
     factors = [tuple(method.factors.items()) for method in METHODS.values()]
     assert len(set(factors)) == len(METHODS)
-    assert {tuple(dict(items)) for items in factors} == {("warp", "window", "warped", "noise_point", "refinements", "steps")}
+    assert {tuple(dict(items)) for items in factors} == {
+        ("warp", "window", "warped", "noise_point", "refinements", "steps")
+    }
 
 
 def test_a_rows_figures_are_those_of_inverting_and_sampling_back(clip: EvaluationClip, bench: Bench) -> None:

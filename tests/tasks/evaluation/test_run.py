@@ -75,6 +75,18 @@ def test_a_method_that_is_added_leaves_the_others(
     assert {method for _, method in wider.computed} == {"every 16"}
 
 
+def test_what_could_not_be_measured_is_tried_again_once_it_can(
+    coarse: CoarseCopies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = coarse_plan(coarse, tmp_path)
+    with monkeypatch.context() as lacking:
+        lacking.setattr(coarse, "measure", lambda _, methods, __: ((method, Outcome(scores={})) for method in methods))
+        assert run(plan) == [3, 3]
+    assert run(plan) == [3, 3]
+    assert len(coarse.computed) == 6
+    assert run(plan) == [0, 0]
+
+
 def test_a_lost_film_is_made_again(coarse: CoarseCopies, tmp_path: Path) -> None:
     plan = coarse_plan(coarse, tmp_path)
     run(plan)

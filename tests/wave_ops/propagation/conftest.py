@@ -7,10 +7,11 @@ import pytest
 import torch
 
 
-def texture(height: int, width: int, *, seed: int = 0) -> np.ndarray:
-    """Smooth coloured noise, so that every place looks different, in 0..255."""
+def texture(height: int, width: int, *, seed: int = 0, left: float = 0) -> np.ndarray:
+    """Smooth coloured noise from column `left` on, so that every place looks different, in 0..255."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
+    x = x + left
     image = np.zeros((height, width, 3))
     for channel in range(3):
         for _ in range(8):
@@ -19,10 +20,9 @@ def texture(height: int, width: int, *, seed: int = 0) -> np.ndarray:
     return np.clip(128 + 28 * image, 0, 255)
 
 
-def pan(count: int, height: int, width: int, *, step: int = 1, seed: int = 0) -> tuple[np.ndarray, ...]:
+def pan(count: int, height: int, width: int, *, step: float = 1, seed: int = 0) -> tuple[np.ndarray, ...]:
     """A camera that moves right by `step` pixels a frame: frames, flows to the frame before, flows to the next."""
-    wide = texture(height, width + step * count, seed=seed)
-    frames = np.stack([wide[:, i * step : i * step + width] for i in range(count)]).astype(np.uint8)
+    frames = np.stack([texture(height, width, seed=seed, left=i * step) for i in range(count)]).astype(np.uint8)
     flows = np.zeros((count - 1, 2, height, width), np.float32)
     flows[:, 0] = step
     return frames, flows, -flows

@@ -11,6 +11,8 @@ import torch
 
 from tests._propagation import make_case, paint, tensor
 from wave_ops.propagation import PropagationSettings, blending, fusion, guides, propagate_interval, selection
+from wave_ops.propagation.detail import restore_detail
+from wave_ops.propagation.on_device import detail as device_detail
 from wave_ops.propagation.on_device import guides as device_guides
 from wave_ops.propagation.on_device import mixing
 from wave_ops.propagation.on_device.grid import Grid
@@ -116,6 +118,26 @@ def test_fusion_is_the_same(size, device):
         assert_same(got, expected, atol=1e-4)
     expected = fusion.fuse_gradients(values, *gradients, weights=(2.5, 0.5, 0.0))
     assert_same(mixing.fuse_gradients(first(values, device), *same, weights=(2.5, 0.5, 0.0)), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("edit", ["none", "inverted", "flat", "unlike"])
+@pytest.mark.parametrize("size", [*SIZES, (40, 64)])
+def test_restored_detail_is_the_same(size, edit, device):
+    seen = image(size)
+    edited = {"none": seen, "inverted": 255 - seen, "flat": np.full_like(seen, 83.3), "unlike": image(size, 1)}[edit]
+    painted, frame = edited + image(size, 2) / 50, seen + image(size, 3) / 10
+    expected = restore_detail(painted, seen=seen, frame=frame)
+    guided = {"seen": tensor(seen, device), "frame": tensor(frame, device)}
+    got = device_detail.restore_detail(tensor(painted, device), **guided)
+    assert_same(got[0], expected, atol=1e-2)
+
+
+def test_detail_of_two_frames_at_once_is_that_of_each_alone(device):
+    painted, seen, frame = (torch.cat([tensor(image((12, 17), s + n), device) for n in (0, 9)]) for s in range(3))
+    both = device_detail.restore_detail(painted, seen=seen, frame=frame)
+    for one in (np.s_[:1], np.s_[1:]):
+        alone = device_detail.restore_detail(painted[one], seen=seen[one], frame=frame[one])
+        torch.testing.assert_close(both[one], alone)
 
 
 @pytest.mark.parametrize("size", SIZES)

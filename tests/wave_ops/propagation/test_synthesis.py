@@ -93,6 +93,25 @@ def test_without_a_start_the_search_finds_a_shift_by_itself(make_texture, device
     assert np.mean(found == 10) > 0.9
 
 
+def test_a_price_that_matters_costs_less_error_by_the_schedule_that_settles(make_texture, device):
+    """The price is of the size of the errors here, a hundred times the default."""
+    frame, target = (make_texture(48, 48, seed=s).astype(np.uint8) for s in (0, 1))
+    case = make_case(frame, make_texture(48, 48, seed=2), target)
+    settling, published = (
+        paint(*case, settings=PropagationSettings(schedule=schedule, uniformity=350_000), device=device)
+        for schedule in ("settling", "published")
+    )
+    assert not np.array_equal(settling.matches, published.matches)
+    assert settling.error.mean() < 0.95 * published.error.mean()
+
+
+def test_what_is_seen_is_the_vote_of_the_same_matches_on_the_colour_guide(make_texture, device):
+    frame, target = (make_texture(17, 23, seed=s).astype(np.uint8) for s in (0, 1))
+    style, source, guides, start = make_case(frame, make_texture(17, 23, seed=2), target)
+    result = paint(style, source, guides, start, device=device)
+    np.testing.assert_allclose(result.seen, plain_vote(result, source.colour), rtol=1e-5)
+
+
 def test_a_price_on_use_spreads_the_matches(make_texture, device):
     frame, target = (make_texture(48, 48, seed=s).astype(np.uint8) for s in (0, 1))
 

@@ -48,12 +48,10 @@ class Grid:
         """(batch * padded height, stride): makes up for the overlap that the border cuts off."""
         self.beside_image = torch.where(self.fair > 0, 0.0, torch.inf)
         self.overlap = self._overlaps()
-        white = (self.rows + self.columns) % 2 == 0
-        self.chessboard = white, ~white
-        """For even and odd passes, (pixel): which pixels take part."""
         self._tile = self.rows // _TILE * -(-width // _TILE) + self.columns // _TILE
         self._ones = torch.ones(batch * self.pixels, device=device)
         self._around = [self._neighbours((1, jump)) for jump in _JUMPS]
+        self._radii = [max(size) >> i for i in range(max(size).bit_length())]
         self._ways = self._random_ways(seed)
         self._seed = seed
 
@@ -89,11 +87,12 @@ class Grid:
         neighbours, way = self._around[number % len(self._around)]
         return nearest.flatten().index_select(0, neighbours).view(self.batch, -1, self.pixels) + way
 
-    def random_ways(self, number: int) -> Tensor:
-        """Return steps to random places, (1, candidate, pixel), from across the image to next door."""
+    def random_ways(self, number: int, reach: int) -> Tensor:
+        """Return steps to random places, (1, candidate, pixel), from at most `reach` pixels away to next door."""
         # Every pass reads the random numbers from another place on.
         start = (self._seed * 40503 + number * 0x9E3779B1) % self.pixels
-        return self._ways[None, :, start : start + self.pixels]
+        wider = sum(radius > reach for radius in self._radii)
+        return self._ways[None, wider:, start : start + self.pixels]
 
     def random_places(self) -> Tensor:
         """Return a random place for each pixel, (batch, 1, pixel)."""
@@ -131,7 +130,7 @@ class Grid:
 
     def _random_ways(self, seed: int) -> Tensor:
         """Return random steps in windows of halving size, (window, 2 * pixel); the second half repeats the first."""
-        radii = torch.tensor([max(self.size) >> i for i in range(max(self.size).bit_length())], device=self.device)
+        radii = torch.tensor(self._radii, device=self.device)
         noise = _noise((2, len(radii), self.pixels), seed=seed, device=self.device)
         down, across = (noise * (2 * radii[:, None] + 0.999)).round_().int()
         ways: Tensor = down * self.stride + across

@@ -8,6 +8,7 @@ waits only to learn how many patches are left to compare.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from wave_ops.masks import occlusion_mask
+from wave_ops.propagation.on_device.detail import restore_detail
 from wave_ops.propagation.on_device.guides import (
     carry_matches,
     edge_guide,
@@ -101,7 +103,9 @@ def _paint(
         guides = (frame, edge_guide(frame), temporal, position_guide(positions))
         result = synthesise(exemplars, guides, starts=(positions, carry_matches(matches, back)))
         image, matches = result.image, result.matches
-        yield result
+        if settings.restore_detail:
+            image = restore_detail(image, seen=result.seen, frame=frame)
+        yield replace(result, image=image)
 
 
 def _fused(

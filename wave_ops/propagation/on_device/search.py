@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wave_ops.propagation.on_device.grid import CHANNELS, PATCH, RADIUS, Grid
 
-__all__ = ["Matching", "match_errors", "offer", "search", "vote"]
+__all__ = ["Matching", "match_errors", "offer", "search", "shown", "vote"]
 
 _MOST = 0.5  # of what a patch error may be: a candidate whose middle row alone has more is given up
 _CACHED = 2**9  # pairs of patches compared at once where a processor's cache is what counts
@@ -48,10 +48,15 @@ class Matching:
     """What a candidate's price holds of the pixel's own use, as `Grid.overlap`; the present match is out of reach."""
 
     def __post_init__(self) -> None:
-        self.rebate = self.grid.overlap * self.use_price
-        self.rebate[len(self.rebate) // 2] = -torch.inf
+        self.ask(self.use_price)
         self.error = torch.empty_like(self.nearest, dtype=torch.float32)
         match_errors(self, torch.ones_like(self.nearest, dtype=torch.bool))
+
+    def ask(self, use_price: float) -> None:
+        """Set the price."""
+        self.use_price = use_price
+        self.rebate = self.grid.overlap * use_price
+        self.rebate[len(self.rebate) // 2] = -torch.inf
 
 
 def match_errors(m: Matching, where: Tensor) -> int:
@@ -62,20 +67,21 @@ def match_errors(m: Matching, where: Tensor) -> int:
     return len(pixels)
 
 
-def search(m: Matching, number: int, active: Tensor, *, search_above: float) -> None:
-    """Offer half of the active pixels, as on a chessboard, the matches of their neighbours, and random ones.
+def search(m: Matching, number: int, active: Tensor, *, search_above: float, reach: int) -> None:
+    """Offer the active pixels the matches of their neighbours, and random ones.
 
-    Were all to choose at once by the same prices, all would crowd onto what is cheap, and leave it together.
+    All choose at once by the same prices. Where these are far above the errors, many crowd onto what is cheap and leave
+    it together; the falling price of the schedule ends that.
 
     Args:
         m: the state.
         number: counts the passes of a search; each jumps and looks elsewhere.
         active: (batch, 1, pixel), True where a better match may still be found.
         search_above: random matches are tried where the error is above this.
+        reach: how far from the present match these lie at most, pixels.
     """
-    active = active & m.grid.chessboard[number % 2]
     # No way at all leads to the present match, which is left out.
-    random = m.nearest + m.grid.random_ways(number) * (m.error > search_above)
+    random = m.nearest + m.grid.random_ways(number, reach) * (m.error > search_above)
     offer(m, torch.cat((m.grid.passed_on(m.nearest, number), random), dim=1), active=active)
 
 
@@ -97,16 +103,21 @@ def offer(m: Matching, candidates: Tensor, *, active: Tensor | None = None) -> N
 
 
 def vote(m: Matching) -> None:
-    """Set the target's style: the mean of what the matches of all patches over a pixel show there."""
+    """Set the target's style to what the matches show of the source's."""
+    image = F.pad(shown(m, m.style), [RADIUS] * 4, mode="replicate")
+    m.target[..., :3] = image.movedim(1, -1)
+
+
+def shown(m: Matching, listed: Tensor) -> Tensor:
+    """Return the mean of what the matches of all patches over a pixel show there of a source listed as the style is."""
     grid = m.grid
     height, width = grid.size
     # Patches beside the image point to the zeros at the end of the style, and count 0.
-    nowhere = len(m.style) - (PATCH - RADIUS) * grid.stride + RADIUS
+    nowhere = len(listed) - (PATCH - RADIUS) * grid.stride + RADIUS
     matches = F.pad(m.nearest.view(grid.batch, height, width), [RADIUS] * 4, value=nowhere)
     patches = matches.unfold(1, PATCH, 1).unfold(2, PATCH, 1).reshape(-1, PATCH**2)
-    shown = F.embedding_bag(patches - grid.patch, m.style, mode="sum").view(grid.batch, height, width, 4)
-    image = F.pad((shown[..., :3] / shown[..., 3:]).movedim(-1, 1), [RADIUS] * 4, mode="replicate")
-    m.target[..., :3] = image.movedim(1, -1)
+    sums = F.embedding_bag(patches - grid.patch, listed, mode="sum").view(grid.batch, height, width, 4)
+    return (sums[..., :3] / sums[..., 3:]).movedim(-1, 1)
 
 
 def _limits(m: Matching, candidates: Tensor, active: Tensor | None) -> Tensor:

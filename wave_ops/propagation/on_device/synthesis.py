@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wave_ops.propagation.on_device.grid import PATCH, RADIUS, Grid
-from wave_ops.propagation.on_device.search import Matching, match_errors, offer, search, vote
+from wave_ops.propagation.on_device.search import Matching, match_errors, offer, search, shown, vote
 from wave_ops.propagation.settings import PropagationSettings
-from wave_ops.propagation.synthesis import pyramid_sizes
+from wave_ops.propagation.synthesis import pace, pyramid_sizes
 
 __all__ = ["Exemplars", "Synthesis", "shrink", "synthesise"]
 
@@ -38,6 +38,8 @@ class Exemplars:
     """Edited keyframes and their guides, packed at every size of the pyramid, finest first."""
 
     levels: tuple[_Level, ...]
+    colour: Tensor
+    """The keyframes' colour guide, listed as the style of `Matching`."""
     settings: PropagationSettings
 
     @classmethod
@@ -46,7 +48,8 @@ class Exemplars:
         sizes = pyramid_sizes((style.shape[2], style.shape[3]), settings.coarsest_side)
         images = _pyramid(_stack(style, guides, settings), sizes)
         seeds = [settings.seed + 7919 * index for index in range(len(sizes))]
-        return cls(tuple(_level(image, seed) for image, seed in zip(images, seeds, strict=True)), settings)
+        levels = tuple(_level(image, seed) for image, seed in zip(images, seeds, strict=True))
+        return cls(levels, _listed(guides[0]), settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class Synthesis:
     """(batch, height, width)"""
     matches: Tensor
     """(batch, 2, height, width), x then y."""
+    seen: Tensor
+    """(batch, 3, height, width), 8-bit units: what the same patches show of the keyframes' colour guide."""
 
 
 def synthesise(exemplars: Exemplars, guides: Sequence[Tensor], *, starts: Sequence[Tensor] = ()) -> Synthesis:
@@ -77,7 +82,7 @@ def synthesise(exemplars: Exemplars, guides: Sequence[Tensor], *, starts: Sequen
         fields = [_at_size(start, level.grid) for start in starts]
         fields += [_enlarged(coarser, level.grid) for coarser in found]
         found = [_matched(level, target, fields or [level.grid.random_places()], exemplars.settings)]
-    return _result(found[0], exemplars.settings)
+    return _result(found[0], exemplars)
 
 
 def _matched(level: _Level, target: Tensor, fields: Sequence[Tensor], settings: PropagationSettings) -> Matching:
@@ -97,26 +102,27 @@ def _search_and_vote(m: Matching, offers: Sequence[Tensor], settings: Propagatio
         offer(m, torch.cat(list(offers), dim=1))
     vote(m)
     match_errors(m, everywhere)
-    active, changed, passes = everywhere, everywhere, -(-settings.sweeps // 2)
+    active, use_price = everywhere, m.use_price
     for round_index in range(settings.rounds):
-        before, changed_before = m.nearest, changed
-        for pass_index in range(passes):
-            search(m, round_index * passes + pass_index, active, search_above=search_above)
+        before = m.nearest
+        price, reach = pace(round_index, settings, side=max(m.grid.size))
+        m.ask(use_price * price)
+        for sweep_index in range(settings.sweeps):
+            number = round_index * settings.sweeps + sweep_index
+            search(m, number, active, search_above=search_above, reach=reach)
         vote(m)
-        changed = m.nearest != before
-        # A pixel may wait one round for its turn.
-        active = m.grid.tiles_beside(changed | changed_before)
+        active = m.grid.tiles_beside(m.nearest != before)
         if match_errors(m, active) == 0:
             break
 
 
-def _result(m: Matching, settings: PropagationSettings) -> Synthesis:
+def _result(m: Matching, exemplars: Exemplars) -> Synthesis:
     height, width = m.grid.size
     image = m.target[:, RADIUS:-RADIUS, RADIUS:-RADIUS, :3].movedim(-1, 1).contiguous()
-    error = m.error.view(-1, height, width) * (settings.style_weight / 3)
+    error = m.error.view(-1, height, width) * (exemplars.settings.style_weight / 3)
     rows, columns = m.grid.coordinates(m.nearest)
     matches = torch.cat((columns, rows), dim=1).view(-1, 2, height, width).float()
-    return Synthesis(image, error, matches)
+    return Synthesis(image, error, matches, shown(m, exemplars.colour))
 
 
 def _stack(style: Tensor, guides: Sequence[Tensor], settings: PropagationSettings) -> Tensor:
@@ -155,17 +161,17 @@ def _cover(count: int, new: int, like: Tensor) -> Tensor:
 
 def _level(images: Tensor, seed: int) -> _Level:
     grid = Grid(len(images), (images.shape[2], images.shape[3]), seed=seed, device=images.device)
-    return _Level(grid, _packed(images), _style(images))
+    return _Level(grid, _packed(images), _listed(images[:, :3]))
 
 
 def _packed(images: Tensor) -> Tensor:
     return F.pad(images, [RADIUS] * 4, mode="replicate").movedim(1, -1).contiguous()
 
 
-def _style(images: Tensor) -> Tensor:
-    padded = F.pad(images[:, :3], [RADIUS] * 4, mode="replicate")
-    style = torch.cat((padded, torch.ones_like(padded[:, :1])), dim=1).movedim(1, -1).reshape(-1, 4)
-    return F.pad(style, (0, 0, 0, PATCH * padded.shape[3]))
+def _listed(images: Tensor) -> Tensor:
+    padded = F.pad(images, [RADIUS] * 4, mode="replicate")
+    listed = torch.cat((padded, torch.ones_like(padded[:, :1])), dim=1).movedim(1, -1).reshape(-1, 4)
+    return F.pad(listed, (0, 0, 0, PATCH * padded.shape[3]))
 
 
 def _at_size(start: Tensor, grid: Grid) -> Tensor:

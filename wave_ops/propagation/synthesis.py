@@ -9,7 +9,7 @@ search draws in, unless the schedule is "published".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import NamedTuple
@@ -61,7 +61,7 @@ class Exemplar:
         """
         size = style.shape[0], style.shape[1]
         sizes = pyramid_sizes(size, settings.coarsest_side)
-        levels = tuple(_level(image) for image in _pyramid(_stack(style, guides, settings), sizes))
+        levels = tuple(_level(packed) for packed in _pyramid(style, guides, sizes, settings=settings))
         return cls(levels, sizes, (style, *guides), settings)
 
 
@@ -99,7 +99,7 @@ def synthesise(exemplar: Exemplar, guides: Guides, *, starts: Sequence[Positions
     if any(shape != (*size, 3) for shape in shapes):
         raise WaveOpsError(f"expected guides and starts of the keyframe's size {size}, got {shapes}")
     # The frame before, as carried here, is the first guess; the matches that fit it best start the first vote.
-    targets = _pyramid(_stack(guides.temporal, guides, settings), exemplar.sizes)
+    targets = _pyramid(guides.temporal, guides, exemplar.sizes, settings=settings)
     nearest: Ints | None = None
     for index in reversed(range(len(targets))):
         fields = [_at_size(start, exemplar.sizes[index]) for start in starts]
@@ -209,16 +209,6 @@ def _unit(settings: PropagationSettings) -> float:
     return settings.style_weight / 3 / _scales(settings)[0] ** 2
 
 
-def _stack(style: Floats, guides: Guides, settings: PropagationSettings) -> Floats:
-    """Put style and guides side by side, (height, width, 16), scaled for packing."""
-    if any(guide.shape != style.shape for guide in guides):
-        raise WaveOpsError(f"expected guides of the style's shape {style.shape}, got {[g.shape for g in guides]}")
-    stack = np.zeros((*style.shape[:2], pm.CHANNELS), np.float32)
-    for index, (image, scale) in enumerate(zip((style, *guides), _scales(settings), strict=True)):
-        np.multiply(image, np.float32(scale), out=stack[..., 3 * index : 3 * index + 3])
-    return np.clip(stack, 0, pm.MOST, out=stack)
-
-
 def pyramid_sizes(size: tuple[int, int], coarsest_side: int) -> tuple[tuple[int, int], ...]:
     """Halve the size, rounding up, while the shorter side stays at least `coarsest_side`."""
     sizes = [size]
@@ -227,24 +217,36 @@ def pyramid_sizes(size: tuple[int, int], coarsest_side: int) -> tuple[tuple[int,
     return tuple(sizes)
 
 
-def _pyramid(stack: Floats, sizes: Sequence[tuple[int, int]]) -> list[Shorts]:
-    """Return the stack at every size, padded and packed; each from the one before, by area."""
-    packed = [_packed(stack)]
-    for height, width in sizes[1:]:
-        # OpenCV takes at most four channels where the ratio is no whole number.
-        groups = [
-            cv2.resize(np.ascontiguousarray(stack[..., c : c + 4]), (width, height), interpolation=cv2.INTER_AREA)
-            for c in range(0, pm.CHANNELS, 4)
-        ]
-        stack = np.concatenate(groups, axis=-1)
-        packed.append(_packed(stack))
-    return packed
+def _pyramid(
+    style: Floats, guides: Guides, sizes: Sequence[tuple[int, int]], *, settings: PropagationSettings
+) -> list[Shorts]:
+    """Return style and guides side by side at every size, each from the one before by area, padded and packed.
 
-
-def _packed(stack: Floats) -> Shorts:
+    Four channels at a time: that is what OpenCV resizes at once, and all sixteen in floats would take the most memory.
+    """
+    if any(guide.shape != style.shape for guide in guides):
+        raise WaveOpsError(f"expected guides of the style's shape {style.shape}, got {[g.shape for g in guides]}")
     r = pm.RADIUS
-    padded = np.pad(np.rint(stack).astype(np.int16), ((r, r), (r, r), (0, 0)), mode="edge")
-    return padded.reshape(padded.shape[0], -1)
+    packed = [np.zeros((height + 2 * r, width + 2 * r, pm.CHANNELS), np.int16) for height, width in sizes]
+    for first, planes in _scaled_planes(style, guides, settings):
+        for level, (height, width) in zip(packed, sizes, strict=True):
+            if planes.shape[:2] != (height, width):
+                planes = cv2.resize(planes, (width, height), interpolation=cv2.INTER_AREA)
+            level[r:-r, r:-r, first : first + 4] = np.rint(planes)
+    for level in packed:
+        _repeat_border(level)
+    return [level.reshape(level.shape[0], -1) for level in packed]
+
+
+def _scaled_planes(style: Floats, guides: Guides, settings: PropagationSettings) -> Iterator[tuple[int, Floats]]:
+    """Yield the number of the first of every four channels, and these, scaled for packing, (height, width, 4)."""
+    scaled = zip((style, *guides), _scales(settings), strict=True)
+    channels = [(image[..., k], np.float32(scale)) for image, scale in scaled for k in range(3)]
+    for first in range(0, pm.CHANNELS, 4):
+        planes = np.zeros((*style.shape[:2], 4), np.float32)
+        for place, (plane, scale) in enumerate(channels[first : first + 4]):
+            np.multiply(plane, scale, out=planes[..., place])
+        yield first, np.clip(planes, 0, pm.MOST, out=planes)
 
 
 def _level(packed: Shorts) -> _Level:

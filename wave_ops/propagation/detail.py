@@ -16,7 +16,7 @@ Image: TypeAlias = Float32[np.ndarray, "height width 3"]
 
 TRUSTED: Final = (0.95, 0.995)
 """Where the explained share passes from the lower to the upper, nothing of what is missing is restored, and all."""
-_BAND: Final = 128
+_BAND: Final = 64
 """Rows that are worked on at a time, which bounds the memory."""
 _HALO: Final = WINDOW // 2 + NEAR // 2
 """How far a pixel's explanation reaches."""

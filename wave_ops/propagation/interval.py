@@ -41,6 +41,7 @@ Frames = UInt8[np.ndarray, "frame height width 3"]
 Flows = Float[np.ndarray, "pair 2 height width"]
 Callback = Callable[[int, int], None]
 T = TypeVar("T")
+_LARGE = 3 * 1024 * 640  # numbers in a frame from which on two of them are not painted at once
 
 
 class Candidate(NamedTuple):
@@ -203,7 +204,8 @@ def _candidate_pairs(
     """Return both candidates of each frame between the keyframes, in the order of time.
 
     The later keyframe's come in backward order and are turned round, so that each error stays with its own frame. Both
-    directions are painted side by side, the later keyframe's in a thread of its own; neither depends on the other.
+    directions are painted side by side, the later keyframe's in a thread of its own; neither depends on the other. With
+    large frames they follow one another, for memory's sake.
     """
     first, last = keyframes
     forward = synthesise_outward(frames[:-1], first, flows_back=to_prev[:-1], flows_on=to_cur[:-1], settings=settings)
@@ -211,9 +213,9 @@ def _candidate_pairs(
         frames[:0:-1], last, flows_back=to_cur[:0:-1], flows_on=to_prev[:0:-1], settings=settings
     )
     with ThreadPoolExecutor(1) as beside:
-        turned = beside.submit(list, backward)
+        turned = None if frames[0].size > _LARGE else beside.submit(list, backward)
         early = list(report(forward))
-        late = list(report(turned.result()))
+        late = list(report(turned.result() if turned else backward))
     return list(zip(early, reversed(late), strict=True))
 
 

@@ -213,3 +213,10 @@ def test_painting_and_fusing_apart_gives_what_propagation_gives(make_square):
     flows = {"flows_to_prev": to_prev, "flows_to_cur": to_cur, "settings": FAST}
     painted = paint_candidates(frames, first=invert(frames[0]), last=invert(frames[-1]), **flows)
     np.testing.assert_array_equal(list(fuse_candidates(painted, **flows)), run(frames, to_prev, to_cur)[1:-1])
+
+
+def test_directions_that_follow_one_another_give_what_both_at_once_give(make_square, monkeypatch):
+    clip = make_square(5, 40, 64)
+    beside = run(*clip)
+    monkeypatch.setattr("wave_ops.propagation.interval._LARGE", 0)
+    np.testing.assert_array_equal(run(*clip), beside)

@@ -57,11 +57,11 @@ class InversionComparison:
     )
 
     def methods(self, *, quick: bool) -> tuple[Method, ...]:
-        """The grid; a quick run takes few steps and at most one refinement. Names leave out what the baseline has.
+        """The grid; a quick run takes few steps and no refinement. Names leave out what the baseline has.
 
         Refinement is a matter of the published point: from the extrapolated one little is left to refine.
         """
-        all_steps, points = ((_QUICK_STEPS,), _POINTS[:3]) if quick else (_STEPS, _POINTS)
+        all_steps, points = ((_QUICK_STEPS,), _POINTS[:2]) if quick else (_STEPS, _POINTS)
         grid = [(way, point, steps) for steps in all_steps for point in points for way in _WAYS]
         rows = [*grid, (_SPOILED, points[0], all_steps[0])]
         return tuple(_method(*way, *point, steps=steps, default_steps=all_steps[0]) for way, point, steps in rows)

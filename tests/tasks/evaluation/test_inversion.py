@@ -56,7 +56,7 @@ def test_the_grid_is_whole_and_its_first_row_is_the_baseline() -> None:
         "steps": 50,
     }
     quick = COMPARISON.methods(quick=True)
-    assert len(quick) == 7 * 3 + 1
+    assert len(quick) == 7 * 2 + 1
     assert {method.factors["steps"] for method in quick} == {20}
     assert COMPARISON.baseline in {method.name for method in quick}
 

@@ -202,9 +202,9 @@ def _words_of(found: Difference, places: int, clips: int) -> tuple[Cell, Cell]:
     mean, low, high = found.spread.mean, found.spread.low, found.spread.high
     if mean is None:
         return Cell(UNKNOWN), Cell("")
-    interval = f" [{low:+.{places}f}, {high:+.{places}f}]" if low is not None and high is not None else ""
+    interval = f" [{low:+z.{places}f}, {high:+z.{places}f}]" if low is not None and high is not None else ""
     count = f" (n = {found.spread.n})" if found.spread.n != clips else ""
-    return Cell(f"{mean:+.{places}f}{interval}{count}"), Cell(found.verdict or "")
+    return Cell(f"{mean:+z.{places}f}{interval}{count}"), Cell(found.verdict or "")
 
 
 def _ends(found: Difference) -> tuple[float | None, float | None, float | None]:

@@ -153,3 +153,11 @@ def test_decimals_follow_the_largest_figure(values: list[float | None], places: 
 def test_markdown_takes_texts_as_they_are() -> None:
     table = Table(title="", headings=("a|b",), rows=((Cell("*x* <b>\n\\"),),))
     assert markdown(table).splitlines()[0::2] == ["| a\\|b |", "| \\*x\\* &lt;b> \\\\ |"]
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
+    results = make_results(
+        {"old": {"PSNR": [30, 32, 28]}, "new": {"PSNR": [29.9999, 31.9998, 28]}, "far": {"PSNR": [20, 21, 19]}},
+        measures=(PSNR,),
+    )
+    assert "| new | +0.00 [+0.00, +0.00]" in markdown(differences_table(results))

@@ -55,10 +55,10 @@ def edit_video(request: EditRequest, settings: WaveSettings | None = None) -> Ar
         inversion = invert_keyframes.submit(plan, clip, keyframe_flow)
         keyframes = edit_keyframes.submit(plan, clip, keyframe_flow, inversion)
     begin_propagation(plan)
-    with on_gpu(settings) if plan.compute.propagation == "torch" else on_cpu(settings):
-        intervals = [
-            propagate_frames.submit(plan, clip, frame_flow, keyframes, interval) for interval in plan.intervals
-        ]
+    on_torch = plan.compute.propagation == "torch"
+    with on_gpu(settings) if on_torch else on_cpu(settings):
+        propagation = propagate_frames.tagged("gpu" if on_torch else "cpu")
+        intervals = [propagation.submit(plan, clip, frame_flow, keyframes, interval) for interval in plan.intervals]
     with on_cpu(settings):
         frames = finish_propagation.submit(plan, intervals)
         video = encode_edit.submit(plan, clip, frames)

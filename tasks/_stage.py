@@ -40,6 +40,10 @@ class StageTask:
     name: str
     task: Task[..., ArtifactRef]
 
+    def tagged(self, *tags: str) -> StageTask:
+        """Give the same stage with other tags, where a run decides where it is placed."""
+        return StageTask(self.name, self.task.with_options(tags=["wave", *tags]))
+
     def submit(self, plan: EditPlan, *inputs: Any) -> PrefectFuture[ArtifactRef]:
         """Submit it, with results kept in the workspace.
 

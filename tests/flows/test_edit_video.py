@@ -77,8 +77,9 @@ def test_a_person_understands_what_the_server_shows(server: str, plan: EditPlan)
     assert states(server) == {"Completed": 9 + len(plan.intervals)}
     run = ask(server, "flow_runs", sort="START_TIME_DESC", limit=1)[0]
     assert run["name"] == "clip.mp4: a blue star"
-    names = {task["name"] for task in ask(server, "task_runs")}
-    assert {"Invert 3 keyframes of clip.mp4", "Propagate the edit over clip.mp4, frames 0 to 3"} <= names
+    tags = {task["name"]: set(task["tags"]) for task in ask(server, "task_runs")}
+    assert tags["Invert 3 keyframes of clip.mp4"] == {"wave", "gpu"}
+    assert tags["Propagate the edit over clip.mp4, frames 0 to 3"] == {"wave", "cpu"}
     preview = next(item for item in ask(server, "artifacts") if item["key"] == "edit-preview")
     assert "data:image/jpeg;base64," in preview["data"]
 

@@ -74,6 +74,13 @@ def test_task_runs_have_names_for_people() -> None:
     assert name(parameters={"plan": fake_plan("a"), "interval": (4, 8)}) == "Propagate, frames 4 to 8"
 
 
+def test_a_stage_placed_elsewhere_differs_in_its_tags_alone() -> None:
+    placed = propagate_frames.tagged("gpu").task
+    assert (propagate_frames.task.tags, placed.tags) == ({"wave", "cpu"}, {"wave", "gpu"})
+    assert placed.cache_key_fn is propagate_frames.task.cache_key_fn
+    assert placed.retry_condition_fn is propagate_frames.task.retry_condition_fn
+
+
 def test_a_stages_task_keeps_a_json_result() -> None:
     task = stage_task("decode")(lambda plan: plan).task
     assert (task.persist_result, task.result_serializer, task.retries) == (True, "json", 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from time import perf_counter
 from typing import Any, Final
@@ -19,7 +20,7 @@ from tasks.weights import load_flow
 from wave_ops.diffusion import decode_latents, encode_frames
 from wave_ops.keyframes import keyframe_indices, keyframe_intervals
 from wave_ops.metrics import psnr, ssim
-from wave_ops.propagation import Candidate, PropagationSettings, fuse_candidates, paint_candidates
+from wave_ops.propagation import PUBLISHED_GUIDES, Candidate, PropagationSettings, fuse_candidates, paint_candidates
 from wave_ops.propagation.settings import Schedule
 from wave_ops.resize import fit_size, resize_frames
 
@@ -44,7 +45,7 @@ class PropagationComparison:
 
     name = "propagation"
     title = "How close do the frames between keyframes come to the true edit, and at what price?"
-    version = 2
+    version = 3
     baseline = "full"
     measures: tuple[Measure, ...] = (
         Measure(name="PSNR", unit="dB", better="higher"),
@@ -67,6 +68,7 @@ class PropagationComparison:
             _method("full", fusion=False),
             _method("full", detail=False),
             _method("full", schedule="published"),
+            _method("full", guides="published"),
         ]
         if quick:
             return (*full[:2], *plain)
@@ -97,15 +99,23 @@ class PropagationComparison:
 
 def _method(way: str, **factors: Any) -> Method:
     """A way of carrying; what does not concern it is None."""
-    settled: dict[str, Any] = dict.fromkeys(("selection", "blend", "fusion", "detail", "schedule"))
+    settled: dict[str, Any] = dict.fromkeys(("selection", "blend", "fusion", "detail", "schedule", "guides"))
     if way == "full":
-        settled = {"selection": "symmetric", "blend": "error", "fusion": True, "detail": True, "schedule": "settling"}
+        settled = {
+            "selection": "symmetric",
+            "blend": "error",
+            "fusion": True,
+            "detail": True,
+            "schedule": "settling",
+            "guides": "default",
+        }
     named = {
         "selection": "{} selection",
         "blend": "{} blend",
         "fusion": "no fusion",
         "detail": "no detail",
         "schedule": "{} schedule",
+        "guides": "{} guides",
         "flow": "{} flow",
     }
     name = ", ".join([way, *(named[key].format(value) for key, value in factors.items())])
@@ -152,7 +162,7 @@ class _Case:
         given = self._interval(factors, edit, place)
         painted: tuple[Candidates, float] = ([], 0.0)
         if factors["way"] == "full":
-            shared = tuple(factors[name] for name in ("keyframes", "flow", "detail", "schedule"))
+            shared = tuple(factors[name] for name in ("keyframes", "flow", "detail", "schedule", "guides"))
             painted = self.painted(edit, shared, place)
         started = perf_counter()
         made = WAYS[factors["way"]](given) if factors["way"] in WAYS else self._fuse(factors, given, painted[0])
@@ -180,9 +190,10 @@ class _Case:
         )
 
     def _painted(
-        self, edit: int, shared: tuple[str, str, bool, Schedule], place: tuple[int, int]
+        self, edit: int, shared: tuple[str, str, bool, Schedule, str], place: tuple[int, int]
     ) -> tuple[Candidates, float]:
-        keyframes, flow, detail, schedule = shared
+        keyframes, flow, detail, schedule, guides = shared
+        weights = PUBLISHED_GUIDES if guides == "published" else PropagationSettings()
         given = self._interval({"keyframes": keyframes, "flow": flow}, edit, place)
         started = perf_counter()
         candidates = paint_candidates(
@@ -191,7 +202,7 @@ class _Case:
             last=given.last,
             flows_to_prev=given.to_prev,
             flows_to_cur=given.to_cur,
-            settings=PropagationSettings(seed=self.resources.seed, restore_detail=detail, schedule=schedule),
+            settings=replace(weights, seed=self.resources.seed, restore_detail=detail, schedule=schedule),
         )
         return candidates, perf_counter() - started
 

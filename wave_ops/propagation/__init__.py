@@ -13,10 +13,11 @@ from wave_ops.propagation.interval import (
     synthesise_outward,
 )
 from wave_ops.propagation.selection import select, selection_weight
-from wave_ops.propagation.settings import PropagationSettings
+from wave_ops.propagation.settings import PUBLISHED_GUIDES, PropagationSettings
 from wave_ops.propagation.synthesis import Exemplar, Synthesis, synthesise
 
 __all__ = [
+    "PUBLISHED_GUIDES",
     "Candidate",
     "Exemplar",
     "Guides",

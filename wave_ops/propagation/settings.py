@@ -8,7 +8,7 @@ from typing import Final, Literal, get_args
 
 from wave_ops.errors import WaveOpsError
 
-__all__ = ["BlendWeight", "PropagationSettings", "Schedule", "SelectionWeight"]
+__all__ = ["PUBLISHED_GUIDES", "BlendWeight", "PropagationSettings", "Schedule", "SelectionWeight"]
 
 SelectionWeight = Literal["published", "symmetric"]
 BlendWeight = Literal["published", "error"]
@@ -27,17 +27,18 @@ class PropagationSettings:
 
     Source: the constants that WAVE's authors ran (ECCV 2024) on EbSynth's patch synthesis. Deviates in the search,
     theirs ran 12 rounds of 6 sweeps from a random field; ours starts from the flow and settles, so 8 rounds of one do.
-    `rounds=12, sweeps=6, search_above=0, schedule="published"` is the full schedule.
+    `rounds=12, sweeps=6, search_above=0, schedule="published"` is the full schedule. And in two weights: the source's
+    colours count twice, the frame before half as much (`PUBLISHED_GUIDES` has theirs).
 
     Raises:
         WaveOpsError: a value is out of its range.
     """
 
-    colour_weight: float = 6.0
+    colour_weight: float = 12.0
     """Weight of the source frames' colours; like every weight it is divided by the guide's three channels."""
     edge_weight: float = 0.5
     """Weight of the source frames' Laplacian."""
-    temporal_weight: float = 0.5
+    temporal_weight: float = 0.25
     """Weight of the frame synthesised before, carried by the flow."""
     position_weight: float = 2.0
     """Weight of the place in the keyframe, carried by the flow."""
@@ -88,3 +89,7 @@ class PropagationSettings:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise WaveOpsError(f"unknown {name} {getattr(self, name)!r}: expected {' or '.join(known)}")
+
+
+PUBLISHED_GUIDES: Final = PropagationSettings(colour_weight=6.0, temporal_weight=0.5)
+"""The defaults, but for the weights with which the method's authors ran the guides."""

@@ -24,7 +24,7 @@ from tasks.bench.propagation import BENCH
 from tasks.bench.registry import bench
 from tasks.errors import TaskInputError
 from tests._clips import save_clip
-from wave_ops.propagation import Exemplar, PropagationSettings, synthesise
+from wave_ops.propagation import PUBLISHED_GUIDES, Exemplar, PropagationSettings, synthesise
 
 
 def found(figures: Iterator[Figure]) -> dict[str, Figure]:
@@ -59,7 +59,7 @@ def plain_errors(pair: Pair, image: np.ndarray, matches: np.ndarray) -> np.ndarr
     return error
 
 
-@pytest.mark.parametrize("settings", [PropagationSettings(), FULL_SCHEDULE])
+@pytest.mark.parametrize("settings", [PUBLISHED_GUIDES, FULL_SCHEDULE])
 def test_the_error_is_the_weighted_squared_difference_of_patches(pair: Pair, settings: PropagationSettings) -> None:
     exemplar = Exemplar.build(pair.style, pair.source, settings=settings)
     made = synthesise(exemplar, pair.target, starts=(pair.start,))

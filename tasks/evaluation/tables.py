@@ -219,7 +219,12 @@ def _methods_table(
     factors = _telling_factors(results.methods)
     labels = [[Cell(method.name), *(Cell(_word(method.factors[key])) for key in factors)] for method in methods]
     rows = [tuple(label) + tuple(column[i] for column in columns) for i, label in enumerate(labels)]
-    return Table(title=title, headings=("method", *(key.replace("_", " ") for key in factors), *headings), rows=tuple(rows), labels=1 + len(factors))
+    return Table(
+        title=title,
+        headings=("method", *(key.replace("_", " ") for key in factors), *headings),
+        rows=tuple(rows),
+        labels=1 + len(factors),
+    )
 
 
 def _telling_factors(methods: Sequence[Method]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Final
 
 from tasks.evaluation.editing import EditingComparison
 
-__all__ = ["ANCHOR", "MASK", "REFINEMENT", "SITES", "WINDOW"]
+__all__ = ["ANCHOR", "MASK", "REFINEMENT", "SITES", "STEPS", "WINDOW"]
 
 ANCHOR: Final = EditingComparison(
     name="anchor",
@@ -34,6 +34,19 @@ REFINEMENT: Final = EditingComparison(
         "previous point, 2 refinements": {"noise_point": "previous", "refinements": 2},
     },
     version=2,
+)
+
+STEPS: Final = EditingComparison(
+    name="steps",
+    title="Does an edit need as many steps as are published?",
+    baseline="50 steps",
+    recipes={
+        "50 steps": {"steps": 50, "noise_point": "extrapolated"},
+        "20 steps": {"steps": 20, "noise_point": "extrapolated"},
+        "10 steps": {"steps": 10, "noise_point": "extrapolated"},
+        "20 steps, previous point": {"steps": 20, "noise_point": "previous"},
+        "10 steps, previous point": {"steps": 10, "noise_point": "previous"},
+    },
 )
 
 SITES: Final = EditingComparison(

@@ -78,7 +78,7 @@ class EditingComparison:
     title: str
     baseline: str
     recipes: Mapping[str, Mapping[str, Any]]
-    """Name to factors, the baseline among them; each is run in the steps of the run."""
+    """Name to factors, the baseline among them; each is run in the steps of the run unless it names its own."""
     quick_recipes: tuple[str, ...] | None = None
     """What a quick run takes; None for all."""
     clip_count: int = 20
@@ -93,10 +93,14 @@ class EditingComparison:
         return (*EDIT_MEASURES, *(_FIDELITY_MEASURES if self.reconstructs else ()), *_EFFORT_MEASURES)
 
     def methods(self, *, quick: bool) -> tuple[Method, ...]:
-        """The recipes; a quick run takes fewer steps."""
+        """The recipes; a quick run takes fewer steps where a recipe does not name its own."""
         steps = QUICK_STEPS if quick else STEPS
         names = self.recipes if self.quick_recipes is None or not quick else self.quick_recipes
-        return tuple(Method(name=name, factors={**self.recipes[name], "steps": steps}) for name in names)
+        chosen = {name: self.recipes[name] for name in names}
+        return tuple(
+            Method(name=name, factors={**recipe, "steps": recipe.get("steps", steps)})
+            for name, recipe in chosen.items()
+        )
 
     def clips(self, *, quick: bool, count: int | None, seed: int) -> tuple[EvaluationClip, ...]:
         """Draw scenes with one edit each."""

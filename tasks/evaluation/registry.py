@@ -25,6 +25,7 @@ COMPARISONS: Mapping[str, str] = MappingProxyType(
         "mask": "tasks.evaluation.ablations:MASK",
         "window": "tasks.evaluation.ablations:WINDOW",
         "refinement": "tasks.evaluation.ablations:REFINEMENT",
+        "steps": "tasks.evaluation.ablations:STEPS",
         "advice": "tasks.evaluation.model:ADVICE",
     }
 )

@@ -9,17 +9,15 @@ from typing import get_args
 import pytest
 
 from tasks.evaluation._diffusion import Bench, Handling, SiteChoice
-from tasks.evaluation.ablations import ANCHOR, MASK, REFINEMENT, SITES, WINDOW
+from tasks.evaluation.ablations import ANCHOR, MASK, REFINEMENT, SITES, STEPS, WINDOW
 from tasks.evaluation.comparison import EvaluationClip, Method, Outcome
 from tasks.evaluation.editing import EditingComparison, Recipe
 from tests._editing_clips import EMBEDDED, SIDE, recoloured
 from wave_ops.scenes.specs import random_scene
 from wave_ops.unet import resolve_sites
 
-ABLATIONS = (ANCHOR, MASK, REFINEMENT, SITES, WINDOW)
-
-
-STEPS = 3
+ABLATIONS = (ANCHOR, MASK, REFINEMENT, SITES, STEPS, WINDOW)
+FEW = 3
 
 
 @cache
@@ -32,7 +30,7 @@ def run(name: str) -> dict[str, Outcome]:
     """Run the first row of an ablation and the last."""
     (ablation,) = (each for each in ABLATIONS if each.name == name)
     chosen = ablation.methods(quick=True)[:: len(ablation.recipes) - 1]
-    rows = [Method(name=each.name, factors={**each.factors, "steps": STEPS}) for each in chosen]
+    rows = [Method(name=each.name, factors={**each.factors, "steps": FEW}) for each in chosen]
     return {method.name: outcome for method, outcome in ablation.measure(clip(), rows, EMBEDDED)}
 
 
@@ -72,4 +70,10 @@ def test_sites_are_changed_where_features_are_warped_alone() -> None:
 
 def test_refinements_cost_their_calls_and_the_extrapolated_point_costs_none() -> None:
     made = run("refinement")
-    assert [outcome.scores["UNet calls"] for outcome in made.values()] == [2 * STEPS, 4 * STEPS]
+    assert [outcome.scores["UNet calls"] for outcome in made.values()] == [2 * FEW, 4 * FEW]
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_rows_that_are_about_steps_take_their_own(quick: bool) -> None:
+    assert [method.factors["steps"] for method in STEPS.methods(quick=quick)] == [50, 20, 10, 20, 10]
+    assert {method.factors["steps"] for method in ANCHOR.methods(quick=quick)} == {20 if quick else 50}

@@ -9,7 +9,7 @@ from tests._evaluation import CoarseCopies
 
 def test_all_comparisons_that_ship_are_listed() -> None:
     whole = ("inversion", "editing", "propagation", "flow", "model")
-    assert names() == (*whole, "anchor", "sites", "mask", "window", "refinement", "advice")
+    assert names() == (*whole, "anchor", "sites", "mask", "window", "refinement", "steps", "advice")
 
 
 def test_a_comparison_is_found_by_its_name(coarse: CoarseCopies) -> None:

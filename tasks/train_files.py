@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from storage.files import write_atomic
 from wave_ops.training.loop import Progress, Training
 
 _LOGGER = logging.getLogger(__name__)
@@ -32,11 +32,8 @@ __all__ = [
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, facts: Mapping[str, object]) -> None:
     """Write tensors and JSON-able facts about them to one safetensors file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     metadata = {"facts": json.dumps(dict(facts))}
-    save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished, metadata=metadata)
-    unfinished.replace(path)
+    write_atomic(path, save({name: value.contiguous() for name, value in tensors.items()}, metadata=metadata))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
@@ -48,9 +45,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    write_atomic(path, text.encode())
 
 
 def save_checkpoint(path: Path, training: Training) -> None:
@@ -105,11 +100,11 @@ class CurveWriter:
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:
-    """The records of a curve; of steps that were run twice, after an interruption, the later record."""
+    """The records of a curve; a last line that a lost machine left half-written is passed over."""
     if not path.exists():
         return []
-    records = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-    return [record for _, record in sorted({record["step"]: record for record in records}.items())]
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines]
 
 
 def train_with_checkpoints(
@@ -124,10 +119,18 @@ def train_with_checkpoints(
         save_every: steps between two checkpoints; one more is written at the end.
     """
     resume(path, training)
-    curve = CurveWriter(path.with_suffix(".jsonl"))
+    curve_path = path.with_suffix(".jsonl")
+    _rewind(curve_path, step=training.step)
+    curve = CurveWriter(curve_path)
     for progress in training.run(loss_at):
         curve.add(progress)
         if progress.step % save_every == 0:
             save_checkpoint(path, training)
     curve.finish()
     save_checkpoint(path, training)
+
+
+def _rewind(curve_path: Path, *, step: int) -> None:
+    """Take back what a curve tells of steps after `step`: they are run again."""
+    records = [record for record in read_curve(curve_path) if record["step"] <= step]
+    write_text(curve_path, "".join(json.dumps(record) + "\n" for record in records))

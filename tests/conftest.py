@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import jaxtyping
 import pytest
+
+# Prefect reads these when it is first imported: tests leave a person's home alone, and each worker the others'
+PREFECT_HOME = tempfile.mkdtemp(prefix="wave-tests-")
+os.environ["PREFECT_HOME"] = PREFECT_HOME
+os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 
 # Shapes are checked in tests only. Each module is named, since compiled (numba) modules cannot be wrapped. This must
 # run before any of them is imported.
@@ -48,6 +56,10 @@ torch.set_num_threads(1)
 # The first call of a compiled function takes seconds; a slow machine is no error.
 hypothesis.settings.register_profile("wave", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("wave")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(PREFECT_HOME, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

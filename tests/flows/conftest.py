@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-# Prefect reads these when it is first imported: tests leave a person's own home and servers alone
-os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="wave-tests-"))
-os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
-
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import pytest
-
-# Prefect reads its home when it is first imported: tests leave a person's own alone
-os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="wave-tests-"))
 
 from tests._checkpoints import save_controlnet, save_sd15
 from tests._clips import save_clip

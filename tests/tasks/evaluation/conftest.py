@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-
 import pytest
-
-# Prefect reads its home when it is first imported: tests leave a person's own alone
-os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="wave-tests-"))
 
 from tests._evaluation import CoarseCopies, with_coarse
 

@@ -23,7 +23,7 @@ __all__ = ["TrainSettings", "train_embedded"]
 
 
 class TrainSettings(BaseModel):
-    """What the training is given; the defaults make the model that is shipped, in two and a half hours of one core."""
+    """What the training is given; the defaults make the model that is shipped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,7 +41,7 @@ class TrainSettings(BaseModel):
     controlnet_steps: int = Field(default=3_200, ge=1)
     minutes: float | None = Field(default=None, gt=0)
     """Time for the three trainings together; each ends with its steps or its share of the time, whichever is sooner."""
-    figure_scenes: int = Field(default=72, ge=1)
+    figure_scenes: int = Field(default=24, ge=1)
     """Held-out scenes that the finished model is measured on."""
 
 

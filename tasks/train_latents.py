@@ -43,7 +43,7 @@ def encode_training_frames(work_folder: str, frames_folder: str, vae_checkpoint:
 
 
 @torch.no_grad()
-def encode_frames(model: Any, frames: Tensor, *, batch_size: int = 64) -> Tensor:
+def encode_frames(model: Any, frames: Tensor, *, batch_size: int = 8) -> Tensor:
     """Scaled posterior means (frame, channel, height, width) of uint8 frames."""
     means = [model.encode(to_pixels(part)).latent_dist.mean for part in frames.split(batch_size)]
     return torch.cat(means) * float(model.config.scaling_factor)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 
 from wave_ops.training.modules import (
     SAMPLE_SIZE,
@@ -73,3 +74,15 @@ def test_the_noise_is_stable_diffusions() -> None:
     alphas_cumprod = build_scheduler().alphas_cumprod
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     torch.testing.assert_close(alphas_cumprod, torch.cumprod(1 - betas, dim=0))
+
+
+@torch.no_grad()
+def test_edges_are_embedded_as_by_the_published_module_but_for_rounding(unet: Any) -> None:
+    embedding: Any = build_controlnet(unet).controlnet_cond_embedding
+    torch.nn.init.normal_(embedding.conv_out.weight, std=0.05)  # it begins at zero
+    published = ControlNetConditioningEmbedding(32, block_out_channels=(16, 32, 64, 64))
+    published.load_state_dict(embedding.state_dict())
+    edges = (torch.rand(2, 3, SAMPLE_SIZE, SAMPLE_SIZE) > 0.9).float()
+    expected, found = published(edges), embedding(edges)
+    assert found.dtype == torch.float32
+    assert (found - expected).square().mean() < 1e-4 * expected.square().mean()

@@ -57,7 +57,6 @@ def _figures(
     path = records / f"{digest_of('figures', identity)}.json"
     if not path.exists():
         ((_, outcome),) = comparison.measure(clip, [method], resources)
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(dict(outcome.scores)))
     found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
     return found

@@ -29,7 +29,6 @@ def build_tokenizer(work_folder: str) -> str:
     """Write a CLIPTokenizer that reads every word of a caption as one token. Returns its folder."""
     vocabulary, merges = byte_pair_vocabulary(WORDS)
     folder = Path(work_folder) / "tokenizer"
-    folder.mkdir(parents=True, exist_ok=True)
     special = {f"{name}_token": token for name, token in _SPECIAL.items()}
     config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": _LENGTH, "do_lower_case": True, **special}
     # The layout of Stable Diffusion's checkpoints, which every version of transformers reads.

@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.placement import on_cpu, on_gpu, task_runner
-from flows.planning import plan_request
+from flows.planning import plan_edit_request
 from flows.settings import WaveSettings, load_settings
 from storage.reference import ArtifactRef
 from tasks.assess import assess_edit
@@ -17,11 +17,11 @@ from tasks.edit import edit_keyframes
 from tasks.encode import encode_edit
 from tasks.flow import estimate_frame_flow, estimate_keyframe_flow
 from tasks.invert import invert_keyframes
-from tasks.prepare import with_decoded
+from tasks.planning.input_video import clip_name
+from tasks.planning.prepare import replan
+from tasks.planning.request import EditRequest
 from tasks.propagate import begin_propagation, finish_propagation, propagate_frames
 from tasks.record import record_run
-from tasks.request import EditRequest
-from tasks.source import clip_name
 
 __all__ = ["edit_video"]
 
@@ -44,10 +44,10 @@ def edit_video(request: EditRequest, settings: WaveSettings | None = None) -> Ar
         The artifact that holds edited.mp4.
     """
     settings = settings or load_settings()
-    plan = plan_request(request, settings)
+    plan = plan_edit_request(request, settings)
     with on_cpu(settings):
         clip = decode_clip.submit(plan).result()
-    plan = with_decoded(plan)
+    plan = replan(plan)
     with on_cpu(settings):
         keyframe_flow = estimate_keyframe_flow.submit(plan, clip)
         frame_flow = estimate_frame_flow.submit(plan, clip)
@@ -55,7 +55,7 @@ def edit_video(request: EditRequest, settings: WaveSettings | None = None) -> Ar
         inversion = invert_keyframes.submit(plan, clip, keyframe_flow)
         keyframes = edit_keyframes.submit(plan, clip, keyframe_flow, inversion)
     begin_propagation(plan)
-    on_torch = plan.compute.propagation == "torch"
+    on_torch = plan.execution.propagation == "torch"
     with on_gpu(settings) if on_torch else on_cpu(settings):
         propagation = propagate_frames.tagged("gpu" if on_torch else "cpu")
         intervals = [propagation.submit(plan, clip, frame_flow, keyframes, interval) for interval in plan.intervals]

@@ -10,23 +10,15 @@ from prefect.futures import wait
 from prefect.runtime import flow_run
 
 from flows.placement import on_cpu, on_gpu, task_runner
+from flows.planning import plan_evaluation_request
 from flows.settings import WaveSettings, load_settings
-from tasks.devices import choose_device, choose_dtype
-from tasks.evaluation.plan import EvaluationPlan, plan_evaluation, planned_clips
+from tasks.evaluation.plan import planned_clips
 from tasks.evaluation.publish import publish_results
 from tasks.evaluation.request import EvaluationRequest
 from tasks.evaluation.results import Results
 from tasks.evaluation.run import evaluate_clip
-from tasks.plan import Compute
 
-__all__ = ["evaluate", "plan_request"]
-
-
-def plan_request(request: EvaluationRequest, settings: WaveSettings) -> EvaluationPlan:
-    """Plan an evaluation under the settings of this machine; see `plan_evaluation` for the errors."""
-    device = choose_device(settings.device)
-    compute = Compute(workspace=settings.workspace, device=device, dtype=choose_dtype(settings.dtype, device=device))
-    return plan_evaluation(request, compute=compute, flow_weights=settings.flow_weights)
+__all__ = ["evaluate"]
 
 
 def _run_name() -> str:
@@ -51,7 +43,7 @@ def evaluate(request: EvaluationRequest, settings: WaveSettings | None = None, o
         What was found, as it was written to the folder.
     """
     settings = settings or load_settings()
-    plan = plan_request(request, settings)
+    plan = plan_evaluation_request(request, settings)
     with on_gpu(settings) if plan.resources.device.startswith("cuda") else on_cpu(settings):
         clips = [evaluate_clip.submit(plan, clip) for clip in plan.clips]
     wait(clips)  # a clip that fails leaves the others their time: what they find is kept

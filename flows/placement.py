@@ -15,7 +15,7 @@ __all__ = ["on_cpu", "on_gpu", "task_runner"]
 def task_runner(settings: WaveSettings) -> TaskRunner[Any]:
     """Choose the runner: threads by default, since the heavy operations release Python's lock."""
     if settings.dask_address is None:
-        return ThreadPoolTaskRunner(max_workers=max(2, settings.threads))
+        return ThreadPoolTaskRunner(max_workers=max(2, settings.max_tasks))
     from prefect_dask import DaskTaskRunner  # noqa: PLC0415  (needed only with a cluster)
 
     runner: TaskRunner[Any] = DaskTaskRunner(address=settings.dask_address)

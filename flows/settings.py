@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tasks.devices import DeviceChoice, DtypeChoice
 from tasks.errors import TaskInputError
+from tasks.models.devices import DeviceChoice, DtypeChoice
 
 __all__ = ["WaveSettings", "load_settings"]
 
@@ -29,11 +29,11 @@ class WaveSettings(BaseSettings):
     """Where frames are propagated: auto is where the networks run. The two differ slightly in their results."""
     dtype: DtypeChoice = "auto"
     """Of the networks: auto is float16 on CUDA, float32 elsewhere."""
-    chunk_size: int | None = Field(default=None, ge=1)
+    keyframe_batch: int | None = Field(default=None, ge=1)
     """Keyframes in one UNet batch; all of them by default. Less takes less memory and gives the same result."""
     flow_weights: str = ""
     """A safetensors file of RAFT's weights, or a folder that holds one; empty for torchvision's hub."""
-    threads: int = Field(default=os.cpu_count() or 1, ge=1)
+    max_tasks: int = Field(default=os.cpu_count() or 1, ge=1)
     """Tasks that run side by side in one process."""
     dask_address: str | None = None
     """Scheduler of a Dask cluster whose workers advertise CPU and GPU; none by default."""

@@ -8,15 +8,15 @@ import torch
 from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.train_card import write_card
-from tasks.train_controlnet import train_controlnet
-from tasks.train_export import export_model
-from tasks.train_figures import measure_model
-from tasks.train_frames import draw_frames
-from tasks.train_latents import encode_training_frames
-from tasks.train_tokenizer import build_tokenizer
-from tasks.train_unet import train_unet
-from tasks.train_vae import train_vae
+from tasks.training.card import write_card
+from tasks.training.controlnet import train_controlnet
+from tasks.training.export import export_model
+from tasks.training.frames import draw_frames
+from tasks.training.latents import encode_training_frames
+from tasks.training.measure import measure_model
+from tasks.training.tokenizer import build_tokenizer
+from tasks.training.unet import train_unet
+from tasks.training.vae import train_vae
 from wave_ops.training.schedules import Budget
 
 __all__ = ["TrainSettings", "train_embedded"]

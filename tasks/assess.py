@@ -15,12 +15,11 @@ from torch import Tensor
 from storage.artifact import Artifact
 from storage.reference import ArtifactRef
 from storage.workspace import open_artifact
-from tasks._frames import frames_at, stream_frames
-from tasks._stage import measured, stage_task
-from tasks.encode import counted, finished_frames, write_like
-from tasks.names import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE
-from tasks.plan import EditPlan, Stage
-from tasks.progress import stage_progress
+from tasks.artifacts import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE, frames_at, stream_frames
+from tasks.encode import finished_frames, write_like
+from tasks.planning.plan import EditPlan, Stage
+from tasks.progress import counted, stage_progress
+from tasks.stage import measured, stage_task
 from wave_ops.masks import occlusion_mask
 from wave_ops.metrics import psnr, warp_error
 from wave_ops.preview import contact_sheet, side_by_side
@@ -51,7 +50,7 @@ def assess_edit(
 def _contact_sheet(plan: EditPlan, source: Artifact, edited: Artifact) -> NDArray[np.uint8]:
     count = plan.clip.frame_count
     shown = np.linspace(0, count - 1, min(count, COLUMNS)).round().astype(int).tolist()
-    request = plan.ingredients.request
+    request = plan.inputs.request
     rows = {}
     for label, artifact in ((request.source_prompt or "source", source), (request.prompt, edited)):
         rows[label] = np.zeros((count, *plan.size, 3), np.uint8)  # takes memory only for the frames that are shown
@@ -110,11 +109,11 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _report(plan: EditPlan, scores: dict[str, float | None], video: ArtifactRef) -> dict[str, Any]:
-    request, clip = plan.ingredients.request, plan.clip
+    request, clip = plan.inputs.request, plan.clip
     return {
         "request": request.model_dump(mode="json"),
         "clip": {"name": clip.name, "frames": clip.frame_count, "size": clip.size, "cuts": clip.cuts},
-        "model": {"name": plan.ingredients.model.name, "digest": plan.ingredients.model.digest},
+        "model": {"name": plan.inputs.model.name, "digest": plan.inputs.model.digest},
         "working_size": plan.size,
         "full_resolution": request.full_resolution,
         "keyframes": plan.keyframes,

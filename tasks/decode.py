@@ -13,13 +13,13 @@ from storage.digest import digest_file
 from storage.reference import ArtifactRef
 from storage.video import VideoInfo, final_duration, probe, read_audio, read_frames
 from storage.workspace import open_artifact
-from tasks._stage import measured, stage_task
+from tasks.artifacts import AUDIO
 from tasks.errors import TaskInputError
-from tasks.names import AUDIO
-from tasks.plan import EditPlan
-from tasks.progress import Progress, stage_progress
-from tasks.source import local_video
-from wave_ops.shots import find_cuts
+from tasks.planning.input_video import local_video
+from tasks.planning.plan import EditPlan
+from tasks.progress import StageProgress, stage_progress
+from tasks.stage import measured, stage_task
+from wave_ops.shot_detection import detect_cuts
 
 __all__ = ["decode_clip"]
 
@@ -30,7 +30,7 @@ def decode_clip(plan: EditPlan) -> ArtifactRef:
     artifact = open_artifact(plan.decode.ref)
     if artifact.is_complete():
         return plan.decode.ref
-    with measured() as figures, local_video(plan.ingredients.request.video) as path:
+    with measured() as figures, local_video(plan.inputs.request.video) as path:
         if digest_file(path) != plan.clip.digest:
             raise TaskInputError(f"The clip {plan.clip.name} changed after the edit was planned: start again.")
         info, audio = probe(path), read_audio(path)
@@ -38,7 +38,7 @@ def decode_clip(plan: EditPlan) -> ArtifactRef:
             artifact.write_bytes(AUDIO, audio)
         with stage_progress(plan.decode, total=info.frame_count) as progress:
             frames = _StoringFrames(artifact, info, progress)
-            cuts = find_cuts(frames.read(path))
+            cuts = detect_cuts(frames.read(path))
         timestamps = frames.finish()
         found = {
             "frame_count": len(timestamps),
@@ -52,7 +52,7 @@ def decode_clip(plan: EditPlan) -> ArtifactRef:
 class _StoringFrames:
     """Frames on their way from the file to whoever looks at them, stored as they pass."""
 
-    def __init__(self, artifact: Artifact, info: VideoInfo, progress: Progress) -> None:
+    def __init__(self, artifact: Artifact, info: VideoInfo, progress: StageProgress) -> None:
         self._artifact, self._progress = artifact, progress
         self._timestamps: list[int] = []
         self._length = max(info.frame_count, 1)

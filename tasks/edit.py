@@ -8,12 +8,11 @@ from torch import Tensor
 from storage.artifact import Artifact
 from storage.reference import ArtifactRef
 from storage.workspace import open_artifact
-from tasks._frames import frames_at, stored_warps
-from tasks._stage import measured, stage_task
-from tasks.invert import require_latents
-from tasks.loading import borrowed_model
-from tasks.plan import EditPlan
+from tasks.artifacts import frames_at, require_latents, stored_warps
+from tasks.models.loading import loaded_model
+from tasks.planning.plan import EditPlan
 from tasks.progress import stage_progress
+from tasks.stage import measured, stage_task
 from wave_ops.diffusion import StableDiffusion, decode_latents
 from wave_ops.edges import canny_edges
 from wave_ops.editing import EditingSettings, edit
@@ -24,12 +23,12 @@ __all__ = ["edit_keyframes"]
 @stage_task("edit", "gpu")
 def edit_keyframes(plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef, inversion: ArtifactRef) -> ArtifactRef:
     """Denoise all keyframes together, storing every step; a second run goes on after the last one stored."""
-    artifact, parts, compute = open_artifact(plan.edit.ref), plan.ingredients, plan.compute
+    artifact, parts, execution = open_artifact(plan.edit.ref), plan.inputs, plan.execution
     if artifact.is_complete():
         return plan.edit.ref
     with (
         measured() as figures,
-        borrowed_model(parts.model, parts.controlnet, device=compute.device, dtype=compute.dtype) as model,
+        loaded_model(parts.model, parts.controlnet, device=execution.device, dtype=execution.dtype) as model,
     ):
         latents = _denoise(artifact, model, plan, clip=clip, flow=flow, inversion=inversion)
         keyframes = decode_latents(model, latents)
@@ -76,7 +75,7 @@ def _denoise(
             settings=settings,
             edges=edges,
             start=start,
-            chunk_size=plan.compute.chunk_size,
+            keyframe_batch=plan.execution.keyframe_batch,
             callback=store,
         )
 

@@ -13,14 +13,13 @@ from storage.artifact import Artifact
 from storage.reference import ArtifactRef
 from storage.video import write_video
 from storage.workspace import open_artifact
-from tasks._frames import stream_frames
-from tasks._stage import measured, stage_task
-from tasks.names import AUDIO, EDITED
-from tasks.plan import EditPlan
-from tasks.progress import Progress, stage_progress
-from wave_ops.upsampling import upsample_edit
+from tasks.artifacts import AUDIO, EDITED, stream_frames
+from tasks.planning.plan import EditPlan
+from tasks.progress import counted, stage_progress
+from tasks.stage import measured, stage_task
+from wave_ops.guided_upsampling import upsample_edit
 
-__all__ = ["counted", "encode_edit", "finished_frames", "write_like"]
+__all__ = ["encode_edit", "finished_frames", "write_like"]
 
 
 @stage_task("encode", "cpu")
@@ -59,10 +58,3 @@ def write_like(source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]]
         crf=crf,
         pixel_aspect=Fraction(found["pixel_aspect"]),
     )
-
-
-def counted(frames: Iterable[NDArray[np.uint8]], progress: Progress) -> Iterator[NDArray[np.uint8]]:
-    """Pass frames on and report how many have passed."""
-    for done, frame in enumerate(frames, start=1):
-        yield frame
-        progress.report(min(done, progress.total))

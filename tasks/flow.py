@@ -13,11 +13,11 @@ from torch import Tensor
 from storage.artifact import Artifact
 from storage.reference import ArtifactRef
 from storage.workspace import open_artifact
-from tasks._frames import frames_at, stream_frames
-from tasks._stage import measured, stage_task
-from tasks.plan import EditPlan, Stage
+from tasks.artifacts import frames_at, stream_frames
+from tasks.models.flow_estimators import load_flow
+from tasks.planning.plan import EditPlan, Stage
 from tasks.progress import stage_progress
-from tasks.weights import load_flow
+from tasks.stage import measured, stage_task
 from wave_ops.masks import warp_mask
 
 __all__ = ["estimate_frame_flow", "estimate_keyframe_flow"]
@@ -36,7 +36,7 @@ def estimate_keyframe_flow(plan: EditPlan, clip: ArtifactRef) -> ArtifactRef:
     size = _grid(plan.keyframe_flow)
     with measured() as figures:
         done = _require_arrays(artifact, len(pairs), size, masks=True)
-        estimate = load_flow(plan.ingredients.flow, device=plan.compute.device)
+        estimate = load_flow(plan.inputs.flow, device=plan.execution.device)
         with stage_progress(plan.keyframe_flow, total=len(pairs), done=done) as progress:
             for i, pair in enumerate(pairs[done:], start=done):
                 first, second = frames_at(source, pair, size=size)
@@ -57,7 +57,7 @@ def estimate_frame_flow(plan: EditPlan, clip: ArtifactRef) -> ArtifactRef:
     cuts = set(plan.clip.cuts or ())
     with measured() as figures:
         done = _require_arrays(artifact, count, size, masks=False)
-        estimate = load_flow(plan.ingredients.flow, device=plan.compute.device)
+        estimate = load_flow(plan.inputs.flow, device=plan.execution.device)
         nothing = np.zeros((2, *size), np.float32)
         with stage_progress(plan.frame_flow, total=count, done=done) as progress:
             neighbours = pairwise(stream_frames(source, range(done, count + 1), size=size))

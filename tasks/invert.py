@@ -9,27 +9,27 @@ from torch import Tensor
 from storage.artifact import Artifact
 from storage.reference import ArtifactRef
 from storage.workspace import open_artifact
-from tasks._frames import frames_at, stored_warps
-from tasks._stage import measured, stage_task
-from tasks.loading import borrowed_model
-from tasks.plan import EditPlan
+from tasks.artifacts import frames_at, require_latents, stored_warps
+from tasks.models.loading import loaded_model
+from tasks.planning.plan import EditPlan
 from tasks.progress import stage_progress
+from tasks.stage import measured, stage_task
 from wave_ops.diffusion import StableDiffusion, encode_frames
 from wave_ops.inversion import InversionSettings, invert, step_orders
 
-__all__ = ["invert_keyframes", "require_latents"]
+__all__ = ["invert_keyframes"]
 
 
 @stage_task("invert", "gpu")
 def invert_keyframes(plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef) -> ArtifactRef:
     """Invert all keyframes together, storing every step; a second run goes on after the last one stored."""
-    artifact, compute = open_artifact(plan.invert.ref), plan.compute
+    artifact, execution = open_artifact(plan.invert.ref), plan.execution
     if artifact.is_complete():
         return plan.invert.ref
     settings = InversionSettings(**plan.invert.settings["inversion"])
     with (
         measured() as figures,
-        borrowed_model(plan.ingredients.model, device=compute.device, dtype=compute.dtype) as model,
+        loaded_model(plan.inputs.model, device=execution.device, dtype=execution.dtype) as model,
     ):
         start, points = _start(artifact, model, plan, open_artifact(clip))
         with stage_progress(plan.invert, total=settings.steps, done=start) as progress:
@@ -46,7 +46,7 @@ def invert_keyframes(plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef) -> Ar
                 settings=settings,
                 start=start,
                 before=points[0] if start > 0 else None,
-                chunk_size=compute.chunk_size,
+                keyframe_batch=execution.keyframe_batch,
                 callback=store,
             )
         _store_orders(artifact, len(plan.keyframes), settings)
@@ -60,19 +60,6 @@ def _store_orders(artifact: Artifact, count: int, settings: InversionSettings) -
         "orders", shape=orders.shape, chunks=orders.shape, dtype="int32", dimension_names=("step", "place")
     )
     artifact.write_region("orders", 0, orders)
-
-
-def require_latents(artifact: Artifact, steps: int, latents: Tensor) -> int:
-    """Make the array of all steps' latents, one chunk per step, or reopen it; tell how many steps it holds."""
-    shape = (steps + 1, *latents.shape)
-    artifact.require_array(
-        "latents",
-        shape=shape,
-        chunks=(1, *shape[1:]),
-        dtype="float32",
-        dimension_names=("step", "keyframe", "channel", "height", "width"),
-    )
-    return artifact.readable_prefix("latents")
 
 
 def _start(artifact: Artifact, model: StableDiffusion, plan: EditPlan, clip: Artifact) -> tuple[int, Tensor]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 from uuid import UUID
 
 import httpx
@@ -15,9 +15,11 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 from prefect.exceptions import PrefectHTTPStatusError
 
-from tasks.plan import Stage
+from tasks.planning.plan import Stage
 
-__all__ = ["Listener", "Progress", "listening", "stage_progress"]
+__all__ = ["Listener", "StageProgress", "counted", "listening", "stage_progress"]
+
+T = TypeVar("T")
 
 Listener: TypeAlias = Callable[[str, str, int, int], None]
 """Called with a stage's name, the part of it, the units done in that part, and all units of that part."""
@@ -37,7 +39,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 @dataclass(slots=True, kw_only=True)
-class Progress:
+class StageProgress:
     """The progress of one task."""
 
     stage: Stage
@@ -72,9 +74,16 @@ class Progress:
 
 
 @contextmanager
-def stage_progress(stage: Stage, *, total: int, done: int = 0, part: str = "") -> Iterator[Progress]:
+def stage_progress(stage: Stage, *, total: int, done: int = 0, part: str = "") -> Iterator[StageProgress]:
     """Report a stage from `done` units to `total`; leaving without an error reports all of them."""
-    progress = Progress(stage=stage, total=total, part=part)
+    progress = StageProgress(stage=stage, total=total, part=part)
     progress.report(done)
     yield progress
     progress.report(total)
+
+
+def counted(items: Iterable[T], progress: StageProgress) -> Iterator[T]:
+    """Pass items on and report how many have passed."""
+    for done, item in enumerate(items, start=1):
+        yield item
+        progress.report(min(done, progress.total))

@@ -10,10 +10,10 @@ from storage.artifact import Artifact
 from storage.errors import WorkspaceError
 from storage.reference import ArtifactRef
 from storage.workspace import open_artifact
-from tasks._frames import frames_at
-from tasks._stage import Interval, measured, part_name, stage_task
-from tasks.plan import EditPlan
+from tasks.artifacts import frames_at
+from tasks.planning.plan import EditPlan
 from tasks.progress import stage_progress
+from tasks.stage import FrameRange, measured, part_name, stage_task
 from wave_ops.propagation import PropagationSettings, propagate_interval
 from wave_ops.warp import resize_flow
 
@@ -35,7 +35,7 @@ def begin_propagation(plan: EditPlan) -> None:
 
 @stage_task("propagate", "cpu")
 def propagate_frames(
-    plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef, keyframes: ArtifactRef, interval: Interval
+    plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef, keyframes: ArtifactRef, interval: FrameRange
 ) -> ArtifactRef:
     """Synthesise the frames of one interval between two keyframes.
 
@@ -57,7 +57,7 @@ def propagate_frames(
             flows_to_prev=to_prev,
             flows_to_cur=to_cur,
             settings=PropagationSettings(**plan.propagate.settings["propagation"]),
-            device="cuda" if plan.compute.propagation == "torch" else None,
+            device="cuda" if plan.execution.propagation == "torch" else None,
             callback=lambda done, total: progress.report(round((last - first + 1) * done / max(total, 1))),
         )
         own = frames if _ends_shot(plan, interval) else frames[:-1]
@@ -88,7 +88,7 @@ def _keyframe(edited: Artifact, slot: int) -> NDArray[np.uint8]:
     return frame
 
 
-def _flows(flow: Artifact, plan: EditPlan, interval: Interval) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _flows(flow: Artifact, plan: EditPlan, interval: FrameRange) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Read an interval's flows in both directions, at the working size."""
     first, last = interval
     to_prev, to_cur = (
@@ -98,5 +98,5 @@ def _flows(flow: Artifact, plan: EditPlan, interval: Interval) -> tuple[NDArray[
     return to_prev, to_cur
 
 
-def _ends_shot(plan: EditPlan, interval: Interval) -> bool:
+def _ends_shot(plan: EditPlan, interval: FrameRange) -> bool:
     return all(first != interval[1] for first, last in plan.intervals if (first, last) != interval)

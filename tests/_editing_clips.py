@@ -7,7 +7,7 @@ from math import isqrt
 from typing import Any
 
 from tasks.evaluation.comparison import Edit, EvaluationClip, Resources
-from tasks.models import resolve_model
+from tasks.models.checkpoints import resolve_model
 from tests._evaluation import RESOURCES
 from wave_ops.scenes.geometry import Motion
 from wave_ops.scenes.rendering import Scene, cut, render

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from storage.digest import digest_of
 from tasks.evaluation.comparison import EvaluationClip, Measure, Method, Outcome, Resources
+from tasks.evaluation.comparisons.registry import COMPARISONS
 from tasks.evaluation.plan import EvaluationPlan, planned_clips
-from tasks.evaluation.registry import COMPARISONS
 from tasks.evaluation.request import EvaluationRequest, resources_digest
 from tasks.evaluation.results import Results
-from tasks.models import Advice
+from tasks.models.checkpoints import Advice
 from wave_ops.errors import WaveOpsError
 from wave_ops.scenes.rendering import render
 from wave_ops.scenes.specs import random_scene
@@ -158,5 +158,5 @@ def with_coarse(monkeypatch: Any, **changes: Any) -> CoarseCopies:
     global COARSE
     COARSE = CoarseCopies(**changes)
     registered = {**COMPARISONS, "coarse": "tests._evaluation:COARSE"}
-    monkeypatch.setattr("tasks.evaluation.registry.COMPARISONS", registered)
+    monkeypatch.setattr("tasks.evaluation.comparisons.registry.COMPARISONS", registered)
     return COARSE

@@ -14,22 +14,22 @@ from tasks.edit import edit_keyframes
 from tasks.encode import encode_edit
 from tasks.flow import estimate_frame_flow, estimate_keyframe_flow
 from tasks.invert import invert_keyframes
-from tasks.plan import Compute, EditPlan
-from tasks.prepare import prepare_edit, with_decoded
+from tasks.planning.plan import EditPlan, Execution
+from tasks.planning.prepare import prepare_edit, replan
+from tasks.planning.request import EditRequest
 from tasks.propagate import begin_propagation, finish_propagation, propagate_frames
-from tasks.request import EditRequest
 
 __all__ = ["artifact_of", "contents", "make_plan", "run_stages"]
 
 
 def make_plan(request: EditRequest, workspace: Path) -> EditPlan:
-    return prepare_edit(request, compute=Compute(workspace=str(workspace)))
+    return prepare_edit(request, execution=Execution(workspace=str(workspace)))
 
 
 def run_stages(plan: EditPlan) -> EditPlan:
     """Run what is missing of an edit; give the plan with what decoding found."""
     clip = decode_clip.task.fn(plan)
-    plan = with_decoded(plan)
+    plan = replan(plan)
     keyframe_flow, frame_flow = estimate_keyframe_flow.task.fn(plan, clip), estimate_frame_flow.task.fn(plan, clip)
     inversion = invert_keyframes.task.fn(plan, clip, keyframe_flow)
     keyframes = edit_keyframes.task.fn(plan, clip, keyframe_flow, inversion)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wave_ops.errors import WaveOpsError
 
-__all__ = ["StableDiffusion", "decode_latents", "encode_frames", "encode_prompt", "runs_of"]
+__all__ = ["StableDiffusion", "batch_slices", "decode_latents", "encode_frames", "encode_prompt"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,7 @@ def decode_latents(
     return np.concatenate(frames)
 
 
-def runs_of(count: int, size: int | None) -> Iterator[slice]:
+def batch_slices(count: int, size: int | None) -> Iterator[slice]:
     """Cut the order of a step into runs of at most `size` frames; None for one run.
 
     Raises:

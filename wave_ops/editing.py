@@ -10,9 +10,9 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from wave_ops.diffusion import StableDiffusion, encode_prompt, runs_of
+from wave_ops.diffusion import StableDiffusion, batch_slices, encode_prompt
 from wave_ops.errors import WaveOpsError
-from wave_ops.recursion import PairWarps
+from wave_ops.feature_warping import PairWarps
 from wave_ops.schedule import DDIMSchedule, WarpWindow, warp_steps
 from wave_ops.unet import Anchor, FeatureSession, injected, resolve_sites
 
@@ -69,7 +69,7 @@ def edit(
     settings: EditingSettings,
     edges: Float[Tensor, "keyframe 3 image_height image_width"] | None = None,
     start: tuple[int, Float[Tensor, "keyframe channel height width"]] | None = None,
-    chunk_size: int | None = None,
+    keyframe_batch: int | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> Float[Tensor, "keyframe channel height width"]:
     """Denoise all keyframes together from x_S, with the branches [source, unconditional, conditional].
@@ -89,7 +89,7 @@ def edit(
         settings: see EditingSettings. `warp_fraction` is also the part of the steps whose attention is extended.
         edges: canny images of the source keyframes, 0 or 1, three equal channels, at pixel size.
         start: (j, edited x_j) to resume from.
-        chunk_size: keyframes in one UNet batch, in the order of the step; None for all.
+        keyframe_batch: keyframes in one UNet batch, in the order of the step; None for all.
         callback: receives (j, x_j) after each step, j from S - 1 down to 0.
 
     Returns:
@@ -102,7 +102,7 @@ def edit(
     if len(orders) != settings.steps:
         raise WaveOpsError(f"editing in {settings.steps} steps needs as many orders, got {len(orders)}")
     prompts = [encode_prompt(model, text) for text in (source_prompt, negative_prompt, prompt)]
-    denoiser = _Denoiser(model, settings, torch.cat(prompts), warps, edges, chunk_size)
+    denoiser = _Denoiser(model, settings, torch.cat(prompts), warps, edges, keyframe_batch)
     first, x = start if start is not None else (settings.steps, inverted(settings.steps))
     x = x.float().to(model.device)
     with injected(model.unet, denoiser.session, sites=resolve_sites(model.unet, sites=model.sites)):
@@ -124,7 +124,7 @@ class _Denoiser:
         prompts: Float[Tensor, "branch token channel"],
         warps: PairWarps | None,
         edges: Float[Tensor, "keyframe 3 image_height image_width"] | None,
-        chunk_size: int | None,
+        keyframe_batch: int | None,
     ) -> None:
         self.model, self.settings, self.prompts = model, settings, prompts
         self.schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
@@ -132,7 +132,7 @@ class _Denoiser:
             settings.steps, phase="editing", window=settings.window, fraction=settings.warp_fraction
         )
         self.edges = None if edges is None else edges.to(model.device, model.dtype)
-        self.chunk_size, self.session = chunk_size, FeatureSession(warps=warps, anchor=settings.anchor)
+        self.keyframe_batch, self.session = keyframe_batch, FeatureSession(warps=warps, anchor=settings.anchor)
 
     def __call__(
         self,
@@ -150,7 +150,7 @@ class _Denoiser:
             injecting=source is not None,
         )
         edited = torch.empty_like(x)
-        for run in runs_of(len(order), self.chunk_size):
+        for run in batch_slices(len(order), self.keyframe_batch):
             frames = list(order[run])
             noise_pred = self._guided_noise(x, source, step_index, frames=frames, run=run)
             edited[frames] = self.schedule.step(x[frames], noise_pred, step_index)

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wave_ops.diffusion import StableDiffusion, encode_prompt, runs_of
+from wave_ops.diffusion import StableDiffusion, batch_slices, encode_prompt
 from wave_ops.errors import WaveOpsError
-from wave_ops.recursion import PairWarps
+from wave_ops.feature_warping import PairWarps
 from wave_ops.schedule import DDIMSchedule, WarpWindow, warp_steps
 from wave_ops.shuffle import ShuffleMode, step_order
 from wave_ops.unet import FeatureSession, injected, resolve_sites
@@ -70,7 +70,7 @@ def invert(
     settings: InversionSettings,
     start: int = 0,
     before: Float[Tensor, "keyframe channel height width"] | None = None,
-    chunk_size: int | None = None,
+    keyframe_batch: int | None = None,
     callback: Callable[[int, Tensor], None],
 ) -> None:
     """Invert all keyframes together, from x_start to x_S.
@@ -87,7 +87,7 @@ def invert(
         settings: see InversionSettings.
         start: the step that `latents` belongs to; 0 from the beginning, more on resumption.
         before: x_{start-1}, which an extrapolated noise point needs if `start` is not 0.
-        chunk_size: keyframes in one UNet batch, in the order of the step; None for all. Changes memory, not
+        keyframe_batch: keyframes in one UNet batch, in the order of the step; None for all. Changes memory, not
             the result.
         callback: receives (j, x_j) after each step, x_j float32.
 
@@ -100,7 +100,7 @@ def invert(
     schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
     warped = warp_steps(settings.steps, phase="inversion", window=settings.window, fraction=settings.warp_fraction)
     orders = step_orders(len(latents), settings)
-    predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, chunk_size)
+    predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, keyframe_batch)
     x = latents.float().to(model.device)
     with injected(model.unet, predictor.session, sites=resolve_sites(model.unet, sites=model.sites)):
         earlier = None if before is None else before.float().to(model.device)
@@ -122,12 +122,12 @@ def reconstruct(
     warps: PairWarps | None,
     settings: InversionSettings,
     orders: Sequence[Sequence[int]],
-    chunk_size: int | None = None,
+    keyframe_batch: int | None = None,
 ) -> Float[Tensor, "keyframe channel height width"]:
     """Sample x_S back to x_0 with the same prompt, orders and warping, at guidance 1 (WAVE sec. 8's measure)."""
     schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
     warped = warp_steps(settings.steps, phase="editing", window=settings.window, fraction=settings.warp_fraction)
-    predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, chunk_size)
+    predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, keyframe_batch)
     x = latents.float().to(model.device)
     with injected(model.unet, predictor.session, sites=resolve_sites(model.unet, sites=model.sites)):
         for j in range(settings.steps, 0, -1):
@@ -145,10 +145,10 @@ class _Predictor:
         schedule: DDIMSchedule,
         context: Float[Tensor, "1 token channel"],
         warps: PairWarps | None,
-        chunk_size: int | None,
+        keyframe_batch: int | None,
     ) -> None:
         self.model, self.schedule, self.context = model, schedule, context
-        self.chunk_size, self.session = chunk_size, FeatureSession(warps=warps)
+        self.keyframe_batch, self.session = keyframe_batch, FeatureSession(warps=warps)
 
     def __call__(
         self,
@@ -160,7 +160,7 @@ class _Predictor:
     ) -> Float[Tensor, "keyframe channel height width"]:
         self.session.begin_step(order, warping=warping)
         noise_pred = torch.empty_like(x)
-        for run in runs_of(len(order), self.chunk_size):
+        for run in batch_slices(len(order), self.keyframe_batch):
             frames = list(order[run])
             self.session.begin_run(run, branches=1, latent_size=(x.shape[-2], x.shape[-1]))
             output = self.model.unet(

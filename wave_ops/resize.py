@@ -7,13 +7,16 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
+import torch
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wave_ops.errors import WaveOpsError
 
 T = TypeVar("T", np.uint8, np.float32)
 
-__all__ = ["analysis_size", "fit_size", "resample", "resize_frames"]
+__all__ = ["analysis_size", "fit_size", "resample", "resize_frames", "to_images"]
 
 
 def fit_size(source: tuple[int, int], *, native_area: int, multiple: int) -> tuple[int, int]:
@@ -99,6 +102,11 @@ def resample(frame: NDArray[T], size: tuple[int, int]) -> NDArray[T]:
     if smaller != tuple(size):
         frame = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_CUBIC)
     return frame
+
+
+def to_images(frames: UInt8[np.ndarray, "frame height width 3"]) -> Float[Tensor, "frame 3 height width"]:
+    """Convert uint8 frames to what torch ops read: channel first, float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
 
 
 def _check_size(size: tuple[int, int]) -> None:

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wave_ops.errors import WaveOpsError
-from wave_ops.recursion import GridWarps, PairWarps, gather_map, gather_positions
+from wave_ops.feature_warping import GridWarps, PairWarps, gather_map, gather_positions
 
 __all__ = ["Anchor", "FeatureSession", "Sites", "injected", "resolve_sites", "with_block"]
 

@@ -89,11 +89,11 @@ class Resources:
     """What comparisons may use; all of it is part of a result's identity except the device."""
 
     model: Any
-    """tasks.models.ModelIdentity"""
+    """tasks.models.checkpoints.ModelIdentity"""
     controlnet: Any
-    """tasks.models.NetworkIdentity | None"""
+    """tasks.models.checkpoints.NetworkIdentity | None"""
     flow: Any
-    """tasks.weights.FlowIdentity"""
+    """tasks.models.flow_estimators.FlowIdentity"""
     device: str
     dtype: str
     seed: int

@@ -17,13 +17,13 @@ from storage.digest import digest_of
 from storage.reference import ArtifactRef
 from storage.workspace import Workspace
 from tasks.errors import TaskInputError
+from tasks.evaluation.clips.manifest import ManifestRow, read_clip, read_manifest
 from tasks.evaluation.comparison import Comparison, EvaluationClip, Method, ReadsManifest, Resources
-from tasks.evaluation.manifest import ManifestRow, read_clip, read_manifest
-from tasks.evaluation.registry import comparison
+from tasks.evaluation.comparisons.registry import comparison
 from tasks.evaluation.request import EvaluationRequest, resolve_resources, resources_digest
-from tasks.plan import Compute, Stage
+from tasks.planning.plan import Execution, Stage
 
-__all__ = ["EvaluationPlan", "PlannedClip", "load_clip", "plan_evaluation", "planned_clips"]
+__all__ = ["EvaluationPlan", "PlannedClip", "load_planned_clip", "plan_evaluation", "planned_clips"]
 
 _DRAWING = threading.Lock()
 
@@ -81,15 +81,15 @@ class EvaluationPlan:
         return f"evaluations/{self.name}/{re.sub(r'[^a-z0-9]+', '-', clip.name.lower()).strip('-') or 'clip'}"
 
 
-def plan_evaluation(request: EvaluationRequest, *, compute: Compute, flow_weights: str = "") -> EvaluationPlan:
+def plan_evaluation(request: EvaluationRequest, *, execution: Execution, flow_weights: str = "") -> EvaluationPlan:
     """Plan a run.
 
     Raises:
         TaskInputError: if the comparison, a network or the manifest cannot be used.
         WorkspaceError: if the workspace cannot be used.
     """
-    workspace = Workspace.open(compute.workspace).url
-    resources = resolve_resources(request, device=compute.device, dtype=compute.dtype, flow_weights=flow_weights)
+    workspace = Workspace.open(execution.workspace).url
+    resources = resolve_resources(request, device=execution.device, dtype=execution.dtype, flow_weights=flow_weights)
     found = comparison(request.comparison)
     methods, clips = tuple(found.methods(quick=request.quick)), planned_clips(request)
     _check(found, methods, clips)
@@ -104,7 +104,7 @@ def plan_evaluation(request: EvaluationRequest, *, compute: Compute, flow_weight
     )
 
 
-def load_clip(request: EvaluationRequest, clip: PlannedClip) -> EvaluationClip:
+def load_planned_clip(request: EvaluationRequest, clip: PlannedClip) -> EvaluationClip:
     """Draw or read a planned clip.
 
     Raises:

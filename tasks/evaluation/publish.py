@@ -11,9 +11,9 @@ from prefect.cache_policies import NO_CACHE
 
 from storage.files import write_atomic
 from tasks.errors import TaskInputError
-from tasks.evaluation.lines import lines_text, result_lines
 from tasks.evaluation.plan import EvaluationPlan
-from tasks.evaluation.report import report_html, table_markdown
+from tasks.evaluation.report.jsonl import lines_text, result_lines
+from tasks.evaluation.report.page import report_html, table_markdown
 from tasks.evaluation.results import Results, collect_results, metrics_parquet
 
 __all__ = ["LINES", "METRICS", "REPORT", "TABLE", "check_folder", "publish_results", "write_results"]

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from storage.digest import digest_file, digest_folder, digest_of
 from tasks.errors import TaskInputError
 from tasks.evaluation.comparison import Resources
-from tasks.evaluation.registry import check_name
-from tasks.models import resolve_controlnet, resolve_model
-from tasks.weights import resolve_flow
+from tasks.evaluation.comparisons.registry import check_name
+from tasks.models.checkpoints import resolve_controlnet, resolve_model
+from tasks.models.flow_estimators import resolve_flow
 
 __all__ = ["EvaluationRequest", "command_line", "evaluation_request", "resolve_resources", "resources_digest"]
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from storage.digest import to_json
 from storage.workspace import Workspace
 from tasks.evaluation.comparison import Measure, Method
+from tasks.evaluation.comparisons.registry import comparison
 from tasks.evaluation.plan import EvaluationPlan, PlannedClip
-from tasks.evaluation.registry import comparison
 from tasks.evaluation.statistics import Difference, Spread, paired_difference, spread
 
 __all__ = ["COLUMNS", "Results", "collect_results", "metrics_parquet"]

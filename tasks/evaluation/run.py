@@ -14,13 +14,13 @@ from prefect.cache_policies import NO_CACHE
 from storage.artifact import Artifact
 from storage.errors import StorageError
 from storage.workspace import Workspace
-from tasks._stage import is_transient
 from tasks.errors import TaskInputError
 from tasks.evaluation.comparison import EvaluationClip, Method, Outcome
-from tasks.evaluation.films import amplified_difference, write_film
-from tasks.evaluation.plan import EvaluationPlan, PlannedClip, load_clip
-from tasks.evaluation.registry import comparison
+from tasks.evaluation.comparisons.registry import comparison
+from tasks.evaluation.plan import EvaluationPlan, PlannedClip, load_planned_clip
+from tasks.evaluation.report.previews import amplified_difference, write_film
 from tasks.progress import stage_progress
+from tasks.stage import is_transient
 from wave_ops.errors import WaveOpsError
 
 __all__ = ["DIFFERENCE", "RESULT", "WANTED", "evaluate_clip", "measure_clip"]
@@ -46,7 +46,7 @@ def measure_clip(plan: EvaluationPlan, clip: PlannedClip) -> int:
     with stage_progress(plan.stage(clip), total=len(plan.methods), done=done, part=clip.name) as progress:
         if not missing:
             return 0
-        loaded, start = load_clip(plan.request, clip), time.perf_counter()
+        loaded, start = load_planned_clip(plan.request, clip), time.perf_counter()
         for method, outcome in _checked(plan, loaded, missing):
             _keep(outcomes[method.name], outcome, loaded, seconds=time.perf_counter() - start)
             done, start = done + 1, time.perf_counter()

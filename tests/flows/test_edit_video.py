@@ -18,14 +18,14 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.edit_video import edit_video
 from flows.placement import task_runner
-from flows.planning import plan_request
+from flows.planning import plan_edit_request
 from flows.settings import WaveSettings
 from storage.tables import read_runs
 from storage.video import probe
 from storage.workspace import Workspace, open_artifact
-from tasks.names import EDITED
-from tasks.plan import EditPlan
-from tasks.request import EditRequest, edit_request
+from tasks.artifacts import EDITED
+from tasks.planning.plan import EditPlan
+from tasks.planning.request import EditRequest, edit_request
 from tests._stages import contents, run_stages
 from wave_ops.errors import WaveOpsError
 
@@ -37,13 +37,13 @@ def request_(clip: Path, sd15: Path) -> EditRequest:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> WaveSettings:
-    return WaveSettings(workspace=str(tmp_path_factory.mktemp("workspace")), threads=2)
+    return WaveSettings(workspace=str(tmp_path_factory.mktemp("workspace")), max_tasks=2)
 
 
 @pytest.fixture(scope="module")
 def plan(server: str, request_: EditRequest, settings: WaveSettings) -> EditPlan:
     edit_video(request_, settings)
-    return plan_request(request_, settings)
+    return plan_edit_request(request_, settings)
 
 
 def ask(server: str, what: str, **query: Any) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ def states(server: str) -> Counter[str]:
 def test_the_flow_makes_the_same_files_as_its_stages(
     plan: EditPlan, request_: EditRequest, settings: WaveSettings, tmp_path: Path
 ) -> None:
-    again = plan_request(request_, settings.model_copy(update={"workspace": str(tmp_path)}))
+    again = plan_edit_request(request_, settings.model_copy(update={"workspace": str(tmp_path)}))
     run_stages(again)
     assert contents(tmp_path) == contents(Path(settings.workspace))
     with open_artifact(plan.encode.ref).local_copy(EDITED) as video:

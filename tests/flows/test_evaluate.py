@@ -15,13 +15,15 @@ import httpx
 import pytest
 
 from flows.cli import main
-from flows.evaluate import evaluate, plan_request
+from flows.evaluate import evaluate
+from flows.planning import plan_evaluation_request
 from flows.settings import WaveSettings
 from tasks.errors import TaskInputError
 from tasks.evaluation.request import EvaluationRequest, command_line, evaluation_request
 from tests._evaluation import CoarseCopies, with_coarse
 
 ROOT = Path(__file__).parents[2]
+REGISTRY = "tasks.evaluation.comparisons.registry.COMPARISONS"
 KILLED = """
 import pytest, sys, time
 from tests._evaluation import CoarseCopies, with_coarse
@@ -66,7 +68,7 @@ def command(
 def test_the_flow_writes_its_results_and_tells_the_server_what_it_does(
     server: str, coarse: CoarseCopies, sd15: Path, tmp_path: Path
 ) -> None:
-    settings = WaveSettings(workspace=str(tmp_path / "workspace"), threads=2)
+    settings = WaveSettings(workspace=str(tmp_path / "workspace"), max_tasks=2)
     results = evaluate(request_of(sd15), settings, str(tmp_path / "out"))
     assert len(coarse.computed) == 4 * 3
     assert (tmp_path / "out" / "report.html").is_file()
@@ -95,7 +97,7 @@ def test_task_runs_are_named_by_clip(server: str, coarse: CoarseCopies, sd15: Pa
 def test_a_clip_that_fails_is_named_and_the_others_are_kept(
     server: str, sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = WaveSettings(workspace=str(tmp_path / "workspace"), threads=1)
+    settings = WaveSettings(workspace=str(tmp_path / "workspace"), max_tasks=1)
     with_coarse(monkeypatch, fails_at=("calm-00", "every 4"))
     with pytest.raises(TaskInputError, match="coarse on the clip calm-00, method 'every 4': the grid is too coarse"):
         evaluate(request_of(sd15), settings, str(tmp_path / "out"))
@@ -146,7 +148,7 @@ def test_without_json_a_person_gets_tables(
 def test_without_a_name_the_comparisons_are_listed(
     coarse: CoarseCopies, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tasks.evaluation.registry.COMPARISONS", {"coarse": "tests._evaluation:COARSE", "lost": "x:Y"})
+    monkeypatch.setattr(REGISTRY, {"coarse": "tests._evaluation:COARSE", "lost": "x:Y"})
     code, out, _ = command(monkeypatch, capfd)
     assert code == 0
     assert "How coarse may <b>a copy</b> be?" in out
@@ -204,7 +206,7 @@ def test_a_comparison_that_contradicts_itself_is_refused(
 ) -> None:
     with_coarse(monkeypatch, **changes)
     with pytest.raises(TaskInputError, match=words):
-        plan_request(request_of(sd15), WaveSettings(workspace=str(tmp_path)))
+        plan_evaluation_request(request_of(sd15), WaveSettings(workspace=str(tmp_path)))
 
 
 @pytest.mark.slow

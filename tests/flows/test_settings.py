@@ -16,9 +16,9 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_given_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WAVE_WORKSPACE", "/a")
-    monkeypatch.setenv("WAVE_THREADS", "3")
+    monkeypatch.setenv("WAVE_MAX_TASKS", "3")
     settings = load_settings(workspace="/b")
-    assert (settings.workspace, settings.threads) == ("/b", 3)
+    assert (settings.workspace, settings.max_tasks) == ("/b", 3)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_what_is_given_goes_before_the_environment(monkeypatch: pytest.MonkeyPat
     [
         ("WAVE_DEVICE", "tpu", "WAVE_DEVICE cannot be 'tpu'"),
         ("WAVE_PROPAGATION_DEVICE", "tpu", "WAVE_PROPAGATION_DEVICE cannot be 'tpu'"),
-        ("WAVE_THREADS", "0", "WAVE_THREADS cannot be '0'"),
+        ("WAVE_MAX_TASKS", "0", "WAVE_MAX_TASKS cannot be '0'"),
         ("WAVE_WORKSPACE", "", "WAVE_WORKSPACE cannot be ''"),
         ("WAVE_WORKSPCE", "/a", "did you mean WAVE_WORKSPACE"),
         ("WAVE_ZZZZZZZZ", "1", "known are WAVE_"),

@@ -14,7 +14,7 @@ from flows.train_embedded import TrainSettings
 
 ROOT = Path(__file__).parents[2]
 TRAIN = """
-from flows.server import connect_server
+from flows.cli.server import connect_server
 connect_server()
 from flows.train_embedded import TrainSettings, train_embedded
 steps = dict(vae_steps=1, unet_steps=2, controlnet_steps=1)

@@ -11,11 +11,11 @@ import torch
 from prefect.states import Failed
 
 from storage.errors import WorkspaceError
-from tasks._stage import is_transient, measured, stage_task
 from tasks.decode import decode_clip
 from tasks.errors import TaskInputError
-from tasks.progress import Progress, listening, stage_progress
+from tasks.progress import StageProgress, listening, stage_progress
 from tasks.propagate import finish_propagation, propagate_frames
+from tasks.stage import is_transient, measured, stage_task
 from wave_ops.errors import WaveOpsError
 
 LOST = ConnectionResetError("gone")
@@ -98,7 +98,7 @@ def test_a_listener_hears_a_stage_from_where_it_resumes_to_its_end() -> None:
     stage: Any = fake_plan("a").propagate
     with listening(lambda *event: heard.append(event)), stage_progress(stage, total=3, done=1, part="x") as progress:
         progress.report(2)
-    Progress(stage=stage, total=3).report(1)
+    StageProgress(stage=stage, total=3).report(1)
     assert heard == [("propagate", "x", 1, 3), ("propagate", "x", 2, 3), ("propagate", "x", 3, 3)]
 
 

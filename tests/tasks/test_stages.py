@@ -14,20 +14,20 @@ from storage.artifact import Artifact
 from storage.digest import digest_file
 from storage.errors import WorkspaceError
 from storage.video import probe, read_frames, write_video
+from tasks.artifacts import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE
 from tasks.decode import decode_clip
 from tasks.errors import TaskInputError
-from tasks.names import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE
-from tasks.plan import EditPlan
-from tasks.prepare import completed
+from tasks.planning.plan import EditPlan
+from tasks.planning.prepare import is_complete
+from tasks.planning.request import EditRequest, edit_request
 from tasks.propagate import finish_propagation
-from tasks.request import EditRequest, edit_request
 from tests._checkpoints import save_sd21
 from tests._clips import save_clip
 from tests._stages import artifact_of, contents, make_plan, run_stages
+from wave_ops.guided_upsampling import upsample_edit
 from wave_ops.resize import resize_frames
 from wave_ops.scenes.rendering import cut
 from wave_ops.scenes.specs import random_scene
-from wave_ops.upsampling import upsample_edit
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_a_second_prompt_shares_decoding_flow_and_inversion(
     plan: EditPlan, workspace: Path, request_: EditRequest
 ) -> None:
     second = make_plan(request_.model_copy(update={"prompt": "a green ring"}), workspace)
-    done = [stage.name for stage in second.stages if completed(second, stage.name)]
+    done = [stage.name for stage in second.stages if is_complete(second, stage.name)]
     assert done == ["decode", "keyframe_flow", "frame_flow", "invert"]
 
 
@@ -197,15 +197,15 @@ def test_at_full_resolution_the_sources_frames_guide_the_edit_to_their_size(plan
     reports = [artifact_of(each, "assess").read_json(REPORT) for each in (plan, full)]
     assert [report["full_resolution"] for report in reports] == [False, True]
     assert reports[0]["scores"] == reports[1]["scores"]  # measured at the working size
-    assert completed(plan, "encode")
-    assert completed(plan, "assess")
+    assert is_complete(plan, "encode")
+    assert is_complete(plan, "assess")
 
 
 def test_an_encoding_that_was_killed_leaves_no_video_and_goes_on_to_the_same_one(
     full: EditPlan, request_: EditRequest, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = Path(shutil.copytree(workspace, tmp_path / "copy"))
-    again = make_plan(full.ingredients.request, copy)
+    again = make_plan(full.inputs.request, copy)
     shutil.rmtree(copy / again.encode.ref.path)
     with monkeypatch.context() as patch:
         patch.setattr("tasks.encode.upsample_edit", _crash)
@@ -226,4 +226,4 @@ def test_frames_are_edited_at_the_working_size_and_shown_at_the_sources(plan: Ed
         shown = np.stack([frame for _, frame in read_frames(path)])
     difference = np.abs(shown.astype(int) - resize_frames(frames, plan.clip.size))
     assert difference.mean() < 8  # the rest is the codec's
-    assert digest_file(plan.ingredients.request.video) == plan.clip.digest
+    assert digest_file(plan.inputs.request.video) == plan.clip.digest

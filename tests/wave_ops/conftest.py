@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from wave_ops.diffusion import StableDiffusion
-from wave_ops.recursion import PairWarps
+from wave_ops.feature_warping import PairWarps
 
 EPSILON = {
     "beta_start": 0.00085,

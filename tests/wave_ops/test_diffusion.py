@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wave_ops.diffusion import decode_latents, encode_frames, encode_prompt, runs_of
+from wave_ops.diffusion import batch_slices, decode_latents, encode_frames, encode_prompt
 from wave_ops.errors import WaveOpsError
 
 
@@ -44,9 +44,9 @@ def test_prompts_are_encoded_to_the_tokenizers_length(model):
 
 @pytest.mark.parametrize(("count", "size", "lengths"), [(5, None, [5]), (5, 2, [2, 2, 1]), (4, 4, [4]), (1, 8, [1])])
 def test_runs_cover_every_frame(count, size, lengths):
-    assert [run.stop - run.start for run in runs_of(count, size)] == lengths
+    assert [run.stop - run.start for run in batch_slices(count, size)] == lengths
 
 
 def test_a_run_of_no_frames_is_refused():
     with pytest.raises(WaveOpsError, match="at least 1"):
-        list(runs_of(4, 0))
+        list(batch_slices(4, 0))

@@ -87,11 +87,11 @@ def test_a_resumed_edit_is_identical_to_an_undisturbed_one(model, source, make_w
     assert torch.equal(stored[0], whole)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2])
-def test_the_batch_size_does_not_change_the_result(model, source, make_warps, chunk_size):
+@pytest.mark.parametrize("keyframe_batch", [1, 2])
+def test_the_batch_size_does_not_change_the_result(model, source, make_warps, keyframe_batch):
     edges = torch.rand(3, 3, 128, 128).round()
     whole = edited(model, source, warps=make_warps(3), edges=edges)
-    parts = edited(model, source, warps=make_warps(3), edges=edges, chunk_size=chunk_size)
+    parts = edited(model, source, warps=make_warps(3), edges=edges, keyframe_batch=keyframe_batch)
     torch.testing.assert_close(parts, whole, rtol=1e-2, atol=1e-3)
 
 
@@ -156,4 +156,4 @@ def test_the_anchor_in_time_gives_another_result_unless_orders_begin_with_it(mod
 
 def test_an_anchor_in_time_is_refused_where_keyframes_come_in_several_batches(model, source, make_warps):
     with pytest.raises(WaveOpsError, match="one batch"):
-        edited(model, source, warps=make_warps(3), settings={"anchor": "time"}, chunk_size=2)
+        edited(model, source, warps=make_warps(3), settings={"anchor": "time"}, keyframe_batch=2)

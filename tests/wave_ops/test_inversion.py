@@ -71,11 +71,11 @@ def test_a_resumed_inversion_is_identical_to_an_undisturbed_one(model, latents, 
     assert [torch.equal(a, b) for a, b in zip(resumed, whole[4:], strict=True)] == [True] * 3
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2])
-def test_the_batch_size_does_not_change_the_latents(model, latents, make_warps, chunk_size):
+@pytest.mark.parametrize("keyframe_batch", [1, 2])
+def test_the_batch_size_does_not_change_the_latents(model, latents, make_warps, keyframe_batch):
     settings, warps = InversionSettings(steps=4), make_warps(3)
     whole = inverted(model, latents, settings=settings, warps=warps)[-1]
-    parts = inverted(model, latents, settings=settings, warps=warps, chunk_size=chunk_size)[-1]
+    parts = inverted(model, latents, settings=settings, warps=warps, keyframe_batch=keyframe_batch)[-1]
     torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-4)
 
 

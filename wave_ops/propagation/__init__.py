@@ -7,6 +7,7 @@ from wave_ops.propagation.fusion import fuse_gradients, selected_gradients
 from wave_ops.propagation.guides import Guides, source_guides, target_guides
 from wave_ops.propagation.interval import (
     Candidate,
+    KeyframeInterval,
     fuse_candidates,
     paint_candidates,
     propagate_interval,
@@ -21,6 +22,7 @@ __all__ = [
     "Candidate",
     "Exemplar",
     "Guides",
+    "KeyframeInterval",
     "PropagationSettings",
     "Synthesis",
     "blend",

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from jaxtyping import Float32
 
-from wave_ops.local_affine import NEAR, WINDOW, explain, smooth_step
+from wave_ops.guided_filter import NEAR, WINDOW, explain, smooth_step
 
 __all__ = ["TRUSTED", "restore_detail"]
 
@@ -30,7 +30,7 @@ def restore_detail(image: Image, *, seen: Image, frame: Image) -> Image:
     affine function of `seen` that explains `image`, where it explains nearly all. What the source does not have, a
     texture, a shape or an outline, is explained by no such function, and stays as it was painted.
 
-    Deviates from WAVE (ECCV 2024), which has no such step. The model is that of `wave_ops.local_affine`.
+    Deviates from WAVE (ECCV 2024), which has no such step. The model is that of `wave_ops.guided_filter`.
 
     Args:
         image: the synthesised frame, 8-bit units.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -34,7 +35,14 @@ from wave_ops.propagation.selection import blend_weights, carry_selection, selec
 from wave_ops.propagation.settings import PropagationSettings
 from wave_ops.propagation.synthesis import Exemplar, synthesise
 
-__all__ = ["Candidate", "fuse_candidates", "paint_candidates", "propagate_interval", "synthesise_outward"]
+__all__ = [
+    "Candidate",
+    "KeyframeInterval",
+    "fuse_candidates",
+    "paint_candidates",
+    "propagate_interval",
+    "synthesise_outward",
+]
 
 Frame = UInt8[np.ndarray, "height width 3"]
 Frames = UInt8[np.ndarray, "frame height width 3"]
@@ -42,6 +50,26 @@ Flows = Float[np.ndarray, "pair 2 height width"]
 Callback = Callable[[int, int], None]
 T = TypeVar("T")
 _LARGE = 3 * 1024 * 640  # numbers in a frame from which on two of them are not painted at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyframeInterval:
+    """Source frames from one keyframe to the next, both edited keyframes, and the flow between neighbours."""
+
+    frames: NDArray[np.uint8]
+    """(frame, height, width, 3), both keyframes included."""
+    first: NDArray[np.uint8]
+    last: NDArray[np.uint8]
+    to_prev: NDArray[np.float32]
+    """(frame - 1, 2, height, width), pixels, x then y, on the grid of frame i + 1."""
+    to_cur: NDArray[np.float32]
+
+    @property
+    def time_fractions(self) -> NDArray[np.float32]:
+        """How far each frame between the keyframes is on its way to the later one, (frame - 2, 1, 1, 1)."""
+        count = len(self.frames) - 1
+        fractions: NDArray[np.float32] = np.arange(1, count, dtype=np.float32) / np.float32(count)
+        return fractions[:, None, None, None]
 
 
 class Candidate(NamedTuple):

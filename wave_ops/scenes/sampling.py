@@ -10,7 +10,10 @@ import numpy.typing as npt
 from wave_ops.scenes.rendering import render_frame
 from wave_ops.scenes.specs import random_scene
 
-__all__ = ["is_hard", "random_frame"]
+__all__ = ["HELD_OUT_SEED", "is_hard", "random_frame"]
+
+HELD_OUT_SEED: Final = 1_000_000_000
+"""Scenes from this seed on are never trained on."""
 
 _TWO_OBJECTS_EVERY: Final = 5
 _HARD_EVERY: Final = 3

@@ -13,11 +13,11 @@ from wave_ops.training.averaging import average_into, averaging_decay
 from wave_ops.training.muon import Muon, is_matrix
 from wave_ops.training.schedules import Budget, learning_rate_factor
 
-__all__ = ["Progress", "Training"]
+__all__ = ["Training", "TrainingProgress"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class TrainingProgress:
     """What a finished step reports."""
 
     step: int
@@ -56,7 +56,7 @@ class Training:
         muon = Muon(matrices, lr=self.matrix_learning_rate or 0.0) if matrices else None
         self.optimizers = (adam,) if muon is None else (adam, muon)
 
-    def run(self, loss_at: Callable[[int], Tensor]) -> Iterator[Progress]:
+    def run(self, loss_at: Callable[[int], Tensor]) -> Iterator[TrainingProgress]:
         """Train until the budget is spent, yielding after each step; `loss_at(step)` draws its batch from the step.
 
         A loss that is a function of the step alone makes a resumed training the same as an undisturbed one.
@@ -67,7 +67,7 @@ class Training:
             loss = self._update(loss_at(self.step), factor)
             self.step += 1
             self.seconds += time.monotonic() - began
-            yield Progress(step=self.step, seconds=self.seconds, loss=loss, learning_rate_factor=factor)
+            yield TrainingProgress(step=self.step, seconds=self.seconds, loss=loss, learning_rate_factor=factor)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a resumption needs besides the step and the seconds, by name."""

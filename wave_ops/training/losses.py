@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-__all__ = ["autoencoder_loss", "diffusion_loss", "min_snr_weights"]
+__all__ = ["autoencoder_loss", "autoencoder_step_loss", "diffusion_loss", "min_snr_weights"]
 
 _ABSOLUTE_SHARE: Final = 0.2
 
@@ -22,6 +22,16 @@ def autoencoder_loss(
     error = reconstruction - target
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
     return error.square().mean() + _ABSOLUTE_SHARE * error.abs().mean() + kl_weight * divergence
+
+
+def autoencoder_step_loss(model: Any, pixels: Tensor) -> Tensor:
+    """Encode and decode pixels, and compute `autoencoder_loss`; the networks run in bfloat16."""
+    with torch.autocast(pixels.device.type, torch.bfloat16):
+        posterior = model.encode(pixels).latent_dist
+        reconstruction = model.decode(posterior.sample()).sample
+    return autoencoder_loss(
+        reconstruction.float(), pixels, mean=posterior.mean.float(), log_variance=posterior.logvar.float()
+    )
 
 
 def min_snr_weights(alphas_cumprod: Tensor, timesteps: Tensor, *, gamma: float = 5.0) -> Tensor:

@@ -7,13 +7,13 @@ import pytest
 from tasks.errors import TaskInputError
 from tasks.evaluation.plan import plan_evaluation
 from tasks.evaluation.request import EvaluationRequest, command_line
-from tasks.plan import Compute
+from tasks.planning.plan import Execution
 from tests._evaluation import CoarseCopies
 
 
 def names(patterns: tuple[str, ...], folder: Path) -> list[str]:
     request = EvaluationRequest(comparison="coarse", method=patterns, clips=1)
-    return [method.name for method in plan_evaluation(request, compute=Compute(workspace=str(folder))).methods]
+    return [method.name for method in plan_evaluation(request, execution=Execution(workspace=str(folder))).methods]
 
 
 @pytest.mark.parametrize(

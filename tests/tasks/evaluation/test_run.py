@@ -14,13 +14,13 @@ from storage.video import probe, read_frames
 from storage.workspace import Workspace
 from tasks.errors import TaskInputError
 from tasks.evaluation.comparison import Method, Outcome
-from tasks.evaluation.films import GAIN
-from tasks.evaluation.plan import EvaluationPlan, load_clip, planned_clips
+from tasks.evaluation.plan import EvaluationPlan, load_planned_clip, planned_clips
+from tasks.evaluation.report.film_selection import shown_clips
+from tasks.evaluation.report.previews import GAIN
 from tasks.evaluation.request import EvaluationRequest, resources_digest
 from tasks.evaluation.results import collect_results
 from tasks.evaluation.run import DIFFERENCE, RESULT, WANTED, evaluate_clip, measure_clip
-from tasks.evaluation.showing import shown_clips
-from tasks.models import Advice
+from tasks.models.checkpoints import Advice
 from tasks.progress import listening
 from tests._evaluation import RESOURCES, CoarseCopies, coarse_plan, with_coarse
 
@@ -169,7 +169,7 @@ def test_figures_that_are_no_numbers_are_kept_as_unknown(coarse: CoarseCopies, t
 def test_films_show_what_was_made_and_how_it_differs(coarse: CoarseCopies, tmp_path: Path) -> None:
     plan = coarse_plan(coarse, tmp_path)
     run(plan)
-    clip = load_clip(plan.request, plan.clips[0])
+    clip = load_planned_clip(plan.request, plan.clips[0])
     artifact = Workspace.open(tmp_path).artifact(plan.ref(plan.clips[0], plan.methods[2]))
     with artifact.local_copy(RESULT) as result, artifact.local_copy(DIFFERENCE) as difference:
         assert (probe(result).width, probe(result).frame_count) == (192, 4)

@@ -1,7 +1,7 @@
 """What frames show and the patches that paint them do not, on a torch device.
 
-The twin of `wave_ops.propagation.detail` and `wave_ops.local_affine`, where each step is explained; in double precision
-throughout. Images are (batch, 3, height, width) in 8-bit units, matrices (batch, row, column, height, width).
+The twin of `wave_ops.propagation.detail` and `wave_ops.guided_filter`, where each step is explained; in double
+precision throughout. Images are (batch, 3, height, width) in 8-bit units, matrices (batch, row, column, height, width).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from wave_ops.local_affine import NEAR, NOISE, RIDGE, WINDOW
+from wave_ops.guided_filter import NEAR, NOISE, RIDGE, WINDOW
 from wave_ops.propagation.detail import TRUSTED
 
 __all__ = ["explained_gain", "restore_detail"]

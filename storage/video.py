@@ -1,9 +1,0 @@
-"""Video files in and out: upright RGB frames, exact timestamps, audio kept undecoded."""
-
-from __future__ import annotations
-
-from storage._audio import read_audio
-from storage._decode import VideoInfo, final_duration, probe, read_frames
-from storage._encode import write_video
-
-__all__ = ["VideoInfo", "final_duration", "probe", "read_audio", "read_frames", "write_video"]

@@ -1,0 +1,173 @@
+"""Pairs of frames for patch synthesis: read from a folder that another tool was run on, or drawn."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from tasks.errors import TaskInputError
+from tasks.evaluation.bench._scenes import Recoloured, recoloured_scenes
+from wave_ops.propagation import Guides, source_guides, target_guides
+from wave_ops.propagation.guides import carry, fill_holes, flow_holes, own_positions
+from wave_ops.scenes.rendering import match_frames
+
+__all__ = ["EbSynth", "Pair", "drawn_pairs", "read_pairs"]
+
+Floats = NDArray[np.float32]
+
+_GUIDES: Final = ("edge", "temporal", "position")
+_IMAGES: Final = ("key", "target", "style", *(f"{name}_{side}" for name in _GUIDES for side in ("source", "target")))
+_FIGURES: Final = ("cpu_seconds", "error_mean", "error_median")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EbSynth:
+    """What EbSynth did with the same inputs."""
+
+    cpu_seconds: float
+    error_mean: float
+    error_median: float
+    error: Floats | None = None
+    """(height, width): the patch error of each target pixel, where it was kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A keyframe with its edit, a frame to be painted, and what leads the painting; 8-bit units."""
+
+    name: str
+    style: Floats
+    """(height, width, 3): the edited keyframe."""
+    source: Guides
+    target: Guides
+    start: Floats
+    """(2, height, width), x then y: where the flow says that each target pixel was in the keyframe."""
+    ebsynth: EbSynth | None = None
+
+
+def read_pairs(folder: Path) -> tuple[Pair, ...]:
+    """Read every sub-folder of a folder as a pair.
+
+    A pair is PNG images of one size: key and target (source frames), style (the edited keyframe), and for each of
+    edge, temporal and position a guide of either frame, as in edge_source.png; flow.npz with flow_to_prev (height,
+    width, 2), x then y, in pixels, from target to key; where EbSynth was run on the very same images, ebsynth.json
+    with cpu_seconds, error_mean and error_median, and, if kept, its errors as ebsynth_error.npy (height, width).
+
+    Raises:
+        TaskInputError: one sentence about the first file that is missing or wrong.
+    """
+    if not folder.is_dir():
+        raise TaskInputError(f"There is no folder {folder} of reference pairs.")
+    found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not found:
+        raise TaskInputError(f"The folder {folder} holds no pairs: each is a folder of its own.")
+    return tuple(_read_pair(path) for path in found)
+
+
+def drawn_pairs(size: tuple[int, int]) -> tuple[Pair, ...]:
+    """Draw a calm and a hard pair, four frames apart, whose flow and recolouring are known."""
+    return tuple(_drawn_pair(name, drawn) for name, drawn in recoloured_scenes(5, size).items())
+
+
+def _drawn_pair(name: str, drawn: Recoloured) -> Pair:
+    key, target = drawn.scene.frames[0], drawn.scene.frames[4]
+    back, on = match_frames(drawn.scene, 4, 0)[0], match_frames(drawn.scene, 0, 4)[0]
+    holes, painted = flow_holes(back, on), drawn.edited[0].astype(np.float32)
+    positions = fill_holes(carry(own_positions(*key.shape[:2]), back), holes)
+    temporal = fill_holes(carry(np.ascontiguousarray(np.moveaxis(painted, -1, 0)), back), holes)
+    return Pair(
+        name=name,
+        style=painted,
+        source=source_guides(key, painted),
+        target=target_guides(target, np.ascontiguousarray(np.moveaxis(temporal, 0, -1)), positions),
+        start=positions,
+    )
+
+
+def _read_pair(folder: Path) -> Pair:
+    images = {name: _read_image(folder / f"{name}.png") for name in _IMAGES}
+    size = images["key"].shape[:2]
+    for name, image in images.items():
+        if image.shape[:2] != size:
+            raise TaskInputError(
+                f"{folder / name}.png is {image.shape[:2]} pixels and key.png {size}: make them alike."
+            )
+    source, target = (
+        Guides(images[frame], *(images[f"{name}_{side}"] for name in _GUIDES))
+        for frame, side in (("key", "source"), ("target", "target"))
+    )
+    return Pair(
+        name=folder.name,
+        style=images["style"],
+        source=source,
+        target=target,
+        start=own_positions(*size) + _read_flow(folder / "flow.npz", size),
+        ebsynth=_read_ebsynth(folder, size),
+    )
+
+
+def _read_image(path: Path) -> Floats:
+    _check_exists(path)
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"), np.float32)
+    except (OSError, UnidentifiedImageError) as error:
+        raise TaskInputError(f"{path} cannot be read as an image.") from error
+
+
+def _read_flow(path: Path, size: tuple[int, ...]) -> Floats:
+    _check_exists(path)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            flow = arrays["flow_to_prev"].astype(np.float32)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise TaskInputError(f"{path} cannot be read as a flow: it needs an array flow_to_prev.") from error
+    if flow.shape != (*size, 2) or not np.isfinite(flow).all():
+        raise TaskInputError(f"{path} needs a finite flow_to_prev of shape {(*size, 2)}, got {flow.shape}.")
+    return np.ascontiguousarray(np.moveaxis(flow, -1, 0))
+
+
+def _read_ebsynth(folder: Path, size: tuple[int, ...]) -> EbSynth | None:
+    path = folder / "ebsynth.json"
+    if not path.is_file():
+        return None
+    try:
+        told = json.loads(path.read_text())
+        figures = {name: float(told[name]) for name in _FIGURES}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TaskInputError(f"{path} needs the numbers {', '.join(_FIGURES)}.") from error
+    return _checked(path, figures, error=_read_error(folder / "ebsynth_error.npy", size))
+
+
+def _checked(path: Path, figures: Mapping[str, float], *, error: Floats | None) -> EbSynth:
+    """Refuse figures that nothing can be compared with."""
+    if not all(0 < value < np.inf for value in figures.values()):
+        raise TaskInputError(
+            f"{path} needs {', '.join(_FIGURES)} above 0, got {', '.join(map(str, figures.values()))}."
+        )
+    return EbSynth(**figures, error=error)
+
+
+def _read_error(path: Path, size: tuple[int, ...]) -> Floats | None:
+    if not path.is_file():
+        return None
+    try:
+        error: Floats = np.load(path, allow_pickle=False).astype(np.float32)
+    except (OSError, ValueError) as problem:
+        raise TaskInputError(f"{path} cannot be read as an array of errors.") from problem
+    if error.shape != size:
+        raise TaskInputError(f"{path} needs the pair's size {size}, got {error.shape}.")
+    return error
+
+
+def _check_exists(path: Path) -> None:
+    if not path.is_file():
+        raise TaskInputError(f"The pair {path.parent} lacks {path.name}.")

@@ -1,0 +1,30 @@
+"""The benches by name; a module is imported when its bench is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
+
+from tasks.errors import TaskInputError
+
+if TYPE_CHECKING:
+    from tasks.evaluation.bench.figures import Bench
+
+__all__ = ["BENCHES", "bench"]
+
+BENCHES: Mapping[str, str] = MappingProxyType({"propagation": "tasks.evaluation.bench.propagation:BENCH"})
+"""Where each bench is: a module and an attribute."""
+
+
+def bench(name: str) -> Bench:
+    """Import a bench.
+
+    Raises:
+        TaskInputError: if there is none of that name.
+    """
+    if name not in BENCHES:
+        raise TaskInputError(f"Unknown bench {name!r}: there is {', '.join(BENCHES)}.")
+    module, _, attribute = BENCHES[name].partition(":")
+    return cast("Bench", getattr(import_module(module), attribute))

@@ -1,0 +1,1 @@
+"""The clips that methods are compared on."""

@@ -1,0 +1,170 @@
+"""Real clips for a comparison, from a table: one row per clip and edit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from storage.digest import digest_file, digest_of
+from storage.errors import StorageError
+from storage.video import probe, read_frames
+from tasks.errors import TaskInputError
+from tasks.evaluation.comparison import Edit, EvaluationClip
+from tasks.planning.input_video import clip_name, local_video
+from wave_ops.resize import analysis_size, resize_frames
+from wave_ops.shot_detection import detect_cuts
+
+__all__ = ["FRAMES", "ManifestRow", "read_clip", "read_manifest"]
+
+FRAMES = 33
+"""Frames taken of a clip, from its start, where the row does not say."""
+_VERSION = 1  # of how frames and cuts are read
+_NEEDED = ("video", "source_prompt", "prompt")
+_SUFFIXES = (".csv", ".json", ".parquet")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestRow:
+    """One row: a clip and what is asked of it."""
+
+    name: str
+    video: str
+    """Path or URL."""
+    source_prompt: str
+    prompt: str
+    frames: int
+    digest: str
+    """Of the file and everything else that changes the clip, but for its name."""
+
+
+def read_manifest(path: Path, *, count: int | None = None) -> tuple[ManifestRow, ...]:
+    """Read a table of clips and check that every video is one.
+
+    Args:
+        path: .csv, .json or .parquet with the columns video, source_prompt and prompt, and where wanted name and
+            frames. A relative path of a video starts at the table's folder.
+        count: how many rows to take, from the first; all by default.
+
+    Raises:
+        TaskInputError: one sentence about the file, or about the first row that is wrong, counted from 1.
+    """
+    table = _read_table(path)
+    missing = [column for column in _NEEDED if column not in table.columns]
+    if missing:
+        has = ", ".join(map(str, table.columns)) or "none"
+        raise TaskInputError(f"The manifest {path} lacks the column {missing[0]}; it has {has}.")
+    records = table.head(len(table) if count is None else count).to_dict("records")
+    if not records:
+        raise TaskInputError(f"The manifest {path} has no rows.")
+    return _distinct([_row(_Cells(path, number, record)) for number, record in enumerate(records, start=1)])
+
+
+def read_clip(row: ManifestRow) -> EvaluationClip:
+    """Read a row's frames, shrunk to at most 512 x 512 pixels of area, and find their cuts.
+
+    Raises:
+        VideoError: if the video cannot be read any more.
+    """
+    with local_video(row.video) as path:
+        frames = np.stack([_fitted(frame) for _, frame in islice(read_frames(path), row.frames)])
+    return EvaluationClip(
+        name=row.name,
+        group="real",
+        frames=frames,
+        caption=row.source_prompt,
+        edits=(Edit(kind="prompt", prompt=row.prompt),),
+        cuts=detect_cuts(frames),
+        digest=row.digest,
+    )
+
+
+def _fitted(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = frame.shape[:2]
+    fitted: NDArray[np.uint8] = resize_frames(frame[None], analysis_size((height, width)))[0]
+    return fitted
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    if path.suffix.lower() not in _SUFFIXES:
+        raise TaskInputError(f"The manifest {path} must end with one of {', '.join(_SUFFIXES)}.")
+    if not path.is_file():
+        raise TaskInputError(f"There is no manifest {path}.")
+    try:
+        return _parse(path)
+    except (OSError, ValueError) as error:  # the base of the errors of pandas, of its parsers and of Arrow
+        raise TaskInputError(f"The manifest {path} cannot be read: {str(error).splitlines()[0]}.") from error
+
+
+def _parse(path: Path) -> pd.DataFrame:
+    """Read words as words: "None" and "1e3" are prompts like any other."""
+    match path.suffix.lower():
+        case ".csv":
+            return pd.read_csv(path, dtype=str, keep_default_na=False)
+        case ".json":
+            return pd.read_json(path, dtype=False)
+    return pd.read_parquet(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """The cells of one row, as text."""
+
+    path: Path
+    number: int
+    values: Mapping[Any, Any]
+
+    def text(self, column: str) -> str:
+        value = self.values.get(column)
+        return "" if value is None or value is pd.NA or value != value else str(value).strip()
+
+    def fail(self, why: str) -> TaskInputError:
+        return TaskInputError(f"Row {self.number} of {self.path} {why}.")
+
+
+def _row(cells: _Cells) -> ManifestRow:
+    video, prompt = cells.text("video"), cells.text("prompt")
+    if not video or not prompt:
+        raise cells.fail(f"has no {'video' if not video else 'prompt'}")
+    if "://" not in video:
+        video = str(cells.path.parent / Path(video).expanduser())
+    try:
+        with local_video(video) as file:
+            probe(file)
+            content = digest_file(file)
+    except (StorageError, TaskInputError) as error:
+        raise cells.fail(f"names a video that cannot be used: {error}") from error
+    frames, source_prompt = _frames(cells), cells.text("source_prompt")
+    return ManifestRow(
+        name=cells.text("name") or Path(clip_name(video)).stem,
+        video=video,
+        source_prompt=source_prompt,
+        prompt=prompt,
+        frames=frames,
+        digest=digest_of("real clip", _VERSION, content, source_prompt, prompt, frames),
+    )
+
+
+def _frames(cells: _Cells) -> int:
+    text = cells.text("frames").removesuffix(".0")  # a column of numbers with a gap is one of floats
+    if not text:
+        return FRAMES
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise cells.fail(f"asks for {text!r} frames; give a whole number from 1, or nothing for {FRAMES}")
+    return int(text)
+
+
+def _distinct(rows: list[ManifestRow]) -> tuple[ManifestRow, ...]:
+    """Add the row's number to names that several rows have, as those of one video with several prompts."""
+    counts = Counter(row.name for row in rows)
+    return tuple(
+        replace(row, name=f"{row.name}-{number}") if counts[row.name] > 1 else row
+        for number, row in enumerate(rows, start=1)
+    )

@@ -1,0 +1,1 @@
+"""The comparisons, and what they share."""

@@ -1,0 +1,142 @@
+"""The comparison of ways to invert: how well sampling the latents back returns the frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, get_args
+
+from tasks.evaluation.clips.scene_clips import scene_clips
+from tasks.evaluation.comparison import EvaluationClip, Measure, Method, Outcome, Resources
+from tasks.evaluation.comparisons.keyframes import Bench, Handling, Warping, mean_psnr
+from wave_ops.inversion import InversionSettings, NoisePoint
+from wave_ops.metrics import ssim
+from wave_ops.resize import to_images
+from wave_ops.schedule import WarpWindow
+from wave_ops.shuffle import ShuffleMode
+
+__all__ = ["COMPARISON", "InversionComparison"]
+
+Warp = Literal["plain", ShuffleMode]
+
+_WAYS: Final[tuple[tuple[Warp, WarpWindow | None, str | None], ...]] = (
+    *((warp, window, "both ways") for warp in get_args(ShuffleMode) for window in get_args(WarpWindow)),
+    ("plain", None, None),
+)
+"""How orders are drawn, which steps are warped, and on which ways."""
+_SPOILED: Final = ("group", "aligned", "sampling")
+"""What the warps alone spoil: it has a row of its own, no grid."""
+_POINTS: Final[tuple[tuple[NoisePoint, int], ...]] = (
+    ("extrapolated", 0),
+    ("previous", 0),
+    ("previous", 1),
+    ("previous", 2),
+)
+"""Where a step's noise is predicted, and how often it is refined."""
+_STEPS: Final = (50, 20, 10)
+_QUICK_STEPS: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InversionComparison:
+    """Plain and warped inversion, in each window, with and without refinement, in many and few steps."""
+
+    handling: Handling = field(default_factory=Handling)
+    name: str = "inversion"
+    title: str = "Which way of inverting returns the frames best, and what does it cost?"
+    version: int = 2
+    baseline: str = "group"
+    measures: tuple[Measure, ...] = (
+        Measure(name="PSNR", unit="dB", better="higher"),
+        Measure(name="SSIM", unit="", better="higher"),
+        Measure(name="PSNR to round trip", unit="dB", better="higher"),
+        Measure(name="loss to round trip", unit="dB", better="lower"),
+        Measure(name="latent error", unit="", better="lower"),
+        Measure(name="UNet calls", unit="", better="lower"),
+        Measure(name="seconds", unit="s", better="lower"),
+    )
+
+    def methods(self, *, quick: bool) -> tuple[Method, ...]:
+        """The grid; a quick run takes few steps and no refinement. Names leave out what the baseline has.
+
+        Refinement is a matter of the published point: from the extrapolated one little is left to refine.
+        """
+        all_steps, points = ((_QUICK_STEPS,), _POINTS[:2]) if quick else (_STEPS, _POINTS)
+        grid = [(way, point, steps) for steps in all_steps for point in points for way in _WAYS]
+        rows = [*grid, (_SPOILED, points[0], all_steps[0])]
+        return tuple(_method(*way, *point, steps=steps, default_steps=all_steps[0]) for way, point, steps in rows)
+
+    def clips(self, *, quick: bool, count: int | None, seed: int) -> tuple[EvaluationClip, ...]:
+        """Draw scenes; nothing is edited in them."""
+        return scene_clips(count or (4 if quick else 20), seed=seed)
+
+    def measure(
+        self, clip: EvaluationClip, methods: Sequence[Method], resources: Resources
+    ) -> Iterator[tuple[Method, Outcome]]:
+        """Invert the clip's keyframes and sample them back, under the clip's own caption at guidance 1."""
+        shuffles = [warp for method in methods if (warp := method.factors["warp"]) != "plain"]
+        bench = Bench(clip, resources, shuffles=shuffles, handling=self.handling)
+        for method in methods:
+            yield method, _outcome(bench, method)
+
+
+def _method(
+    warp: Warp,
+    window: WarpWindow | None,
+    warped: str | None,
+    noise_point: NoisePoint,
+    refinements: int,
+    *,
+    steps: int,
+    default_steps: int,
+) -> Method:
+    words: list[str] = [warp, *(["published"] if window == "published" else [])]
+    if warped == "sampling":
+        words.append("sampling only")
+    if noise_point == "previous":
+        words.append("previous point")
+    if refinements:
+        words.append(f"{refinements} refinement{'s' if refinements > 1 else ''}")
+    if steps != default_steps:
+        words.append(f"{steps} steps")
+    factors = {
+        "warp": warp,
+        "window": window,
+        "warped": warped,
+        "noise_point": noise_point,
+        "refinements": refinements,
+        "steps": steps,
+    }
+    return Method(name=", ".join(words), factors=factors)
+
+
+def _outcome(bench: Bench, method: Method) -> Outcome:
+    factors = method.factors
+    settings = InversionSettings(
+        steps=factors["steps"],
+        seed=bench.resources.seed,
+        shuffle="group" if factors["warp"] == "plain" else factors["warp"],
+        window=factors["window"] or "aligned",
+        noise_point=factors["noise_point"],
+        refinements=factors["refinements"],
+    )
+    latents, frames, effort = bench.reconstruct(
+        settings,
+        inversion=Warping() if factors["warped"] == "both ways" else None,
+        sampling=Warping() if factors["warped"] else None,
+    )
+    given, round_trip = bench.encoded()
+    likeness = mean_psnr(frames, bench.frames)
+    scores = {
+        "PSNR": likeness,
+        "SSIM": float(ssim(to_images(frames), to_images(bench.frames)).mean()),
+        "PSNR to round trip": mean_psnr(frames, round_trip),
+        "loss to round trip": mean_psnr(round_trip, bench.frames) - likeness,
+        "latent error": float((latents - given).square().mean().sqrt()),
+        "UNet calls": float(effort.calls),
+        "seconds": effort.seconds,
+    }
+    return Outcome(scores=scores, frames=frames, reference=bench.frames)
+
+
+COMPARISON = InversionComparison()

@@ -1,0 +1,84 @@
+"""Plain ways to fill the frames between two edited keyframes, which the full method is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wave_ops.propagation import KeyframeInterval, propagate_interval
+from wave_ops.warp import backward_warp, flow_positions
+
+__all__ = ["WAYS", "warm_up"]
+
+Frames = NDArray[np.uint8]
+
+
+def nearest_keyframe(interval: KeyframeInterval) -> Frames:
+    """Repeat the keyframe that is nearer in time; in the middle the earlier one."""
+    return np.where(interval.time_fractions > 0.5, interval.last, interval.first)
+
+
+def cross_fade(interval: KeyframeInterval) -> Frames:
+    """Mix both keyframes as they stand."""
+    ends = interval.first.astype(np.float32)[None], interval.last.astype(np.float32)[None]
+    return _mixed(*ends, interval.time_fractions)
+
+
+def flow_warp(interval: KeyframeInterval) -> Frames:
+    """Take the nearer keyframe along the flow: positions are chained from frame to frame, colours sampled once."""
+    early, late = _carried_both(interval)
+    return np.where(interval.time_fractions > 0.5, _rounded(late), _rounded(early))
+
+
+def two_way_warp(interval: KeyframeInterval) -> Frames:
+    """Mix both keyframes, each carried along the flow."""
+    early, late = _carried_both(interval)
+    return _mixed(early, late, interval.time_fractions)
+
+
+WAYS: Final[Mapping[str, Callable[[KeyframeInterval], Frames]]] = {
+    "nearest keyframe": nearest_keyframe,
+    "cross-fade": cross_fade,
+    "flow warp": flow_warp,
+    "two-way warp": two_way_warp,
+}
+
+
+@lru_cache(maxsize=1)
+def warm_up() -> None:
+    """Compile patch synthesis before it is timed."""
+    frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    still = np.zeros((2, 2, 16, 16), np.float32)
+    propagate_interval(frames, first=255 - frames[0], last=255 - frames[2], flows_to_prev=still, flows_to_cur=still)
+
+
+def _carried_both(interval: KeyframeInterval) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Both keyframes on the grid of each frame between them."""
+    early = _carried(interval.first, interval.to_prev[:-1])
+    late = _carried(interval.last, interval.to_cur[:0:-1])[::-1]
+    return early, late
+
+
+def _carried(keyframe: Frames, flows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A keyframe carried on and on; flow i lies on the grid of frame i + 1 and points to frame i."""
+    image = torch.from_numpy(keyframe).permute(2, 0, 1)[None].float()
+    still = torch.zeros((1, 2, *image.shape[2:]))
+    own, where, carried = flow_positions(still), flow_positions(still), []
+    for flow in torch.from_numpy(flows.copy())[:, None]:
+        where = backward_warp(where, flow)
+        carried.append(backward_warp(image, where - own)[0].permute(1, 2, 0).numpy())
+    return np.stack(carried)
+
+
+def _mixed(early: NDArray[np.float32], late: NDArray[np.float32], fractions: NDArray[np.float32]) -> Frames:
+    return _rounded((1 - fractions) * early + fractions * late)
+
+
+def _rounded(values: NDArray[np.float32]) -> Frames:
+    rounded: Frames = np.rint(values).astype(np.uint8)
+    return rounded

@@ -1,0 +1,1 @@
+"""Tables, plots, films and pages of results."""

@@ -1,0 +1,113 @@
+"""The report: one page that holds everything, also its films, and refers to nothing outside."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from tasks.evaluation.comparisons.registry import comparison
+from tasks.evaluation.plan import EvaluationPlan
+from tasks.evaluation.report.film_selection import choose_clips, choose_methods, shown_clips
+from tasks.evaluation.report.plots import difference_plot, spread_plot
+from tasks.evaluation.report.previews import GAIN
+from tasks.evaluation.report.tables import bars_table, differences_table, group_tables, markdown, means_table
+from tasks.evaluation.request import command_line
+from tasks.evaluation.results import Results
+
+__all__ = ["describe_setup", "report_html", "table_markdown"]
+
+_TEMPLATE = "report.html.j2"
+_PACKAGES = ("wave-edit", "torch", "diffusers", "transformers", "numpy", "opencv-python", "scikit-image")
+
+
+def describe_setup(plan: EvaluationPlan, results: Results) -> tuple[tuple[str, str], ...]:
+    """Say, in pairs of label and text, what was run on what, so that it can be run again."""
+    resources, request = plan.resources, plan.request
+    groups = ", ".join(f"{len(clips)} {group}" for group, clips in results.groups.items())
+    return (
+        ("command", command_line(request)),
+        ("comparison", f"{plan.name}, version {comparison(plan.name).version}, against {results.baseline}"),
+        ("clips", f"{len(plan.clips)}: {groups}" + (f" (from {request.manifest})" if request.manifest else "")),
+        ("seed", str(resources.seed)),
+        ("model", f"{resources.model.name}, {resources.model.digest}"),
+        ("ControlNet", "none" if resources.controlnet is None else resources.controlnet.digest),
+        ("flow", f"{resources.flow.name} {resources.flow.digest}".strip()),
+        ("LPIPS", resources.lpips_weights or "left out"),
+        ("CLIP", resources.clip_model or "left out"),
+        ("networks", f"{resources.dtype} on {resources.device}"),
+        ("versions", ", ".join(_versions())),
+        ("computed in", f"{results.seconds:.0f} s, counting what was there already"),
+        ("written", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
+    )
+
+
+def table_markdown(plan: EvaluationPlan, results: Results) -> str:
+    """Write set-up, means, paired differences and groups as Markdown."""
+    setup = "\n".join(
+        f"- {label}: {f'`{text}`' if label == 'command' else text}" for label, text in _lasting(plan, results)
+    )
+    parts = [f"# {results.title}", setup]
+    bars, differences = bars_table(results), differences_table(results)
+    for table in (bars, means_table(results), differences if differences.rows else None, *group_tables(results)):
+        if table is not None:
+            parts += [f"## {table.title}", markdown(table)] + ([table.note] if table.note else [])
+    return "\n\n".join(parts) + "\n"
+
+
+def report_html(plan: EvaluationPlan, results: Results) -> str:
+    """Draw up the report as one self-contained page."""
+    methods, chosen, shown = choose_methods(results), choose_clips(results), shown_clips(plan, results)
+    spread_plots = [spread_plot(results, measure, methods) for measure in results.taken]
+    difference_plots = [difference_plot(results, measure) for measure in results.taken]
+    page = _environment().get_template(_TEMPLATE)
+    return page.render(
+        results=results,
+        setup=describe_setup(plan, results),
+        bars=bars_table(results),
+        means=means_table(results),
+        differences=differences_table(results),
+        groups=group_tables(results),
+        missing=[measure.name for measure in results.measures if measure not in results.taken],
+        methods=methods,
+        methods_left_out=len(methods) < len(results.methods),
+        difference_plots=[Markup(plot) for plot in difference_plots if plot],  # noqa: S704  (drawn and escaped by us)
+        spread_plots=[Markup(plot) for plot in spread_plots if plot],  # noqa: S704
+        clips=shown,
+        clips_left_out=_left_out(len(plan.clips), len(chosen), len(shown)),
+        gain=GAIN,
+    )
+
+
+def _left_out(all_clips: int, chosen: int, shown: int) -> str:
+    text = "" if chosen == all_clips else f"Shown are {shown} of {all_clips} clips, the baseline's worst first."
+    return text + (" More would make the page too large." if shown < chosen else "")
+
+
+def _lasting(plan: EvaluationPlan, results: Results) -> tuple[tuple[str, str], ...]:
+    """Leave out of the set-up what differs from run to run, so that equal figures give equal tables."""
+    return tuple(pair for pair in describe_setup(plan, results) if pair[0] not in {"written", "computed in"})
+
+
+def _versions() -> list[str]:
+    found = [f"python {platform.python_version()}"]
+    for package in _PACKAGES:
+        try:
+            found.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

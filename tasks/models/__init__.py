@@ -1,0 +1,1 @@
+"""Models: checkpoints and networks found, checked, identified and loaded."""

@@ -1,0 +1,224 @@
+"""Diffusion models by name: found, checked and identified from their configs alone, loaded when needed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from storage.digest import digest_file, digest_of
+from tasks.errors import TaskInputError
+from tasks.models.hub import fetch_snapshot
+
+__all__ = ["Advice", "ModelIdentity", "NetworkIdentity", "resolve_controlnet", "resolve_model"]
+
+EMBEDDED = Path(__file__).parents[1] / "embedded"
+WEIGHTS = {"text_encoder": "model", "vae": "diffusion_pytorch_model", "unet": "diffusion_pytorch_model"}
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class Advice(BaseModel):
+    """What a model recommends for itself, under the key "wave" of its model_index.json (with its sites, if any)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    guidance_scale: float | None = Field(default=None, ge=0)
+    negative_prompt: str | None = None
+    injection: float | None = Field(default=None, ge=0, le=1)
+    """Part of the steps that inject features of the source."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkIdentity:
+    """One network on disk: a config, and weights in one safetensors file."""
+
+    location: str
+    variant: str | None
+    """The infix of the weights' file name, such as fp16."""
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelIdentity:
+    """A checkpoint in the diffusers layout, known from its configs and the digest of its files."""
+
+    name: str
+    """As the user wrote it."""
+    location: str
+    variants: tuple[tuple[str, str | None], ...]
+    """The variant of each network's weights."""
+    digest: str
+    """Of the configs, the tokenizer and the chosen weights."""
+    vae_factor: int
+    size_multiple: int
+    native_area: int
+    advice: Advice
+
+
+def resolve_model(spec: str, *, dtype: str = "float32") -> ModelIdentity:
+    """Find a model by name and check, without loading it, that it can be used.
+
+    Args:
+        spec: "embedded", a folder in the diffusers layout, or a hub id.
+        dtype: with float16, weights of the fp16 variant are preferred.
+
+    Raises:
+        TaskInputError: if there is no such model, or not one that this project can use.
+    """
+    folder = _model_folder(spec, dtype)
+    index = _read_json(folder / "model_index.json", spec)
+    vae, unet = (_read_json(folder / part / "config.json", spec) for part in ("vae", "unet"))
+    _check_layout(folder, index, spec)
+    _check_networks(vae, unet, spec)
+    advice = _advice(index, spec)
+    variants = tuple((part, _variant(folder / part, stem, dtype)) for part, stem in WEIGHTS.items())
+    factor = int(2 ** (len(vae["block_out_channels"]) - 1))
+    return ModelIdentity(
+        name=spec,
+        location=str(folder),
+        variants=variants,
+        digest=_model_digest(folder, dict(variants), index),
+        vae_factor=factor,
+        size_multiple=factor * int(2 ** (len(unet["block_out_channels"]) - 1)),
+        native_area=_native_side_product(unet["sample_size"]) * factor * factor,
+        advice=advice,
+    )
+
+
+def resolve_controlnet(spec: str, *, model: ModelIdentity, dtype: str = "float32") -> NetworkIdentity | None:
+    """Find a ControlNet: none, the model's own ("auto", none where it has none), a folder, or a hub id.
+
+    Raises:
+        TaskInputError: if there is no such ControlNet.
+    """
+    if spec == "none":
+        return None
+    if spec == "auto":
+        folder = Path(model.location) / "controlnet"
+        if not folder.is_dir():
+            return None
+    else:
+        folder = _folder(spec, kind="ControlNet", patterns=["config.json", "*.safetensors"], dtype=dtype)
+    _read_json(folder / "config.json", spec)
+    variant = _variant(folder, "diffusion_pytorch_model", dtype)
+    files = [folder / "config.json", _weights_file(folder, "diffusion_pytorch_model", variant)]
+    return NetworkIdentity(location=str(folder), variant=variant, digest=_digest_files(folder, files))
+
+
+def _model_folder(spec: str, dtype: str) -> Path:
+    if spec != "embedded":
+        return _folder(spec, kind="model", patterns=_hub_patterns(), dtype=dtype)
+    if not (EMBEDDED / "model_index.json").is_file():
+        raise TaskInputError("This installation holds no embedded model; name another with --model.")
+    return EMBEDDED
+
+
+def _hub_patterns() -> list[str]:
+    parts = ("tokenizer", "scheduler", *WEIGHTS, "controlnet")
+    kinds = ("*.json", "*.txt", "*.safetensors")
+    return ["model_index.json", *(f"{part}/{kind}" for part in parts for kind in kinds)]
+
+
+def _folder(spec: str, *, kind: str, patterns: list[str], dtype: str) -> Path:
+    local = Path(spec).expanduser()
+    if local.is_dir():
+        return local.resolve()
+    if local.is_file():
+        raise TaskInputError(f"The {kind} {spec!r} is a file; wave reads folders in the diffusers layout.")
+    if _HUB_ID.fullmatch(spec) and not spec.startswith("."):
+        return fetch_snapshot(spec, patterns=patterns, half=dtype == "float16")
+    known = "'embedded', a folder in the diffusers layout" if kind == "model" else "'none', 'auto', a folder"
+    raise TaskInputError(f"Unknown {kind} {spec!r}: give {known}, or a hub id such as 'owner/name'.")
+
+
+def _read_json(path: Path, spec: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        place = path.name if path.name == "model_index.json" else f"{path.parent.name}/{path.name}"
+        raise TaskInputError(f"The model {spec!r} is not in the diffusers layout: it has no {place}.") from None
+    except (OSError, ValueError) as error:
+        raise TaskInputError(f"The model {spec!r} has an unreadable {path.name}: {error}.") from None
+    if not isinstance(content, dict):
+        raise TaskInputError(f"The model {spec!r} has a {path.name} that is no JSON object.")
+    return content
+
+
+def _check_layout(folder: Path, index: Mapping[str, Any], spec: str) -> None:
+    if "text_encoder_2" in index or "transformer" in index:
+        raise TaskInputError(
+            f"The model {spec!r} is a {index.get('_class_name')}; wave edits with Stable Diffusion 1.x and 2.x."
+        )
+    for file in ("scheduler/scheduler_config.json", "text_encoder/config.json", "tokenizer/vocab.json"):
+        if not (folder / file).is_file():
+            raise TaskInputError(f"The model {spec!r} is not in the diffusers layout: it has no {file}.")
+
+
+def _check_networks(vae: Mapping[str, Any], unet: Mapping[str, Any], spec: str) -> None:
+    for name, config in (("VAE", vae), ("UNet", unet)):
+        if not isinstance(config.get("block_out_channels"), list):
+            raise TaskInputError(f"The model {spec!r} has a {name} config without block_out_channels.")
+    if not isinstance(unet.get("sample_size"), int | list):
+        raise TaskInputError(f"The model {spec!r} has a UNet config without sample_size, its native size.")
+    if unet.get("in_channels") != vae.get("latent_channels"):
+        raise TaskInputError(
+            f"The UNet of {spec!r} takes {unet.get('in_channels')} channels and its VAE gives "
+            f"{vae.get('latent_channels')}: models for inpainting or other extra inputs cannot be used."
+        )
+
+
+def _variant(folder: Path, stem: str, dtype: str) -> str | None:
+    """Choose between full and fp16 weights; safetensors only, for a pickle can run any code."""
+    full, half = ((folder / name).is_file() for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"))
+    if half and (dtype == "float16" or not full):
+        return "fp16"
+    if full:
+        return None
+    pickles = sorted(path.name for kind in ("*.bin", "*.ckpt", "*.pt", "*.pth") for path in folder.glob(kind))
+    if pickles:
+        raise TaskInputError(f"{folder} holds only pickled weights ({pickles[0]}); wave loads safetensors only.")
+    raise TaskInputError(f"{folder} holds no weights: expected {stem}.safetensors or {stem}.fp16.safetensors.")
+
+
+def _weights_file(folder: Path, stem: str, variant: str | None) -> Path:
+    return folder / (f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors")
+
+
+def _native_side_product(sample_size: int | list[int]) -> int:
+    return sample_size * sample_size if isinstance(sample_size, int) else prod(sample_size)
+
+
+def _advice(index: Mapping[str, Any], spec: str) -> Advice:
+    given = index.get("wave") or {}
+    try:
+        return Advice(**{key: value for key, value in given.items() if key != "sites"})
+    except (AttributeError, TypeError, ValidationError):
+        raise TaskInputError(f"The model {spec!r} gives advice (key 'wave') that this version does not read.") from None
+
+
+def _model_digest(folder: Path, variants: Mapping[str, str | None], index: Mapping[str, Any]) -> str:
+    configs = [folder / part / "config.json" for part in WEIGHTS]
+    configs += [folder / "scheduler" / "scheduler_config.json", *sorted((folder / "tokenizer").glob("*.*"))]
+    weights = [_weights_file(folder / part, stem, variants[part]) for part, stem in WEIGHTS.items()]
+    return digest_of(_digest_files(folder, configs + weights), (index.get("wave") or {}).get("sites"))
+
+
+def _digest_files(folder: Path, files: list[Path]) -> str:
+    return digest_of({str(path.relative_to(folder)): _digest_once(path) for path in files})
+
+
+def _digest_once(path: Path) -> str:
+    stat = path.stat()
+    return _digest_unchanged(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _digest_unchanged(path: Path, _size: int, _modified: int) -> str:
+    return digest_file(path)

@@ -1,0 +1,55 @@
+"""From a request to its plan: find the clip, the model and the flow weights, and check that they go together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from storage.digest import digest_file
+from storage.video import VideoInfo, probe
+from storage.workspace import Workspace, open_artifact
+from tasks.models.checkpoints import resolve_controlnet, resolve_model
+from tasks.models.flow_estimators import resolve_flow
+from tasks.planning.input_video import clip_name, local_video
+from tasks.planning.plan import ClipFacts, EditPlan, Execution, ResolvedInputs, plan_edit
+from tasks.planning.request import EditRequest
+
+__all__ = ["is_complete", "prepare_edit", "replan"]
+
+
+def prepare_edit(request: EditRequest, *, execution: Execution, flow_weights: str = "") -> EditPlan:
+    """Check a request against the world and plan it.
+
+    Raises:
+        TaskInputError: if the model, the size or the weights cannot be used.
+        VideoError: if there is no such clip, or it is no video.
+        WorkspaceError: if the workspace cannot be used.
+    """
+    with local_video(request.video) as path:
+        info, digest = probe(path), digest_file(path)
+    model = resolve_model(request.model, dtype=execution.dtype)
+    inputs = ResolvedInputs(
+        request=request,
+        clip=_facts(clip_name(request.video), digest, info),
+        model=model,
+        controlnet=resolve_controlnet(request.controlnet, model=model, dtype=execution.dtype),
+        flow=resolve_flow(request.flow, weights=flow_weights),
+        execution=replace(execution, workspace=Workspace.open(execution.workspace).url),
+    )
+    plan = plan_edit(inputs)
+    return replan(plan) if is_complete(plan, "decode") else plan
+
+
+def _facts(name: str, digest: str, info: VideoInfo) -> ClipFacts:
+    return ClipFacts(name=name, digest=digest, frame_count=info.frame_count, size=(info.height, info.width))
+
+
+def replan(plan: EditPlan) -> EditPlan:
+    """Plan again with what decoding has found: the number of frames and the cuts."""
+    found = open_artifact(plan.decode.ref).metadata
+    clip = replace(plan.clip, frame_count=found["frame_count"], cuts=tuple(found["cuts"]))
+    return plan_edit(replace(plan.inputs, clip=clip))
+
+
+def is_complete(plan: EditPlan, stage: str) -> bool:
+    """Tell whether the workspace holds a stage's whole result."""
+    return open_artifact(getattr(plan, stage).ref).is_complete()

@@ -1,0 +1,96 @@
+"""Training of the embedded model's UNet together with its text encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from torch import Tensor, nn
+
+from tasks.training.files import load_average, load_tensors, train_with_checkpoints
+from tasks.training.tokenizer import load_tokenizer
+from wave_ops.training.batches import Captions, draw_batch
+from wave_ops.training.loop import Training
+from wave_ops.training.losses import diffusion_loss
+from wave_ops.training.modules import build_text_encoder, build_unet
+from wave_ops.training.schedules import Budget
+
+__all__ = ["load_denoiser", "train_unet"]
+
+_HARD_UNTIL: Final = 0.65
+"""Part of the budget with hard frames among the others; soon before it the learning rate has begun to fall."""
+
+
+@task(name="Train the UNet and the text encoder", cache_policy=NO_CACHE, persist_result=False)
+def train_unet(
+    work_folder: str,
+    latents_path: str,
+    tokenizer_folder: str,
+    *,
+    budget: Budget,
+    seed: int,
+    batch_size: int = 32,
+    learning_rate: float = 1.5e-3,
+    matrix_learning_rate: float = 0.02,
+    save_every: int = 200,
+) -> str:
+    """Train UNet and text encoder, from their checkpoint if there is one. Returns the checkpoint's path.
+
+    While the learning rate falls only calm frames are shown: what is seen last is what the model draws, and an object
+    that leaves the frame is no answer to a prompt.
+    """
+    path = Path(work_folder) / "unet.safetensors"
+    tensors, facts = load_tensors(Path(latents_path))
+    tokenizer = load_tokenizer(tokenizer_folder)
+    captions = Captions.of(tokenizer, facts["captions"])  # type: ignore[arg-type]
+    torch.manual_seed(seed)
+    unet, text_encoder = _build(tokenizer)
+    training = Training(
+        parameters=_parameters(unet, text_encoder),
+        learning_rate=learning_rate,
+        matrix_learning_rate=matrix_learning_rate,
+        budget=budget,
+    )
+
+    everything, calm = torch.arange(len(tensors["latents"])), _calm(facts["hard"])
+
+    def loss_at(step: int) -> Tensor:
+        early = budget.progress(step, training.seconds) < _HARD_UNTIL
+        batch = draw_batch(
+            tensors["latents"], captions, among=everything if early else calm, size=batch_size, seed=(seed, step)
+        )
+        hidden_states = text_encoder(batch.token_ids)[0]
+        noise_pred = unet(batch.noisy, batch.timesteps, hidden_states, return_dict=False)[0]
+        return diffusion_loss(noise_pred, batch.noise, weights=batch.weights)
+
+    train_with_checkpoints(path, training, loss_at, save_every=save_every)
+    return str(path)
+
+
+def load_denoiser(path: str, tokenizer_folder: str) -> tuple[Any, Any]:
+    """The averaged UNet and text encoder of a checkpoint."""
+    unet, text_encoder = _build(load_tokenizer(tokenizer_folder))
+    load_average(Path(path), _parameters(unet, text_encoder))
+    return unet.eval(), text_encoder.eval()
+
+
+def _calm(hard: object) -> Tensor:
+    """The frames that are not hard, or all where every one is."""
+    marked = torch.tensor(hard, dtype=torch.bool)
+    return torch.arange(len(marked)) if marked.all() else (~marked).nonzero().flatten()
+
+
+def _build(tokenizer: Any) -> tuple[nn.Module, nn.Module]:
+    special = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    encoder = build_text_encoder(len(tokenizer), length=tokenizer.model_max_length, special=special)
+    return build_unet(), encoder.train()
+
+
+def _parameters(unet: nn.Module, text_encoder: nn.Module) -> dict[str, nn.Parameter]:
+    return {
+        **{f"unet.{name}": value for name, value in unet.named_parameters()},
+        **{f"text_encoder.{name}": value for name, value in text_encoder.named_parameters()},
+    }

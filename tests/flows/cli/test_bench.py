@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.cli import main
+from tasks.evaluation.bench import _interval
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("tasks.evaluation.bench.propagation._QUICK_SIZE", (24, 24))
+    monkeypatch.setattr(_interval, "_probe", lambda size, length: {"before": 100, "peak": 200, "seconds": 6})
+
+
+def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["wave", "bench", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_lines_are_all_that_stdout_gets(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("propagation", "--quick", "--json", monkeypatch=monkeypatch) == 0
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert len(lines) > 15
+    assert {tuple(line) for line in lines} == {("bench", "metric", "value", "unit", "bar", "holds")}
+    assert {line["bench"] for line in lines} == {"propagation"}
+
+
+def test_a_person_gets_one_table(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("propagation", "--quick", monkeypatch=monkeypatch) == 0
+    said = capfd.readouterr().out
+    for words in ("asked", "found", "holds", "fusion deviation", "at most 0.0001 of 255", "interval CPU seconds"):
+        assert words in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["speed"], "Unknown bench 'speed'"),
+        ([], "Missing argument"),
+        (["propagation", "--reference", "nothing"], "no folder nothing"),
+        (["propagation", "--clip", "nothing.mp4"], "no file nothing.mp4"),
+    ],
+)
+def test_bad_input_gets_one_sentence(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments, monkeypatch=monkeypatch) != 0
+    said = capfd.readouterr().err.strip()
+    assert said.startswith("wave: ")
+    assert words in said
+    assert "\n" not in said

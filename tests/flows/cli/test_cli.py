@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.cli import main
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("WAVE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["wave", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def text_file(folder: Path) -> Path:
+    path = folder / "notes.mp4"
+    path.write_text("no video")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["CLIP"], "prompt is missing"),
+        (["CLIP", "--prompt", " "], "prompt is missing"),
+        (["nothing.mp4", "--prompt", "x"], "no file nothing.mp4"),
+        (["FOLDER", "--prompt", "x"], "is a folder"),
+        (["TEXT", "--prompt", "x"], "not a video"),
+        (["CLIP", "--prompt", "x", "--model", "nothing"], "Unknown model 'nothing'"),
+        (["CLIP", "--prompt", "x", "--model", "MODEL", "--size", "100x64"], "multiples of 64"),
+        (["CLIP", "--prompt", "x", "--size", "big"], "WxH"),
+        (["CLIP", "--prompt", "x", "--steps", "0"], "steps cannot be 0"),
+        (["CLIP", "--prompt", "x", "--steps", "many"], "valid integer"),
+        (["CLIP", "--prompt", "x", "--keyframe-interval", "0"], "keyframe interval cannot be 0"),
+        (["CLIP", "--prompt", "x", "--flow", "gmflow"], "flow cannot be 'gmflow'"),
+        (["CLIP", "--prompt", "x", "--model", "MODEL", "--controlnet", "nothing"], "Unknown ControlNet"),
+        (
+            ["CLIP", "--prompt", "x", "--model", "MODEL", "--flow", "raft", "--flow-weights", "no.safetensors"],
+            "weights",
+        ),
+        (["CLIP", "--prompt", "x", "-o", "out.avi"], "must end in .mp4"),
+        (["CLIP", "--prompt", "x", "-o", "CLIP"], "is the source clip itself"),
+        (["CLIP", "--prompt", "x", "--model", "MODEL", "--workspace", "TEXT/below"], "workspace"),
+        (["CLIP", "--prompt", "x", "--nonsense"], "--nonsense"),
+        ([], "Missing"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_a_failing_exit(
+    arguments: list[str],
+    words: str,
+    clip: Path,
+    sd15: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    places = {"CLIP": clip, "MODEL": sd15, "FOLDER": tmp_path, "TEXT": text_file(tmp_path)}
+    for name, path in places.items():
+        arguments = [argument.replace(name, str(path)) for argument in arguments]
+    assert run("edit", *arguments, monkeypatch=monkeypatch) != 0
+    said = capfd.readouterr().err.strip()
+    assert words in said
+    assert said.startswith("wave: ")
+    assert "\n" not in said
+
+
+def test_a_dry_run_prints_the_plan_and_computes_nothing(
+    clip: Path, sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.cli._run_edit", lambda *_, **__: pytest.fail("a dry run runs nothing"))
+    workspace = tmp_path / "workspace"
+    options = ("--prompt", "a star", "--model", sd15, "--workspace", workspace, "--dry-run", "--keyframe-interval", 3)
+    assert run("edit", clip, *options, monkeypatch=monkeypatch) == 0
+    said = capfd.readouterr().out
+    for words in (
+        "7 frames, 64x48",
+        "3 pairs of keyframes",
+        "3 keyframes, 64x64, 50 steps",
+        "2 intervals",
+        str(workspace),
+    ):
+        assert words in said
+    assert not list(workspace.rglob("*.*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [((), "7 frames, 64x48 "), (("--full-resolution",), "7 frames, 64x48, guided by the source")]
+)
+def test_a_dry_run_tells_whether_the_source_guides_the_edit(
+    options: tuple[str, ...],
+    words: str,
+    clip: Path,
+    sd15: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ("--prompt", "a star", "--model", sd15, "--workspace", tmp_path / "workspace", "--dry-run", *options)
+    assert run("edit", clip, *arguments, monkeypatch=monkeypatch) == 0
+    assert words in next(line for line in capfd.readouterr().out.splitlines() if "encode" in line)
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "code"),
+    [
+        (KeyboardInterrupt(), "Interrupted", 130),
+        (ZeroDivisionError("one\ntwo"), "Unexpected ZeroDivisionError: one (--verbose", 1),
+    ],
+)
+def test_interrupts_and_accidents_end_without_a_traceback(
+    error: BaseException,
+    words: str,
+    code: int,
+    clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("flows.cli._settings", fail)
+    assert run("edit", clip, "--prompt", "x", monkeypatch=monkeypatch) == code
+    said = capfd.readouterr().err.strip()
+    assert words in said
+    assert "\n" not in said
+
+
+def test_the_version_and_the_doctor_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--version", monkeypatch=monkeypatch) == 0
+    monkeypatch.setattr("flows.cli.doctor.find_server", lambda: "http://somewhere/api")
+    run("doctor", "--workspace", tmp_path / "workspace", monkeypatch=monkeypatch)
+    said = capfd.readouterr().out
+    for words in ("wave ", "torch ", "CPU cores", "libx264", "is writable", "http://somewhere/api"):
+        assert words in said

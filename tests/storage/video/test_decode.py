@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from storage import VideoError, final_duration, probe, read_audio, read_frames
+from storage.video._decode import _Timeline
+
+Image = npt.NDArray[np.uint8]
+FlatFrames = Callable[..., list[Image]]
+MakeClip = Callable[..., Path]
+GREYS = [(16 * level, 16 * level, 16 * level) for level in range(1, 15)]
+ONE = 1 << 16
+
+
+def quarters() -> Image:
+    """Red top left, green top right, blue bottom left, white bottom right."""
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:24, :32] = (255, 0, 0)
+    image[:24, 32:] = (0, 255, 0)
+    image[24:, :32] = (0, 0, 255)
+    image[24:, 32:] = 255
+    return image
+
+
+def turned(path: Path, *, a: int, b: int, c: int, d: int) -> Path:
+    """The clip with this display matrix written into its track header."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 44
+    assert struct.unpack(">9i", data[place : place + 36]) == (ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30)
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
+
+
+def blank_pictures(path: Path, only: int | None = None) -> None:
+    """Zero the bytes of all JPEG pictures in a file, or of one."""
+    data = path.read_bytes()
+    for place, picture in enumerate(re.finditer(b"\xff\xd8\xff.*?\xff\xd9", data, re.DOTALL)):
+        if only in (None, place):
+            data = data[: picture.start()] + bytes(len(picture[0])) + data[picture.end() :]
+    path.write_bytes(data)
+
+
+def levels(path: Path) -> list[int]:
+    """Which of GREYS each frame shows."""
+    return [round(frame.mean() / 16) for _, frame in read_frames(path)]
+
+
+# --- what is there --------------------------------------------------------------------------------------------------
+
+
+def test_probe_says_what_the_clip_is(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+    info = probe(make_clip(flat_frames(*GREYS[:6]), tones=[440.0]))
+    assert (info.width, info.height, info.frame_count) == (64, 48, 6)
+    assert info.rate == Fraction(25)
+    assert info.duration == pytest.approx(6 / 25)
+    assert info.pixel_aspect == Fraction(1)
+    assert info.rotation == 0
+    assert info.has_audio
+
+
+def test_frames_come_in_order_with_their_timestamps(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+    path = make_clip(flat_frames(*GREYS), options={"bf": "3"})
+    info = probe(path)
+    assert [time * info.time_base * 25 for time, _ in read_frames(path)] == list(range(14))
+    assert levels(path) == list(range(1, 15))
+
+
+def test_a_varying_rate_is_kept_exactly(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+    times = [0, 100, 150, 151, 400, 900]
+    path = make_clip(flat_frames(*GREYS[:6]), times=times, time_base=Fraction(1, 600))
+    info = probe(path)
+    assert [time * info.time_base * 600 for time, _ in read_frames(path)] == times
+
+
+def test_a_container_that_states_no_count_is_counted(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+    assert probe(make_clip(flat_frames(*GREYS[:7]), name="clip.mkv")).frame_count == 7
+
+
+def test_a_recordings_clock_does_not_count(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+    path = make_clip(flat_frames(*GREYS), name="clip.ts", times=range(250, 264))
+    info = probe(path)
+    assert [round(time * info.time_base * 25) for time, _ in read_frames(path)] == list(range(14))
+
+
+def test_a_picture_that_begins_after_the_sound_stays_behind_it(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+    path = make_clip(flat_frames(*GREYS[:5]), name="clip.mkv", times=[5, 6, 7, 8, 9], tones=[440.0], audio_codec="flac")
+    info = probe(path)
+    assert [round(time * info.time_base * 25) for time, _ in read_frames(path)] == [5, 6, 7, 8, 9]
+    with av.open(io.BytesIO(read_audio(path) or b"")) as audio:
+        assert audio.streams.audio[0].start_time == 0
+
+
+@pytest.mark.parametrize(("codec", "name"), [("mpeg4", "clip.avi"), ("mpeg4", "clip.mp4"), ("libvpx-vp9", "clip.webm")])
+def test_other_codecs_and_containers_decode_too(
+    codec: str, name: str, make_clip: MakeClip, flat_frames: FlatFrames
+) -> None:
+    path = make_clip(flat_frames(*GREYS[:6]), name=name, codec=codec, options={"b": "4000000"})
+    times = [time * probe(path).time_base for time, _ in read_frames(path)]
+    assert [round(time * 25) for time in times] == list(range(6))
+    assert levels(path) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("size", [(47, 63), (1, 1), (48, 63)])
+def test_odd_sizes_are_read_as_they_are(size: tuple[int, int], make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+    path = make_clip(flat_frames((200, 30, 30), size=size), name="clip.mkv", codec="ffv1", pix_fmt="yuv444p")
+    (_, frame), *_ = read_frames(path)
+    assert frame.shape == (*size, 3)
+    assert (probe(path).height, probe(path).width) == size
+
+
+def test_a_still_image_is_a_clip_of_one_frame(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+    path = make_clip(flat_frames((10, 200, 30)), name="still.png", codec="png", pix_fmt="rgb24")
+    ((time, frame),) = read_frames(path)
+    assert time == 0
+    np.testing.assert_array_equal(frame, flat_frames((10, 200, 30))[0])
+    assert probe(path).frame_count == 1
+
+
+# --- upright --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("matrix", "degrees", "upright"),
+    [
+        ({"a": ONE, "b": 0, "c": 0, "d": ONE}, 0, lambda image: image),
+        ({"a": 0, "b": ONE, "c": -ONE, "d": 0}, 90, lambda image: np.rot90(image, -1)),
+        ({"a": -ONE, "b": 0, "c": 0, "d": -ONE}, 180, lambda image: np.rot90(image, 2)),
+        ({"a": 0, "b": -ONE, "c": ONE, "d": 0}, 270, lambda image: np.rot90(image, 1)),
+        ({"a": -ONE, "b": 0, "c": 0, "d": ONE}, 0, lambda image: image[:, ::-1]),
+        ({"a": ONE, "b": 0, "c": 0, "d": -ONE}, 0, lambda image: image[::-1]),
+        ({"a": 0, "b": ONE, "c": ONE, "d": 0}, 270, lambda image: image.transpose(1, 0, 2)),
+    ],
+)
+def test_frames_are_turned_upright(
+    matrix: dict[str, int], degrees: int, upright: Callable[[Image], Image], make_clip: MakeClip
+) -> None:
+    path = turned(make_clip([quarters()] * 2), **matrix)
+    expected = upright(quarters())
+    info = probe(path)
+    assert info.rotation == degrees
+    assert (info.height, info.width) == expected.shape[:2]
+    for _, frame in read_frames(path):
+        away_from_edges = np.s_[4:20, 4:20]
+        for corner in (np.s_[:], np.s_[::-1], np.s_[:, ::-1], np.s_[::-1, ::-1]):
+            np.testing.assert_allclose(
+                frame[corner][away_from_edges].astype(int), expected[corner][away_from_edges], atol=6
+            )
+
+
+# --- damage ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_frame_is_left_out_and_the_others_keep_their_times(
+    make_clip: MakeClip, flat_frames: FlatFrames
+) -> None:
+    path = make_clip(flat_frames(*GREYS), name="clip.avi", codec="mjpeg", pix_fmt="yuvj420p", full_range=True)
+    blank_pictures(path, only=6)
+    assert levels(path) == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14]
+    time_base = probe(path).time_base
+    assert [time * time_base * 25 for time, _ in read_frames(path)] == [*range(6), *range(7, 14)]
+
+
+def test_a_file_whose_every_frame_is_damaged_is_refused(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+    path = make_clip(flat_frames(*GREYS), name="clip.avi", codec="mjpeg", pix_fmt="yuvj420p", full_range=True)
+    blank_pictures(path)
+    for read in (probe, lambda path: list(read_frames(path))):
+        with pytest.raises(VideoError, match="holds no frame"):
+            read(path)
+
+
+def test_a_file_that_breaks_off_gives_what_came_before(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+    path = make_clip(flat_frames(*GREYS), name="clip.ts", options={"g": "1"})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    seen = levels(path)
+    assert 3 <= len(seen) < 14
+    assert seen[:3] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("stored", "placed"),
+    [
+        ([0, 10, 20], [0, 10, 20]),
+        ([5, 10, 20], [5, 10, 20]),
+        ([None, None, None], [0, 10, 20]),
+        ([0, None, 20], [0, 10, 20]),
+        ([0, 10, 10, 20], [0, 10, 11, 20]),
+        ([0, 20, 10, 30], [0, 20, 21, 30]),
+        ([0, 300, 310, 0, 10, 20], [0, 300, 310, 320, 330, 340]),
+    ],
+)
+def test_missing_and_falling_timestamps_are_repaired(stored: list[int | None], placed: list[int]) -> None:
+    timeline = _Timeline(Fraction(1, 250), Fraction(25))
+    assert [timeline.place(time) for time in stored] == placed
+
+
+def test_the_last_frames_duration_is_what_remains_of_the_stream(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+    info = probe(make_clip(flat_frames(*GREYS[:5])))
+    step = round(Fraction(1, 25) / info.time_base)
+    assert final_duration(info, [step * place for place in range(5)]) == step
+    assert final_duration(info, [step * place for place in range(4)]) == 2 * step
+    assert final_duration(info, [step * place for place in range(9)]) == step
+
+
+# --- what is no video -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("read", [probe, lambda path: next(read_frames(path)), read_audio])
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("absent.mp4", None, "there is no file"),
+        ("words.txt", b"These are words. " * 50, "not a video"),
+        ("words.mp4", b"These are words. " * 50, "not a video"),
+        ("empty.mp4", b"", "not a video"),
+        ("list.m3u8", b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n", "not a video"),
+        ("list.ffconcat", b"ffconcat version 1.0\nfile clip.mp4\n", "not a video"),
+    ],
+)
+def test_what_is_no_video_gets_one_sentence(
+    name: str, content: bytes | None, reason: str, read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(VideoError, match=reason) as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+    assert name in str(caught.value)
+
+
+def test_a_folder_is_no_video(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="is a folder"):
+        probe(tmp_path)
+
+
+def test_sound_alone_is_no_video_even_with_a_cover(
+    make_clip: MakeClip, flat_frames: FlatFrames, tmp_path: Path
+) -> None:
+    with av.open(io.BytesIO(read_audio(make_clip(flat_frames(*GREYS), tones=[440.0])) or b"")) as source:
+        path = tmp_path / "sound.m4a"
+        with av.open(str(path), "w", format="mp4") as target:
+            stream = target.add_stream_from_template(source.streams.audio[0])
+            for packet in source.demux(source.streams.audio[0]):
+                if packet.size:
+                    packet.stream = stream
+                    target.mux(packet)
+    with pytest.raises(VideoError, match="no video stream"):
+        probe(path)
+
+
+def test_a_video_of_no_frames_is_refused(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+    path = make_clip(flat_frames(*GREYS[:2]), name="clip.mkv", codec="ffv1")
+    data = bytearray(path.read_bytes())
+    start = data.index(b"\x1f\x43\xb6\x75")  # the first cluster
+    path.write_bytes(data[:start])
+    with pytest.raises(VideoError, match=r"holds no frame|not a video"):
+        list(read_frames(path))
+    with pytest.raises(VideoError, match=r"holds no frame|not a video"):
+        probe(path)

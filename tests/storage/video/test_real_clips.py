@@ -1,0 +1,38 @@
+"""Real clips, where they are present."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from storage import final_duration, probe, read_audio, read_frames, write_video
+
+CLIPS = Path(__file__).parents[3].parent / "shared" / "clips"
+
+
+@pytest.mark.parametrize("name", [pytest.param("bigbuckbunny.mp4", marks=pytest.mark.slow), "carphone_pristine.mp4"])
+def test_a_real_clip_rewritten_keeps_picture_times_duration_and_sound(name: str, tmp_path: Path) -> None:
+    source, target = CLIPS / name, tmp_path / name
+    if not source.exists():
+        pytest.skip("the clip is not there")
+    before = probe(source)
+    times = [time for time, _ in read_frames(source)]
+    write_video(
+        target,
+        (frame for _, frame in read_frames(source)),
+        timestamps=times,
+        time_base=before.time_base,
+        last_duration=final_duration(before, times),
+        audio=read_audio(source),
+        pixel_aspect=before.pixel_aspect,
+    )
+    assert probe(target) == before
+    with av.open(str(source)) as old, av.open(str(target)) as new:
+        assert new.duration == old.duration
+        assert len(new.streams.audio) == len(old.streams.audio)
+    for (old_time, old_frame), (new_time, new_frame) in zip(read_frames(source), read_frames(target), strict=True):
+        assert new_time == old_time
+        assert np.abs(new_frame.astype(int) - old_frame).mean() < 4

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from storage.video import read_frames, write_video
+from tasks.errors import TaskInputError
+from tasks.evaluation.clips.manifest import FRAMES, read_clip, read_manifest
+from tasks.evaluation.comparison import EvaluationClip
+from tasks.evaluation.plan import load_planned_clip, planned_clips
+from tasks.evaluation.request import EvaluationRequest
+from tests._clips import save_clip
+from tests._evaluation import CoarseCopies
+
+ROW = {"video": "clip.mp4", "source_prompt": "a star", "prompt": "a ring"}
+Writer = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    save_clip(folder / "clip.mp4")
+    (folder / "notes.mp4").write_text("no video")
+    return folder
+
+
+@pytest.fixture
+def write(folder: Path) -> Writer:
+    """Write rows beside the clip, in the form that the name asks for."""
+
+    def write(*rows: dict[str, Any], name: str = "clips.csv") -> Path:
+        path, table = folder / name, pd.DataFrame(list(rows))
+        if path.suffix == ".csv":
+            table.to_csv(path, index=False)
+        elif path.suffix == ".json":
+            path.write_text(json.dumps(list(rows)))
+        else:
+            table.to_parquet(path)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["clips.csv", "clips.json", "clips.parquet"])
+def test_all_forms_of_a_table_are_read_alike(name: str, write: Writer, folder: Path) -> None:
+    (row,) = read_manifest(write(ROW, name=name))
+    assert (row.name, row.source_prompt, row.prompt, row.frames) == ("clip", "a star", "a ring", FRAMES)
+    assert Path(row.video) == folder / "clip.mp4"
+
+
+def test_words_that_look_like_something_else_stay_words(write: Writer) -> None:
+    rows = [{**ROW, "prompt": text} for text in ("None", "1e3", "2020-01-01")]
+    for name in ("clips.csv", "clips.json"):
+        assert [row.prompt for row in read_manifest(write(*rows, name=name))] == ["None", "1e3", "2020-01-01"]
+
+
+def test_a_clip_has_its_first_frames_and_is_asked_for_one_edit(write: Writer, folder: Path) -> None:
+    (row,) = read_manifest(write({**ROW, "name": "star", "frames": 3}))
+    clip = read_clip(row)
+    expected = [frame for _, frame in read_frames(folder / "clip.mp4")][:3]
+    assert np.array_equal(clip.frames, expected)
+    assert (clip.name, clip.group, clip.caption, clip.digest) == ("star", "real", "a star", row.digest)
+    assert [(edit.kind, edit.prompt, edit.truth) for edit in clip.edits] == [("prompt", "a ring", None)]
+
+
+def test_cuts_are_found_and_large_frames_shrunk(tmp_path: Path, write: Writer) -> None:
+    rng = np.random.default_rng(0)
+    shots = [np.kron(rng.integers(0, 256, (9, 16, 3), np.uint8), np.ones((80, 80, 1), np.uint8)) for _ in range(2)]
+    frames = [shots[i // 5] for i in range(10)]
+    write_video(tmp_path / "large.mp4", frames, timestamps=range(10), time_base=Fraction(1, 10))
+    (row,) = read_manifest(write({**ROW, "video": str(tmp_path / "large.mp4")}))
+    clip = read_clip(row)
+    assert clip.cuts == (5,)
+    assert clip.frames.shape[1] * clip.frames.shape[2] <= 512 * 512
+    assert clip.frames.shape[2] / clip.frames.shape[1] == pytest.approx(16 / 9, rel=0.01)
+
+
+def test_the_identity_is_the_content_and_the_task_and_not_the_name(write: Writer) -> None:
+    rows = [ROW, {**ROW, "name": "x"}, {**ROW, "prompt": "x"}, {**ROW, "source_prompt": "x"}, {**ROW, "frames": 2}]
+    digests = [read_manifest(write(row))[0].digest for row in rows]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 4
+
+
+def test_rows_of_one_video_are_told_apart_by_their_numbers(write: Writer) -> None:
+    rows = read_manifest(write(ROW, {**ROW, "name": "star"}, {**ROW, "prompt": "a disc"}))
+    assert [row.name for row in rows] == ["clip-1", "star", "clip-3"]
+
+
+def test_no_more_rows_are_read_than_asked_for(write: Writer) -> None:
+    assert len(read_manifest(write(ROW, ROW, {**ROW, "video": "gone.mp4"}), count=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"video": "clip.mp4", "prompt": "x"}], "lacks the column source_prompt; it has video, prompt"),
+        ([ROW, {**ROW, "prompt": " "}], "Row 2 of .*clips.csv has no prompt"),
+        ([{**ROW, "video": None}], "Row 1 of .* has no video"),
+        ([ROW, ROW, {**ROW, "video": "gone.mp4"}], "Row 3 of .* names a video that cannot be used: there is no file"),
+        ([{**ROW, "video": "notes.mp4"}], "Row 1 of .* names a video that cannot be used: .* not a video"),
+        ([{**ROW, "video": "nowhere://x/y.mp4"}], "Row 1 of .* names a video that cannot be used"),
+        ([{**ROW, "frames": "many"}], "Row 1 of .* asks for 'many' frames"),
+        ([{**ROW, "frames": 0}], "Row 1 of .* asks for '0' frames"),
+        ([{**ROW, "frames": 2.5}], "Row 1 of .* asks for '2.5' frames"),
+    ],
+)
+def test_a_bad_row_is_named_by_its_number(rows: list[dict[str, Any]], words: str, write: Writer) -> None:
+    with pytest.raises(TaskInputError, match=words) as caught:
+        read_manifest(write(*rows))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("clips.txt", b"", "must end with one of .csv"),
+        ("missing.csv", None, "There is no manifest"),
+        ("empty.csv", b"", "cannot be read"),
+        ("heading.csv", b"video,source_prompt,prompt\n", "has no rows"),
+        ("binary.csv", b"\xff\xfe\x00a,b", "cannot be read"),
+        ("ragged.csv", b"a,b\n1,2,3,4\n5\n1,2,3,4,5,6", "cannot be read"),
+        ("broken.json", b"{", "cannot be read"),
+        ("number.json", b"3", "cannot be read|lacks the column"),
+        ("broken.parquet", b"PAR1", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(name: str, content: bytes | None, words: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(TaskInputError, match=words) as caught:
+        read_manifest(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_comparison_runs_on_the_clips_of_the_manifest(write: Writer, coarse: CoarseCopies) -> None:
+    request = EvaluationRequest(comparison="coarse", manifest=str(write(ROW, ROW)), clips=1)
+    (clip,) = planned_clips(request)
+    assert (clip.name, clip.group, clip.edit) == ("clip", "real", "prompt")
+    assert len(load_planned_clip(request, clip).frames) == 7
+
+
+def test_a_comparison_may_read_manifests_of_its_own_kind(
+    coarse: CoarseCopies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Path, int | None]] = []
+
+    def manifest_clips(_self: object, path: Path, *, count: int | None) -> tuple[EvaluationClip, ...]:
+        asked.append((path, count))
+        return coarse.clips(quick=True, count=1, seed=9)
+
+    monkeypatch.setattr(CoarseCopies, "manifest_clips", manifest_clips, raising=False)
+    request = EvaluationRequest(comparison="coarse", manifest=str(tmp_path), clips=3)
+    (clip,) = planned_clips(request)
+    assert asked == [(tmp_path, 3)]
+    assert load_planned_clip(request, clip).digest == coarse.clips(quick=True, count=1, seed=9)[0].digest

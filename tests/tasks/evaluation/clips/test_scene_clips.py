@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.errors import TaskInputError
+from tasks.evaluation.clips.scene_clips import ASKED, EDIT_KINDS, GROUPS, scene_clips
+from tasks.evaluation.comparison import EvaluationClip
+from wave_ops.scenes.reading import read_attributes
+from wave_ops.scenes.specs import edit_spec
+
+SIZE = (32, 32)
+
+
+@pytest.fixture(scope="module")
+def clips() -> tuple[EvaluationClip, ...]:
+    return scene_clips(20, seed=1, frame_count=9, size=SIZE)
+
+
+def in_group(clips: tuple[EvaluationClip, ...], group: str) -> list[EvaluationClip]:
+    return [clip for clip in clips if clip.group == group]
+
+
+def test_20_clips_show_every_kind_of_edit_in_every_group(clips: tuple[EvaluationClip, ...]) -> None:
+    assert {(clip.group, clip.edits[0].kind) for clip in clips} == set(product(GROUPS, EDIT_KINDS))
+
+
+def test_16_clips_show_three_kinds_of_edit_or_more_in_every_group(clips: tuple[EvaluationClip, ...]) -> None:
+    kinds = defaultdict(set)
+    for clip in clips[:16]:
+        kinds[clip.group].add(clip.edits[0].kind)
+    assert set(kinds) == set(GROUPS)
+    assert min(map(len, kinds.values())) == 3
+
+
+def test_a_clip_does_not_depend_on_how_many_are_drawn(clips: tuple[EvaluationClip, ...]) -> None:
+    again = scene_clips(3, seed=1, frame_count=9, size=SIZE)
+    assert [clip.digest for clip in again] == [clip.digest for clip in clips[:3]]
+    np.testing.assert_array_equal(again[2].frames, clips[2].frames)
+
+
+@pytest.mark.parametrize(
+    "other", [{"seed": 2}, {"frame_count": 10}, {"size": (32, 48)}, {"kinds": ("background colour",)}]
+)
+def test_other_clips_have_other_digests(other: dict[str, Any]) -> None:
+    arguments: dict[str, Any] = {"seed": 1, "frame_count": 9, "size": SIZE}
+    one, another = (scene_clips(1, **given)[0] for given in (arguments, arguments | other))
+    assert one.digest != another.digest
+
+
+def test_names_and_digests_are_distinct(clips: tuple[EvaluationClip, ...]) -> None:
+    assert len({clip.name for clip in clips}) == len({clip.digest for clip in clips}) == 20
+
+
+def test_the_edit_changes_what_was_asked_for_and_nothing_else(clips: tuple[EvaluationClip, ...]) -> None:
+    for clip in clips:
+        (edit,) = clip.edits
+        for before, after in zip(clip.scene.shots, edit.truth.shots, strict=True):
+            value = edit.wanted[ASKED[edit.kind]]
+            assert edit_spec(before, **{ASKED[edit.kind]: value}) == after != before
+            assert after.caption == edit.prompt
+            assert before.caption == clip.caption
+        assert edit.truth.frames.shape == clip.frames.shape == (9, *SIZE, 3)
+
+
+def test_the_wanted_attributes_are_read_in_the_true_edit() -> None:
+    for clip in in_group(scene_clips(16, seed=3, frame_count=2, size=(64, 64)), "calm"):
+        (edit,) = clip.edits
+        for frame, masks in zip(edit.truth.frames, edit.truth.object_masks, strict=True):
+            found = read_attributes(frame, masks[0])
+            assert {name: getattr(found, name) for name in edit.wanted} == edit.wanted
+
+
+def test_a_cut_shows_the_same_things_elsewhere(clips: tuple[EvaluationClip, ...]) -> None:
+    for clip in in_group(clips, "cut"):
+        first, second = clip.scene.shots
+        assert clip.cuts == clip.edits[0].truth.cuts == (5,)
+        assert first.caption == second.caption == clip.caption
+        assert clip.edits[0].truth.shots[1].caption == clip.edits[0].prompt
+        assert first.objects[0].texture == second.objects[0].texture
+        assert first.objects[0].motion != second.objects[0].motion
+
+
+def test_of_two_crossing_objects_the_second_hides_a_part_of_the_first_and_never_all(
+    clips: tuple[EvaluationClip, ...],
+) -> None:
+    for clip in in_group(clips, "occlusion"):
+        areas = clip.scene.object_masks[:, 0].sum(axis=(1, 2))
+        assert areas[3:6].min() < 0.85 * min(areas[0], areas[-1])
+        assert areas.min() > 0.15 * areas.max()
+        middles = [np.argwhere(masks).mean(axis=0)[1] for masks in clip.scene.object_masks[[0, -1]].reshape(4, *SIZE)]
+        assert middles[0] < middles[1]
+        assert middles[2] > middles[3]
+
+
+def test_hard_motion_is_faster_than_calm(clips: tuple[EvaluationClip, ...]) -> None:
+    calm, hard = (
+        np.mean([np.abs(clip.scene.flow_to_prev).mean() for clip in in_group(clips, group)])
+        for group in ("calm", "hard motion")
+    )
+    assert hard > 2 * calm
+
+
+def test_only_the_kinds_that_are_asked_for_are_drawn() -> None:
+    drawn = scene_clips(4, seed=0, frame_count=2, size=SIZE, kinds=("shape", "colour"))
+    assert [clip.edits[0].kind for clip in drawn] == ["shape", "colour", "shape", "colour"]
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "message"),
+    [
+        (0, {}, "from 1 to 500"),
+        (501, {}, "from 1 to 500"),
+        (1, {"frame_count": 1}, "at least 2 frames"),
+        (1, {"kinds": ("size",)}, "'size'"),
+        (1, {"kinds": ()}, "there are colour"),
+    ],
+)
+def test_what_cannot_be_drawn_gets_one_sentence(count: int, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TaskInputError, match=message):
+        scene_clips(count, seed=0, **options)

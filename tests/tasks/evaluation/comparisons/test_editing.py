@@ -1,0 +1,243 @@
+"""Recipes of editing: what the rows are, and that their figures say what is right and wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from tasks.evaluation.comparison import Edit, EvaluationClip, Method, Outcome, Resources
+from tasks.evaluation.comparisons.edit_metrics import Judge
+from tasks.evaluation.comparisons.editing import COMPARISON, Recipe
+from tasks.evaluation.comparisons.keyframes import Bench, Handling, Warping, masked_warps
+from tasks.models.checkpoints import resolve_controlnet
+from tasks.models.loading import loaded_model
+from tests._editing_clips import EMBEDDED, SIDE, edited_clip, recoloured
+from tests._perception import lpips_weights, save_tiny_clip
+from wave_ops.diffusion import decode_latents, encode_frames
+from wave_ops.editing import EditingSettings, edit
+from wave_ops.inversion import InversionSettings, invert, step_orders
+from wave_ops.scenes.rendering import render
+from wave_ops.scenes.specs import edit_spec, random_scene
+
+METHODS = {method.name: method for method in COMPARISON.methods(quick=False)}
+SPEC = random_scene(4, size=(SIDE, SIDE), frame_count=5)
+STEPS = 3
+
+
+def run(clip: EvaluationClip, *names: str, resources: Resources = EMBEDDED, **factors: Any) -> dict[str, Outcome]:
+    rows = [Method(name=name, factors={**METHODS[name].factors, "steps": STEPS, **factors}) for name in names]
+    return {method.name: outcome for method, outcome in COMPARISON.measure(clip, rows, resources)}
+
+
+def judged(clip: EvaluationClip, frames: NDArray[np.uint8], *, resources: Resources = EMBEDDED) -> Mapping[str, float]:
+    """The figures of keyframes that no model made."""
+    bench = Bench(clip, resources, handling=Handling())
+    return Judge(bench).figures(0, bench.fit(frames))
+
+
+@pytest.fixture(scope="module")
+def clip() -> EvaluationClip:
+    return recoloured(SPEC)
+
+
+@pytest.fixture(scope="module")
+def real(clip: EvaluationClip) -> EvaluationClip:
+    asked = Edit(kind="prompt", prompt=clip.edits[0].prompt)
+    return replace(clip, group="real", scene=None, edits=(asked,))
+
+
+def test_the_grid_is_the_ladder_with_and_without_injection_and_controlnet() -> None:
+    assert len(METHODS) == 5 * 2 * 2
+    quick = COMPARISON.methods(quick=True)
+    assert [method.name for method in quick] == ["full", "warp + extended", "warp", "no warp", "independent"]
+    assert COMPARISON.baseline == "full"
+    assert all(
+        (method.factors["steps"], method.factors["injection"], method.factors["controlnet"]) == (20, 0.5, False)
+        for method in quick
+    )
+
+
+def test_names_and_factors_are_distinct_and_of_one_form() -> None:
+    factors = [tuple(method.factors.items()) for method in METHODS.values()]
+    assert len(set(factors)) == len(METHODS)
+    assert len({tuple(dict(items)) for items in factors}) == 1
+
+
+def test_the_baseline_is_the_full_method() -> None:
+    assert Recipe(**METHODS["full"].factors) == Recipe()
+
+
+def test_independent_frames_are_edited_as_if_each_were_alone(clip: EvaluationClip) -> None:
+    made = run(clip, "independent")["independent"].frames
+    settings = EditingSettings(steps=STEPS, guidance_scale=EMBEDDED.model.advice.guidance_scale, warp_fraction=0.0)
+    with loaded_model(EMBEDDED.model, device="cpu", dtype="float32") as model:
+        for frame, expected in zip(clip.frames[[0, 4]], made, strict=True):
+            latents = [encode_frames(model, frame[None])]
+            rest = {"source_prompt": clip.caption, "warps": None}
+            keep = InversionSettings(steps=STEPS)
+            invert(model, latents[0], settings=keep, callback=lambda _, x, kept=latents: kept.append(x), **rest)
+            x = edit(
+                model,
+                latents.__getitem__,
+                prompt=clip.edits[0].prompt,
+                negative_prompt=EMBEDDED.model.advice.negative_prompt,
+                orders=step_orders(1, keep),
+                settings=settings,
+                **rest,
+            )
+            assert np.abs(decode_latents(model, x)[0].astype(int) - expected).max() <= 1
+
+
+def test_the_full_method_inverts_and_edits_with_the_same_warps_and_orders(clip: EvaluationClip) -> None:
+    made = run(clip, "full", anchor="time")["full"]
+    bench, keep = Bench(clip, EMBEDDED, handling=Handling()), InversionSettings(steps=STEPS)
+    advice = EMBEDDED.model.advice
+    with loaded_model(EMBEDDED.model, device="cpu", dtype="float32") as model:
+        latents = [encode_frames(model, clip.frames[[0, 4]])]
+        rest = {"source_prompt": clip.caption, "warps": masked_warps(bench.flows(), Warping())}
+        invert(model, latents[0], settings=keep, callback=lambda _, x: latents.append(x), **rest)
+        x = edit(
+            model,
+            latents.__getitem__,
+            prompt=clip.edits[0].prompt,
+            negative_prompt=advice.negative_prompt,
+            orders=step_orders(2, keep),
+            settings=EditingSettings(steps=STEPS, guidance_scale=advice.guidance_scale, anchor="time"),
+            **rest,
+        )
+        np.testing.assert_array_equal(decode_latents(model, x), made.frames)
+    assert made.scores["UNet calls"] == 2 * STEPS
+    np.testing.assert_array_equal(made.reference, clip.edits[0].truth.frames[[0, 4]])
+
+
+def test_every_step_of_the_ladder_makes_something_else(clip: EvaluationClip) -> None:
+    made = run(clip, "full", "warp + extended", "warp", "no warp", "independent", "full, no injection")
+    pictures = {outcome.frames.tobytes() for outcome in made.values()}
+    assert len(pictures) == 6
+    known = {measure.name for measure in COMPARISON.measures}
+    assert all(set(outcome.scores) <= known for outcome in made.values())
+    assert all({"rest kept", "preservation", "warp error", "seconds"} <= set(each.scores) for each in made.values())
+
+
+def test_the_controlnet_acts_where_there_is_one_and_is_left_out_where_not(clip: EvaluationClip) -> None:
+    name = "full, ControlNet"
+    assert run(clip, name) == {name: Outcome(scores={})}
+    controlled = replace(EMBEDDED, controlnet=resolve_controlnet("auto", model=EMBEDDED.model))
+    made = run(clip, "full", name, resources=controlled)
+    assert not np.array_equal(made["full"].frames, made[name].frames)
+
+
+def test_scores_of_several_edits_are_averaged_and_the_first_is_shown(clip: EvaluationClip) -> None:
+    other = replace(clip.edits[0], prompt=clip.caption)
+    both, first, second = (
+        run(replace(clip, edits=edits), "independent")["independent"]
+        for edits in ((clip.edits[0], other), clip.edits, (other,))
+    )
+    for name in ("preservation", "warp error"):
+        assert both.scores[name] == pytest.approx((first.scores[name] + second.scores[name]) / 2)
+    np.testing.assert_array_equal(both.frames, first.frames)
+
+
+def test_a_real_clip_is_measured_by_what_needs_no_truth(real: EvaluationClip) -> None:
+    outcome = run(real, "warp")["warp"]
+    assert set(outcome.scores) == {"warp error", "warp error over source", "UNet calls", "seconds"}
+    np.testing.assert_array_equal(outcome.reference, real.frames[[0, 4]])
+    assert run(real, "warp", flow="true")["warp"].scores == {}
+
+
+def test_trained_networks_judge_where_they_are(real: EvaluationClip, tmp_path: Path) -> None:
+    save_file(lpips_weights(), tmp_path / "lpips.safetensors")
+    judges = replace(
+        EMBEDDED,
+        lpips_weights=str(tmp_path / "lpips.safetensors"),
+        clip_model=str(save_tiny_clip(tmp_path / "clip")),
+    )
+    found = judged(real, real.frames, resources=judges)
+    assert found["LPIPS to source"] == 0
+    assert -1 <= found["CLIP text alignment"] <= 1
+    assert found["CLIP frame accuracy"] in (0, 0.5, 1)
+    still = judged(real, real.frames[[0] * 5], resources=judges)
+    assert still["CLIP consistency"] == pytest.approx(1) != found["CLIP consistency"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("colour", {"colour": "white"}),
+        ("shape", {"shape": "ring"}),
+        ("background colour", {"background_colour": "white"}),
+        ("background texture", {"background_texture": "striped"}),
+    ],
+)
+def test_the_true_edit_is_right_in_every_figure_and_the_source_in_all_but_one(
+    kind: str, change: dict[str, Any]
+) -> None:
+    spec = random_scene(6, size=(SIDE, SIDE), frame_count=5)
+    clip = edited_clip(spec, kind=kind, **change)
+    right, source = judged(clip, clip.edits[0].truth.frames), judged(clip, clip.frames)
+    assert (right["edit success"], right["rest kept"]) == (1, 1)
+    assert (source["edit success"], source["rest kept"]) == (0, 1)
+    assert ("colour success" in right) == (kind == "colour")
+    assert right["PSNR to true edit"] == 100 > source["PSNR to true edit"]
+    assert right["preservation"] == source["preservation"] == 100
+    assert right["object overlap"] > 0.9
+    assert source["warp error over source"] == 0
+
+
+def test_a_change_to_anything_else_is_seen(clip: EvaluationClip) -> None:
+    truth = clip.edits[0].truth
+    spoilt = render(edit_spec(truth.shots[0], background_colour="purple"))
+    found = judged(clip, spoilt.frames)
+    assert found["edit success"] == 1
+    assert found["rest kept"] == 0
+    assert found["preservation"] < 20
+
+
+def test_the_other_object_belongs_to_the_rest() -> None:
+    spec = random_scene(3, size=(SIDE, SIDE), frame_count=5, objects=2)
+    clip = recoloured(spec)
+    truth = clip.edits[0].truth.shots[0]
+    free = {"red", "green", "cyan"} - {item.colour for item in truth.objects} - {truth.background.colour}
+    spoilt = judged(clip, render(edit_spec(truth, colour=min(free), object_index=1)).frames)
+    assert (spoilt["edit success"], spoilt["rest kept"]) == (1, 0)
+    assert judged(clip, clip.edits[0].truth.frames)["rest kept"] == 1
+
+
+def test_flicker_raises_the_warp_error_by_what_it_is(clip: EvaluationClip) -> None:
+    frames = clip.frames.copy()
+    frames[4] = np.maximum(frames[4], 20) - 20
+    drop = frames[4].astype(float) - clip.frames[4]
+    found = judged(clip, frames)
+    assert found["warp error over source"] == pytest.approx(1e3 * np.square(drop / 255).mean(), rel=0.3)
+
+
+def test_nothing_is_compared_across_a_cut() -> None:
+    shots = [replace(SPEC, frame_count=5), random_scene(9, size=(SIDE, SIDE), frame_count=5)]
+    clip = recoloured(*shots)
+    alone = [judged(recoloured(spec), spec_frames) for spec, spec_frames in zip(shots, _halves(clip), strict=True)]
+    together = judged(clip, clip.frames)
+    assert together["warp error"] == pytest.approx(np.mean([each["warp error"] for each in alone]), rel=1e-4)
+    real = replace(clip, scene=None, edits=(Edit(kind="prompt", prompt=""),))
+    assert judged(real, clip.frames)["warp error"] < 5 * together["warp error"]
+
+
+def _halves(clip: EvaluationClip) -> list[NDArray[np.uint8]]:
+    return [clip.frames[:5], clip.frames[5:]]
+
+
+def test_a_reshaped_objects_own_outline_is_not_compared(clip: EvaluationClip) -> None:
+    reshaped = edited_clip(SPEC, kind="shape", shape="ring" if SPEC.objects[0].shape != "ring" else "square")
+    bench = Bench(reshaped, EMBEDDED, handling=Handling())
+    flow, valid = Judge(bench).motion(0)
+    before, after = (scene.object_masks[4, 0] for scene in (reshaped.scene, reshaped.edits[0].truth))
+    assert not valid[0].numpy()[before != after].any()
+    assert valid[0].numpy()[before & after].mean() > 0.8
+    assert torch.isfinite(flow).all()

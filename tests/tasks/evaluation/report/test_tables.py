@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tasks.evaluation.comparison import Measure
+from tasks.evaluation.report.tables import (
+    Cell,
+    Table,
+    bars_table,
+    decimals,
+    differences_table,
+    group_tables,
+    markdown,
+    means_table,
+    measure_table,
+)
+from tasks.evaluation.results import Results
+from tests._evaluation import make_results
+
+NAN = math.nan
+PSNR = Measure(name="PSNR", unit="dB", better="higher", bar=30.0)
+SECONDS = Measure(name="seconds", unit="s", better="lower", bar=2.0, bar_method="new")
+CALLS = Measure(name="calls", unit="")
+LPIPS = Measure(name="LPIPS", unit="", better="lower")
+
+
+@pytest.fixture
+def results() -> Results:
+    return make_results(
+        {
+            "old": {"PSNR": [30, 32, 28, 31], "seconds": [2, 2.5, 1.5, 2], "calls": [50] * 4, "LPIPS": [NAN] * 4},
+            "new": {
+                "PSNR": [31, 33.1, 29, 32.1],
+                "seconds": [4, NAN, 3.6, 4],
+                "calls": [100] * 4,
+                "LPIPS": [NAN] * 4,
+            },
+            "odd": {"PSNR": [30, 31, 29, NAN], "seconds": [NAN] * 4, "calls": [50] * 4, "LPIPS": [NAN] * 4},
+        },
+        measures=(PSNR, SECONDS, CALLS, LPIPS),
+        factors={
+            "old": {"warp": "none", "steps": 50, "pnp": False},
+            "new": {"warp": "group", "steps": 50, "pnp": True},
+            "odd": {"warp": "none", "steps": 50, "pnp": None},
+        },
+        groups=("calm", "calm", "cut", "cut"),
+    )
+
+
+def test_means_are_given_with_their_spread_and_the_best_is_bold(results: Results) -> None:
+    assert (
+        markdown(means_table(results))
+        == """\
+| method | warp | pnp | PSNR (dB) ↑ | seconds (s) ↓ | calls |
+| :-- | :-- | :-- | --: | --: | --: |
+| old | none | no | 30.25 ± 1.71 | **2.00 ± 0.41** | 50 ± 0 |
+| new | group | yes | **31.30 ± 1.76** | 3.87 ± 0.23 (n = 3) | 100 ± 0 |
+| odd | none | – | 30.00 ± 1.00 (n = 3) | – | 50 ± 0 |"""  # noqa: RUF001
+    )
+
+
+def test_differences_from_the_baseline_are_paired_by_clip(results: Results) -> None:
+    assert (
+        markdown(differences_table(results))
+        == """\
+| method | warp | pnp | PSNR (dB) ↑ | seconds (s) ↓ | calls |
+| :-- | :-- | :-- | --: | --: | --: |
+| new | group | yes | +1.05 [+0.96, +1.14] better | +2.03 [+1.89, +2.18] (n = 3) worse | +50 [+50, +50] |
+| odd | none | – | +0.00 [-2.48, +2.48] (n = 3) | – | +0 [+0, +0] |"""  # noqa: RUF001
+    )
+
+
+def test_one_measure_fits_a_terminal_and_says_what_it_shows(results: Results) -> None:
+    table = measure_table(results, PSNR)
+    assert table.title == "PSNR (dB) ↑"
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["old", "30.25 ± 1.71", "", "the baseline"],
+        ["new", "31.30 ± 1.76", "+1.05 [+0.96, +1.14]", "better"],
+        ["odd", "30.00 ± 1.00 (n = 3)", "+0.00 [-2.48, +2.48] (n = 3)", "no difference shown"],
+    ]
+
+
+def test_each_group_has_a_table_of_its_own(results: Results) -> None:
+    calm, cut = group_tables(results)
+    assert (calm.title, cut.title) == ("calm (2 clips)", "cut (2 clips)")
+    assert [cell.text for cell in cut.rows[2]] == ["odd", "none", "–", "29.00 (n = 1)", "–", "50 ± 0"]  # noqa: RUF001
+
+
+def test_one_group_needs_no_table_of_its_own() -> None:
+    assert group_tables(make_results({"old": {"PSNR": [1.0, 2.0]}}, measures=(PSNR,))) == ()
+
+
+def test_bars_are_told_with_what_was_found(results: Results) -> None:
+    table = bars_table(results)
+    assert table is not None
+    assert (
+        markdown(table)
+        == """\
+| measure | method | asked | found | holds |
+| :-- | :-- | --: | --: | --: |
+| PSNR | old | at least 30 dB | 30.25 dB | yes |
+| seconds | new | at most 2 s | 3.87 s | **no** |"""
+    )
+
+
+def test_without_bars_there_is_no_such_table() -> None:
+    assert bars_table(make_results({"old": {"calls": [1.0]}}, measures=(CALLS,))) is None
+
+
+def test_a_measure_of_few_clips_says_so_in_its_heading() -> None:
+    figures = {"old": {"PSNR": [30, NAN, 32]}, "new": {"PSNR": [30, NAN, 33]}}
+    assert means_table(make_results(figures, measures=(PSNR,))).headings[-1] == "PSNR (dB) ↑, n = 2"
+
+
+def test_methods_that_print_alike_are_both_the_best() -> None:
+    figures = {"old": {"PSNR": [30.0001]}, "new": {"PSNR": [30.0]}, "odd": {"PSNR": [20.0]}}
+    table = means_table(make_results(figures, measures=(PSNR,)))
+    assert [row[-1].mark for row in table.rows] == [True, True, False]
+
+
+def test_where_all_are_equal_none_is_the_best() -> None:
+    figures = {"old": {"PSNR": [30.0]}, "new": {"PSNR": [30.0]}}
+    assert not any(row[-1].mark for row in means_table(make_results(figures, measures=(PSNR,))).rows)
+
+
+def test_a_factor_that_repeats_the_name_is_no_column() -> None:
+    figures = {"old": {"PSNR": [30.0]}, "new": {"PSNR": [31.0]}}
+    assert means_table(make_results(figures, measures=(PSNR,))).headings == ("method", "PSNR (dB) ↑")
+
+
+@pytest.mark.parametrize(
+    ("values", "places"),
+    [
+        ([], 0),
+        ([None, NAN], 0),
+        ([0.0], 0),
+        ([50, 100.0], 0),
+        ([1234.5], 0),
+        ([123.4, 1], 1),
+        ([12.34], 2),
+        ([1.5, None], 2),
+        ([0.95, 0.01], 3),
+        ([0.0123], 4),
+        ([1e-12], 8),
+    ],
+)
+def test_decimals_follow_the_largest_figure(values: list[float | None], places: int) -> None:
+    assert decimals(values) == places
+
+
+def test_markdown_takes_texts_as_they_are() -> None:
+    table = Table(title="", headings=("a|b",), rows=((Cell("*x* <b>\n\\"),),))
+    assert markdown(table).splitlines()[0::2] == ["| a\\|b |", "| \\*x\\* &lt;b> \\\\ |"]
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
+    results = make_results(
+        {"old": {"PSNR": [30, 32, 28]}, "new": {"PSNR": [29.9999, 31.9998, 28]}, "far": {"PSNR": [20, 21, 19]}},
+        measures=(PSNR,),
+    )
+    assert "| new | +0.00 [+0.00, +0.00]" in markdown(differences_table(results))

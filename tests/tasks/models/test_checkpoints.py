@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tasks.errors import TaskInputError
+from tasks.models.checkpoints import resolve_controlnet, resolve_model
+from tasks.models.loading import loaded_model
+from tests._checkpoints import save_sd15, save_sd21
+from wave_ops.diffusion import decode_latents, encode_frames, encode_prompt
+from wave_ops.schedule import DDIMSchedule
+
+
+@pytest.fixture
+def copy(sd15: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sd15, tmp_path / "copy"))
+
+
+def change_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_checkpoint_is_known_from_its_configs(sd15: Path) -> None:
+    model = resolve_model(str(sd15))
+    assert (model.vae_factor, model.size_multiple, model.native_area) == (8, 64, 64 * 64)
+    assert model.advice.guidance_scale is None
+
+
+def test_a_model_advises_on_itself(copy: Path) -> None:
+    change_json(copy / "model_index.json", wave={"guidance_scale": 5, "negative_prompt": "", "injection": 0.2})
+    advice = resolve_model(str(copy)).advice
+    assert (advice.guidance_scale, advice.negative_prompt, advice.injection) == (5, "", 0.2)
+
+
+def test_the_digest_follows_weights_and_sites_and_nothing_else(copy: Path, sd15: Path) -> None:
+    before = resolve_model(str(sd15)).digest
+    (copy / "README.md").write_text("a card")
+    change_json(copy / "model_index.json", wave={"guidance_scale": 5})
+    assert resolve_model(str(copy)).digest == before
+    change_json(copy / "model_index.json", wave={"sites": {"warp_resnets": []}})
+    assert resolve_model(str(copy)).digest != before
+    change_json(copy / "model_index.json", wave={})
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors["conv_out.bias"] += 1
+    save_file(tensors, weights)
+    assert resolve_model(str(copy)).digest != before
+
+
+def test_half_precision_weights_are_taken_where_asked_for_or_alone(tmp_path: Path) -> None:
+    both = save_sd15(tmp_path / "both", dtype=torch.float16, variant="fp16")
+    only_half = resolve_model(str(both))
+    assert set(dict(only_half.variants).values()) == {"fp16"}
+    for part, stem in (
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+    ):
+        shutil.copy(both / part / f"{stem}.fp16.safetensors", both / part / f"{stem}.safetensors")
+    assert set(dict(resolve_model(str(both)).variants).values()) == {None}
+    assert set(dict(resolve_model(str(both), dtype="float16").variants).values()) == {"fp16"}
+    with loaded_model(only_half, device="cpu", dtype="float32") as model:
+        assert model.dtype == torch.float32
+
+
+def test_a_loaded_checkpoint_encodes_decodes_and_schedules(tmp_path: Path) -> None:
+    for save, prediction in ((save_sd15, "epsilon"), (save_sd21, "v_prediction")):
+        identity = resolve_model(str(save(tmp_path / save.__name__)))
+        with loaded_model(identity, device="cpu", dtype="float32") as model:
+            frames = np.zeros((2, 64, 128, 3), np.uint8)
+            latents = encode_frames(model, frames)
+            assert latents.shape == (2, 4, 8, 16)
+            assert decode_latents(model, latents).shape == frames.shape
+            assert encode_prompt(model, "a red star").shape[:2] == (1, 77)
+            assert (model.size_multiple, model.native_area) == (identity.size_multiple, identity.native_area)
+            schedule = DDIMSchedule.from_config(model.scheduler_config, steps=50)
+            assert schedule.prediction_type == prediction
+            assert (schedule.timesteps[0], schedule.timesteps[-1]) == (1, 981)
+
+
+def test_the_same_model_is_loaded_once(sd15: Path) -> None:
+    identity = resolve_model(str(sd15))
+    with loaded_model(identity, device="cpu", dtype="float32") as first:
+        pass
+    with loaded_model(identity, device="cpu", dtype="float32") as second:
+        assert second is first
+
+
+def test_a_controlnet_comes_from_the_model_or_a_folder_or_not_at_all(sd15: Path, copy: Path) -> None:
+    model = resolve_model(str(sd15))
+    assert resolve_controlnet("none", model=model) is None
+    own = resolve_controlnet("auto", model=model)
+    assert own == resolve_controlnet(str(sd15 / "controlnet"), model=model)
+    shutil.rmtree(copy / "controlnet")
+    assert resolve_controlnet("auto", model=resolve_model(str(copy))) is None
+    with loaded_model(model, own, device="cpu", dtype="float32") as loaded:
+        assert loaded.controlnet is not None
+
+
+def keep_pickles_only(folder: Path) -> None:
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (keep_pickles_only, "pickled weights"),
+        (lambda folder: (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink(), "holds no weights"),
+        (lambda folder: (folder / "model_index.json").unlink(), "has no model_index.json"),
+        (lambda folder: (folder / "unet" / "config.json").unlink(), "has no unet/config.json"),
+        (lambda folder: (folder / "scheduler" / "scheduler_config.json").unlink(), "scheduler_config.json"),
+        (lambda folder: (folder / "unet" / "config.json").write_text("{"), "unreadable config.json"),
+        (lambda folder: (folder / "unet" / "config.json").write_text("[]"), "no JSON object"),
+        (lambda folder: change_json(folder / "unet" / "config.json", in_channels=9), "inpainting"),
+        (lambda folder: change_json(folder / "unet" / "config.json", sample_size=None), "sample_size"),
+        (lambda folder: change_json(folder / "vae" / "config.json", block_out_channels=None), "block_out_channels"),
+        (lambda folder: change_json(folder / "model_index.json", text_encoder_2=["a", "b"]), "1.x and 2.x"),
+        (lambda folder: change_json(folder / "model_index.json", wave={"guidance": 5}), "advice"),
+        (lambda folder: change_json(folder / "model_index.json", wave=[1]), "advice"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_used_is_refused_in_one_sentence(copy: Path, spoil: Any, words: str) -> None:
+    spoil(copy)
+    with pytest.raises(TaskInputError) as caught:
+        resolve_model(str(copy))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("spec", "words"), [("nothing", "Unknown model"), ("./a/b", "Unknown model")])
+def test_an_unknown_model_is_refused_in_one_sentence(spec: str, words: str) -> None:
+    with pytest.raises(TaskInputError, match=words):
+        resolve_model(spec)
+
+
+def test_a_file_is_no_model(copy: Path) -> None:
+    with pytest.raises(TaskInputError, match="is a file"):
+        resolve_model(str(copy / "model_index.json"))

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.digest import digest_of
+from tasks.errors import TaskInputError
+from tasks.models.checkpoints import Advice
+from tasks.planning.plan import EditPlan, Execution, plan_edit
+from tasks.planning.prepare import prepare_edit
+from tasks.planning.request import edit_request
+
+STAGES = ("decode", "keyframe_flow", "frame_flow", "invert", "edit", "propagate", "encode", "assess")
+
+
+@pytest.fixture(scope="module")
+def plan(clip: Path, sd15: Path, tmp_path_factory: pytest.TempPathFactory) -> EditPlan:
+    request = edit_request(video=str(clip), prompt="a blue star", model=str(sd15), keyframe_interval=3, steps=4)
+    return prepare_edit(request, execution=Execution(workspace=str(tmp_path_factory.mktemp("workspace"))))
+
+
+def changed(plan: EditPlan, **changes: Any) -> EditPlan:
+    """Plan again with other fields of the request, or with other inputs."""
+    parts = {
+        name: changes.pop(name) for name in ("model", "controlnet", "execution", "clip", "flow") if name in changes
+    }
+    request = plan.inputs.request.model_copy(update=changes)
+    return plan_edit(replace(plan.inputs, request=request, **parts))
+
+
+def shared_with(plan: EditPlan, other: EditPlan) -> set[str]:
+    pairs = zip(plan.stages, other.stages, strict=True)
+    return {mine.name for mine, theirs in pairs if mine.ref == theirs.ref}
+
+
+@pytest.mark.parametrize(
+    ("changes", "shared"),
+    [
+        ({}, STAGES),
+        ({"prompt": "a red star"}, STAGES[:4]),
+        ({"negative_prompt": "blurry"}, STAGES[:4]),
+        ({"guidance_scale": 3.0}, STAGES[:4]),
+        ({"injection": 0.1}, STAGES[:4]),
+        ({"source_prompt": "a star"}, STAGES[:3]),
+        ({"steps": 5}, STAGES[:3]),
+        ({"seed": 1}, STAGES[:3]),
+        ({"size": (64, 128)}, STAGES[:3]),
+        ({"keyframe_interval": 2}, ("decode", "frame_flow")),
+        ({"full_resolution": True}, STAGES[:6]),
+        ({"video": "elsewhere/clip.mp4"}, STAGES),
+    ],
+)
+def test_a_stage_is_shared_where_nothing_that_changes_it_differs(
+    plan: EditPlan, changes: dict[str, Any], shared: tuple[str, ...]
+) -> None:
+    assert shared_with(plan, changed(plan, **changes)) == set(shared)
+
+
+def test_full_resolution_lies_beside_the_plain_result_and_leaves_its_identity_alone(plan: EditPlan) -> None:
+    full = changed(plan, full_resolution=True)
+    assert plan.encode.settings == {}
+    assert plan.encode.ref.digest == digest_of("encode", 1, [plan.propagate.ref.digest], {})
+    assert plan.assess.ref.digest == digest_of("assess", 1, [plan.encode.ref.digest], {})
+    for stage in ("encode", "assess"):
+        assert getattr(full, stage).ref.path == f"{getattr(plan, stage).ref.path}_full"
+
+
+def test_device_and_batches_change_no_result_but_precision_and_the_way_of_propagating_do(plan: EditPlan) -> None:
+    elsewhere = replace(plan.execution, device="cuda", keyframe_batch=2)
+    assert shared_with(plan, changed(plan, execution=elsewhere)) == set(STAGES)
+    on_torch = replace(plan.execution, propagation="torch")
+    assert shared_with(plan, changed(plan, execution=on_torch)) == set(STAGES[:5])
+    assert shared_with(plan, changed(plan, execution=replace(plan.execution, dtype="float16"))) == set(STAGES[:3])
+
+
+def test_only_the_edit_depends_on_the_controlnet(plan: EditPlan, sd15: Path) -> None:
+    request = plan.inputs.request.model_copy(update={"controlnet": "auto"})
+    with_net = prepare_edit(request, execution=plan.execution)
+    assert with_net.inputs.controlnet is not None
+    assert shared_with(plan, with_net) == set(STAGES[:4])
+
+
+def test_the_request_goes_before_the_models_advice_and_that_before_the_method(plan: EditPlan) -> None:
+    def settings(advice: Advice, **changes: Any) -> tuple[float, str]:
+        model = replace(plan.inputs.model, advice=advice)
+        given = changed(plan, model=model, **changes).edit.settings
+        return given["editing"]["guidance_scale"], given["negative_prompt"]
+
+    advice = Advice(guidance_scale=5, negative_prompt="")
+    assert settings(Advice()) == (12.5, "ugly, blurry, low res, unrealistic, unaesthetic")
+    assert settings(advice) == (5, "")
+    assert settings(advice, guidance_scale=2.0, negative_prompt="grey") == (2, "grey")
+
+
+def test_no_two_stages_share_a_place(plan: EditPlan) -> None:
+    assert len({stage.ref.path for stage in plan.stages}) == len(plan.stages)
+    assert all(stage.ref.path.startswith(f"clips/{plan.clip.digest}/") for stage in plan.stages)
+
+
+def test_keyframes_and_intervals_follow_from_clip_and_cuts(plan: EditPlan) -> None:
+    assert (plan.keyframes, plan.intervals) == ((0, 3, 6), ((0, 3), (3, 6)))
+    cut = changed(plan, clip=replace(plan.clip, cuts=(5,)))
+    assert (cut.keyframes, cut.intervals) == ((0, 3, 4, 5, 6), ((0, 3), (3, 4), (5, 6)))
+    assert "Invert 3 keyframes of clip.mp4" in [stage.title for stage in plan.stages]
+
+
+def test_a_clip_of_one_frame_has_one_keyframe_and_no_pair(plan: EditPlan) -> None:
+    single = changed(plan, clip=replace(plan.clip, frame_count=1))
+    assert (single.keyframes, single.pairs, single.intervals) == ((0,), (), ((0, 0),))
+
+
+def test_the_working_size_has_the_models_area_and_the_clips_aspect(plan: EditPlan) -> None:
+    assert plan.size == (64, 64)
+    wide = changed(plan, clip=replace(plan.clip, size=(272, 640)), model=replace(plan.inputs.model, native_area=512**2))
+    assert wide.size == (320, 768)
+
+
+def test_a_size_that_does_not_fit_the_model_is_refused_with_one_that_does(plan: EditPlan) -> None:
+    with pytest.raises(TaskInputError, match=r"100x64 does not fit .* multiples of 64, for example 128x64"):
+        changed(plan, size=(64, 100))

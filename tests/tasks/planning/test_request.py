@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tasks.errors import TaskInputError
+from tasks.planning.request import edit_request, parse_size
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"prompt": ""}, "prompt is missing"),
+        ({"prompt": "  "}, "prompt is missing"),
+        ({"prompt": None}, "prompt cannot be None"),
+        ({"video": ""}, "video is missing"),
+        ({"steps": 0}, "steps cannot be 0"),
+        ({"steps": 1001}, "steps cannot be 1001"),
+        ({"keyframe_interval": 0}, "keyframe interval cannot be 0"),
+        ({"seed": -1}, "seed cannot be -1"),
+        ({"seed": 2**31}, "seed cannot be"),
+        ({"flow": "gmflow"}, "flow cannot be 'gmflow'"),
+        ({"guidance_scale": -1}, "guidance scale cannot be -1"),
+        ({"injection": 1.5}, "injection cannot be 1.5"),
+        ({"size": (0, 64)}, "size cannot be 0"),
+        ({"colour": "red"}, "colour cannot be 'red'"),
+    ],
+)
+def test_a_wrong_field_is_told_in_one_sentence(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(TaskInputError) as caught:
+        edit_request(**{"video": "clip.mp4", "prompt": "a star", **fields})
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_prompts_are_trimmed_and_the_request_is_frozen() -> None:
+    request = edit_request(video="clip.mp4", prompt=" a star \n")
+    assert request.prompt == "a star"
+    with pytest.raises(ValueError, match="frozen"):
+        request.prompt = "a circle"
+
+
+def test_sizes_are_read_as_width_by_height() -> None:
+    assert parse_size("512x288") == (288, 512)
+    assert parse_size("64X128") == (128, 64)
+
+
+@pytest.mark.parametrize("text", ["", "512", "512x", "x512", "512x288x3", "-1x8", "5.5x8", "٣x8"])
+def test_a_size_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(TaskInputError, match="WxH"):
+        parse_size(text)

@@ -9,9 +9,10 @@ from prefect import flow
 from prefect.futures import wait
 from prefect.runtime import flow_run
 
-from flows.placement import on_cpu, on_gpu, task_runner
+from flows.placement import ConfiguredTaskRunner, configure_runner, placed
 from flows.planning import plan_evaluation_request
 from flows.settings import WaveSettings, load_settings
+from storage.workspace import Workspace
 from tasks.evaluation.plan import planned_clips
 from tasks.evaluation.publish import publish_results
 from tasks.evaluation.request import EvaluationRequest
@@ -30,7 +31,7 @@ def _run_name() -> str:
     return str(request.comparison)
 
 
-@flow(name="evaluate", flow_run_name=_run_name, task_runner=task_runner(load_settings()))
+@flow(name="evaluate", flow_run_name=_run_name, task_runner=ConfiguredTaskRunner())
 def evaluate(request: EvaluationRequest, settings: WaveSettings | None = None, output: str | None = None) -> Results:
     """Run a comparison.
 
@@ -43,8 +44,10 @@ def evaluate(request: EvaluationRequest, settings: WaveSettings | None = None, o
         What was found, as it was written to the folder.
     """
     settings = settings or load_settings()
+    configure_runner(settings)
     plan = plan_evaluation_request(request, settings)
-    with on_gpu(settings) if plan.resources.device.startswith("cuda") else on_cpu(settings):
+    Workspace.open(plan.workspace).check_writable()
+    with placed(settings, "gpu" if plan.resources.device.startswith("cuda") else "cpu"):
         clips = [evaluate_clip.submit(plan, clip) for clip in plan.clips]
     wait(clips)  # a clip that fails leaves the others their time: what they find is kept
     for clip in clips:

@@ -1,19 +1,24 @@
-"""Where tasks run: threads of this process, or the workers of a Dask cluster. The one place that decides it."""
+"""Where tasks run: in threads of this process, or on the workers of a Dask cluster. The one place that decides it."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
+from prefect import Task
+from prefect.context import FlowRunContext
+from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.settings import WaveSettings
+from tasks.planning.stages import Resource
 
-__all__ = ["on_cpu", "on_gpu", "task_runner"]
+__all__ = ["ConfiguredTaskRunner", "configure_runner", "placed", "task_runner"]
 
 
 def task_runner(settings: WaveSettings) -> TaskRunner[Any]:
-    """Choose the runner: threads by default, since the heavy operations release Python's lock."""
+    """Return the runner: threads by default, since the heavy operations release Python's lock."""
     if settings.dask_address is None:
         return ThreadPoolTaskRunner(max_workers=max(2, settings.max_tasks))
     from prefect_dask import DaskTaskRunner  # noqa: PLC0415  (needed only with a cluster)
@@ -22,20 +27,61 @@ def task_runner(settings: WaveSettings) -> TaskRunner[Any]:
     return runner
 
 
-def on_gpu(settings: WaveSettings) -> AbstractContextManager[Any]:
-    """Place what is submitted inside on a Dask worker that advertises a GPU."""
-    return _placed(settings, "GPU")
+class ConfiguredTaskRunner(TaskRunner[PrefectFuture[Any]]):
+    """Submits to the runner that a flow's own settings ask for, which are known only once the flow runs."""
+
+    def __init__(self) -> None:
+        """Create a runner that is configured later."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._stack = ExitStack()
+        self._runner: TaskRunner[Any] | None = None
+
+    def configure(self, settings: WaveSettings) -> None:
+        """Start the runner that the settings ask for."""
+        if self._runner is None:
+            self._runner = self._stack.enter_context(task_runner(settings))
+
+    def duplicate(self) -> ConfiguredTaskRunner:
+        """Return a new runner, not yet configured."""
+        return type(self)()
+
+    def submit(
+        self,
+        task: Task[Any, Any],
+        parameters: dict[str, Any],
+        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        dependencies: dict[str, set[Any]] | None = None,
+    ) -> PrefectFuture[Any]:
+        """Submit a task to the configured runner.
+
+        Raises:
+            RuntimeError: if the flow has not called `configure_runner`.
+        """
+        if self._runner is None:
+            raise RuntimeError("the flow must call configure_runner(settings) before it submits a task")
+        future: PrefectFuture[Any] = self._runner.submit(task, parameters, wait_for, dependencies)
+        return future
+
+    def __exit__(self, *error: Any) -> None:
+        """Stop the configured runner."""
+        self._stack.__exit__(*error)
+        self._runner = None
+        super().__exit__(*error)
 
 
-def on_cpu(settings: WaveSettings) -> AbstractContextManager[Any]:
-    """Place what is submitted inside on a Dask worker that advertises a CPU."""
-    return _placed(settings, "CPU")
+def configure_runner(settings: WaveSettings) -> None:
+    """Let the current flow run submit its tasks where its settings say, unless it was given another runner."""
+    context = FlowRunContext.get()
+    runner = None if context is None else context.task_runner
+    if isinstance(runner, ConfiguredTaskRunner):
+        runner.configure(settings)
 
 
-def _placed(settings: WaveSettings, resource: str) -> AbstractContextManager[Any]:
+def placed(settings: WaveSettings, resource: Resource) -> AbstractContextManager[Any]:
+    """Place what is submitted in this context on a Dask worker that advertises the resource."""
     if settings.dask_address is None:
         return nullcontext()
     import dask  # noqa: PLC0415
 
-    placed: AbstractContextManager[Any] = dask.annotate(resources={resource: 1})
-    return placed
+    annotated: AbstractContextManager[Any] = dask.annotate(resources={resource.upper(): 1})
+    return annotated

@@ -1,46 +1,76 @@
-"""What a machine or a person sets once, through environment variables that begin with WAVE_."""
+"""Settings of a machine or a person, through environment variables that begin with WAVE_."""
 
 from __future__ import annotations
 
 import os
 from difflib import get_close_matches
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.errors import TaskInputError
-from tasks.models.devices import DeviceChoice, DtypeChoice
 
-__all__ = ["WaveSettings", "load_settings"]
+__all__ = ["TrainSettings", "WaveSettings", "load_settings"]
 
 PREFIX = "WAVE_"
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+DtypeChoice = Literal["auto", "float32", "float16", "bfloat16"]
 
 
 class WaveSettings(BaseSettings):
     """Settings of the `wave` command and of the flows."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     workspace: str = Field(default="wave-workspace", min_length=1)
-    """Where results are kept: a folder or any fsspec URL."""
+    """Where results are stored: a folder or an fsspec URL."""
     device: DeviceChoice = "auto"
     """Where the networks run: auto is CUDA where there is one."""
     propagation_device: DeviceChoice = "auto"
     """Where frames are propagated: auto is where the networks run. The two differ slightly in their results."""
     dtype: DtypeChoice = "auto"
-    """Of the networks: auto is float16 on CUDA, float32 elsewhere."""
+    """Data type of the networks: auto is float16 on CUDA, float32 elsewhere."""
     keyframe_batch: int | None = Field(default=None, ge=1)
-    """Keyframes in one UNet batch; all of them by default. Less takes less memory and gives the same result."""
+    """Keyframes in one UNet batch; all of them by default. Fewer take less memory and give the same result."""
     flow_weights: str = ""
-    """A safetensors file of RAFT's weights, or a folder that holds one; empty for torchvision's hub."""
+    """A safetensors file of RAFT's weights, or a folder that contains one; empty for torchvision's hub."""
     max_tasks: int = Field(default=os.cpu_count() or 1, ge=1)
-    """Tasks that run side by side in one process."""
+    """Tasks that run at the same time in one process."""
     dask_address: str | None = None
-    """Scheduler of a Dask cluster whose workers advertise CPU and GPU; none by default."""
+    """Scheduler of a Dask cluster with workers that advertise CPU and GPU; none by default."""
+
+
+class TrainSettings(BaseModel):
+    """Settings of the embedded model's training; the defaults make the model that is shipped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    output: str = Field(min_length=1)
+    """Folder of the model that is written, in the diffusers layout."""
+    work_folder: str = Field(min_length=1)
+    """Folder of frames, latents, checkpoints and curves; an interrupted training resumes from it."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of everything that is drawn at random."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of each operation; one is the fastest where cores are shared."""
+    frames: int = Field(default=24_000, ge=32)
+    """Number of training frames."""
+    vae_steps: int = Field(default=3_800, ge=1)
+    """Training steps of the autoencoder."""
+    unet_steps: int = Field(default=8_000, ge=1)
+    """Training steps of the UNet and the text encoder."""
+    controlnet_steps: int = Field(default=3_200, ge=1)
+    """Training steps of the ControlNet."""
+    minutes: float | None = Field(default=None, gt=0)
+    """Time for the three trainings together; each ends with its steps or its fraction of the time, whichever is
+    sooner. By default they end with their steps."""
+    metric_scenes: int = Field(default=24, ge=1)
+    """Held-out scenes that the finished model is measured on."""
 
 
 def load_settings(**overrides: str) -> WaveSettings:
-    """Read the settings; what is given here goes before the environment.
+    """Read the settings from the environment; values given here take precedence.
 
     Raises:
         TaskInputError: one sentence about the first variable that is wrong or unknown.

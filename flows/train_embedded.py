@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 from prefect import flow
-from pydantic import BaseModel, ConfigDict, Field
 
+from flows.settings import TrainSettings
 from tasks.training.card import write_card
 from tasks.training.controlnet import train_controlnet
 from tasks.training.export import export_model
@@ -19,30 +19,7 @@ from tasks.training.unet import train_unet
 from tasks.training.vae import train_vae
 from wave_ops.training.schedules import Budget
 
-__all__ = ["TrainSettings", "train_embedded"]
-
-
-class TrainSettings(BaseModel):
-    """What the training is given; the defaults make the model that is shipped."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    output: str = Field(min_length=1)
-    """Folder of the model that is written, in the diffusers layout."""
-    work_folder: str = Field(min_length=1)
-    """Folder of frames, latents, checkpoints and curves; a training that was broken off goes on from there."""
-    seed: int = Field(default=0, ge=0)
-    threads: int = Field(default=1, ge=1)
-    """Threads of each operation; one is the fastest where cores are shared."""
-    frames: int = Field(default=24_000, ge=32)
-    """Training pictures that are drawn."""
-    vae_steps: int = Field(default=3_800, ge=1)
-    unet_steps: int = Field(default=8_000, ge=1)
-    controlnet_steps: int = Field(default=3_200, ge=1)
-    minutes: float | None = Field(default=None, gt=0)
-    """Time for the three trainings together; each ends with its steps or its share of the time, whichever is sooner."""
-    figure_scenes: int = Field(default=24, ge=1)
-    """Held-out scenes that the finished model is measured on."""
+__all__ = ["train_embedded"]
 
 
 _SHARES = {"vae": 0.12, "unet": 0.50, "controlnet": 0.38}
@@ -78,7 +55,7 @@ def train_embedded(settings: TrainSettings) -> str:
         unet_checkpoint=unet,
         controlnet_checkpoint=controlnet,
     )
-    figures = measure_model(work, output, scenes=settings.figure_scenes)
+    figures = measure_model(work, output, scenes=settings.metric_scenes)
     write_card(work, output, figures=figures, seed=seed, frames=settings.frames)
     return output
 

@@ -17,7 +17,8 @@ from storage.reference import ArtifactRef
 from storage.workspace import open_artifact
 from tasks.artifacts import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE, frames_at, stream_frames
 from tasks.encode import finished_frames, write_like
-from tasks.planning.plan import EditPlan, Stage
+from tasks.planning.plan import EditPlan
+from tasks.planning.stages import ASSESS, Stage, StageSettings
 from tasks.progress import counted, stage_progress
 from tasks.stage import measured, stage_task
 from wave_ops.masks import occlusion_mask
@@ -31,14 +32,14 @@ __all__ = ["assess_edit"]
 COLUMNS = 6
 
 
-@stage_task("assess", "cpu")
+@stage_task(ASSESS)
 def assess_edit(
     plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef, frames: ArtifactRef, video: ArtifactRef
 ) -> ArtifactRef:
     """Measure the edit against the source and draw both."""
-    artifact, source, edited = (open_artifact(ref) for ref in (plan.assess.ref, clip, frames))
+    artifact, source, edited = (open_artifact(ref) for ref in (plan[ASSESS].ref, clip, frames))
     if artifact.is_complete():
-        return plan.assess.ref
+        return plan[ASSESS].ref
     with measured() as figures:
         artifact.write_bytes(CONTACT_SHEET, _png(_contact_sheet(plan, source, edited)))
         _write_side_by_side(artifact, plan, source, edited)
@@ -50,7 +51,7 @@ def assess_edit(
 def _contact_sheet(plan: EditPlan, source: Artifact, edited: Artifact) -> NDArray[np.uint8]:
     count = plan.clip.frame_count
     shown = np.linspace(0, count - 1, min(count, COLUMNS)).round().astype(int).tolist()
-    request = plan.inputs.request
+    request = plan.request
     rows = {}
     for label, artifact in ((request.source_prompt or "source", source), (request.prompt, edited)):
         rows[label] = np.zeros((count, *plan.size, 3), np.uint8)  # takes memory only for the frames that are shown
@@ -62,7 +63,7 @@ def _write_side_by_side(artifact: Artifact, plan: EditPlan, source: Artifact, ed
     size, every = analysis_size(plan.clip.size), range(plan.clip.frame_count)
     shown = finished_frames(plan, source, edited, size=size)
     pairs = zip(stream_frames(source, every, size=size), shown, strict=True)
-    with stage_progress(plan.assess, total=len(every)) as progress, artifact.local_output(SIDE_BY_SIDE) as path:
+    with stage_progress(plan[ASSESS], total=len(every)) as progress, artifact.local_output(SIDE_BY_SIDE) as path:
         beside = (side_by_side(left[None], right[None])[0] for left, right in pairs)
         write_like(source, path, counted(beside, progress), crf=20)
 
@@ -109,7 +110,7 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _report(plan: EditPlan, scores: dict[str, float | None], video: ArtifactRef) -> dict[str, Any]:
-    request, clip = plan.inputs.request, plan.clip
+    request, clip = plan.request, plan.clip
     return {
         "request": request.model_dump(mode="json"),
         "clip": {"name": clip.name, "frames": clip.frame_count, "size": clip.size, "cuts": clip.cuts},
@@ -123,7 +124,7 @@ def _report(plan: EditPlan, scores: dict[str, float | None], video: ArtifactRef)
     }
 
 
-def _stage_figures(stage: Stage) -> dict[str, Any]:
+def _stage_figures(stage: Stage[StageSettings]) -> dict[str, Any]:
     found = open_artifact(stage.ref).metadata
     return {"digest": stage.ref.digest, **{key: found[key] for key in ("seconds", "peak_memory_mib")}}
 

@@ -17,6 +17,7 @@ from tasks.artifacts import AUDIO
 from tasks.errors import TaskInputError
 from tasks.planning.input_video import local_video
 from tasks.planning.plan import EditPlan
+from tasks.planning.stages import DECODE
 from tasks.progress import StageProgress, stage_progress
 from tasks.stage import measured, stage_task
 from wave_ops.shot_detection import detect_cuts
@@ -24,19 +25,19 @@ from wave_ops.shot_detection import detect_cuts
 __all__ = ["decode_clip"]
 
 
-@stage_task("decode", "cpu")
+@stage_task(DECODE)
 def decode_clip(plan: EditPlan) -> ArtifactRef:
     """Store the clip's frames at their own size, and find its cuts."""
-    artifact = open_artifact(plan.decode.ref)
+    artifact = open_artifact(plan[DECODE].ref)
     if artifact.is_complete():
-        return plan.decode.ref
-    with measured() as figures, local_video(plan.inputs.request.video) as path:
+        return plan[DECODE].ref
+    with measured() as figures, local_video(plan.request.video) as path:
         if digest_file(path) != plan.clip.digest:
             raise TaskInputError(f"The clip {plan.clip.name} changed after the edit was planned: start again.")
         info, audio = probe(path), read_audio(path)
         if audio is not None:
             artifact.write_bytes(AUDIO, audio)
-        with stage_progress(plan.decode, total=info.frame_count) as progress:
+        with stage_progress(plan[DECODE], total=info.frame_count) as progress:
             frames = _StoringFrames(artifact, info, progress)
             cuts = detect_cuts(frames.read(path))
         timestamps = frames.finish()

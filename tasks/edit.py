@@ -11,21 +11,22 @@ from storage.workspace import open_artifact
 from tasks.artifacts import frames_at, require_latents, stored_warps
 from tasks.models.loading import loaded_model
 from tasks.planning.plan import EditPlan
+from tasks.planning.stages import EDIT, INVERT
 from tasks.progress import stage_progress
 from tasks.stage import measured, stage_task
 from wave_ops.diffusion import StableDiffusion, decode_latents
 from wave_ops.edges import canny_edges
-from wave_ops.editing import EditingSettings, edit
+from wave_ops.editing import edit
 
 __all__ = ["edit_keyframes"]
 
 
-@stage_task("edit", "gpu")
+@stage_task(EDIT)
 def edit_keyframes(plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef, inversion: ArtifactRef) -> ArtifactRef:
     """Denoise all keyframes together, storing every step; a second run goes on after the last one stored."""
-    artifact, parts, execution = open_artifact(plan.edit.ref), plan.inputs, plan.execution
+    artifact, parts, execution = open_artifact(plan[EDIT].ref), plan.inputs, plan.execution
     if artifact.is_complete():
-        return plan.edit.ref
+        return plan[EDIT].ref
     with (
         measured() as figures,
         loaded_model(parts.model, parts.controlnet, device=execution.device, dtype=execution.dtype) as model,
@@ -52,13 +53,13 @@ def _denoise(
     flow: ArtifactRef,
     inversion: ArtifactRef,
 ) -> Tensor:
-    given, inverted = plan.edit.settings, _Inversion(open_artifact(inversion))
-    settings = EditingSettings(**given["editing"])
+    given, inverted = plan[EDIT].settings, _Inversion(open_artifact(inversion))
+    settings = given.editing
     start = _start(artifact, settings.steps, inverted)
     edges = None
     if model.controlnet is not None:
         edges = canny_edges(frames_at(open_artifact(clip), plan.keyframes, size=plan.size))
-    with stage_progress(plan.edit, total=settings.steps, done=settings.steps - start[0]) as progress:
+    with stage_progress(plan[EDIT], total=settings.steps, done=settings.steps - start[0]) as progress:
 
         def store(step_index: int, x: Tensor) -> None:
             artifact.write_region("latents", settings.steps - step_index, x.cpu().numpy()[None])
@@ -67,9 +68,9 @@ def _denoise(
         return edit(
             model,
             inverted,
-            prompt=given["prompt"],
-            source_prompt=plan.invert.settings["source_prompt"],
-            negative_prompt=given["negative_prompt"],
+            prompt=given.prompt,
+            source_prompt=plan[INVERT].settings.source_prompt,
+            negative_prompt=given.negative_prompt,
             orders=inverted.orders(),
             warps=stored_warps(open_artifact(flow), plan.pairs),
             settings=settings,

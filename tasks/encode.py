@@ -15,6 +15,7 @@ from storage.video import write_video
 from storage.workspace import open_artifact
 from tasks.artifacts import AUDIO, EDITED, stream_frames
 from tasks.planning.plan import EditPlan
+from tasks.planning.stages import ENCODE
 from tasks.progress import counted, stage_progress
 from tasks.stage import measured, stage_task
 from wave_ops.guided_upsampling import upsample_edit
@@ -22,13 +23,13 @@ from wave_ops.guided_upsampling import upsample_edit
 __all__ = ["encode_edit", "finished_frames", "write_like"]
 
 
-@stage_task("encode", "cpu")
+@stage_task(ENCODE)
 def encode_edit(plan: EditPlan, clip: ArtifactRef, frames: ArtifactRef) -> ArtifactRef:
     """Write the edited video, frame by frame."""
-    artifact, source = open_artifact(plan.encode.ref), open_artifact(clip)
+    artifact, source = open_artifact(plan[ENCODE].ref), open_artifact(clip)
     if artifact.is_complete():
-        return plan.encode.ref
-    with measured() as figures, stage_progress(plan.encode, total=plan.clip.frame_count) as progress:
+        return plan[ENCODE].ref
+    with measured() as figures, stage_progress(plan[ENCODE], total=plan.clip.frame_count) as progress:
         with artifact.local_output(EDITED) as path:
             edited = finished_frames(plan, source, open_artifact(frames), size=plan.clip.size)
             write_like(source, path, counted(edited, progress))
@@ -40,7 +41,7 @@ def finished_frames(
 ) -> Iterator[NDArray[np.uint8]]:
     """Read the edited frames one by one at a size: guided there by the source's if the plan says so, else resized."""
     every = range(plan.clip.frame_count)
-    if not plan.encode.settings.get("full_resolution"):
+    if not plan[ENCODE].settings.full_resolution:
         return stream_frames(edited, every, size=size)
     return map(upsample_edit, stream_frames(source, every, size=size), stream_frames(edited, every))
 

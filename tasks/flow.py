@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from storage.artifact import Artifact
 from storage.reference import ArtifactRef
 from storage.workspace import open_artifact
 from tasks.artifacts import frames_at, stream_frames
 from tasks.models.flow_estimators import load_flow
-from tasks.planning.plan import EditPlan, Stage
+from tasks.planning.plan import EditPlan
+from tasks.planning.stages import FRAME_FLOW, KEYFRAME_FLOW
 from tasks.progress import stage_progress
 from tasks.stage import measured, stage_task
 from wave_ops.masks import warp_mask
+from wave_ops.resize import to_images
 
 __all__ = ["estimate_frame_flow", "estimate_keyframe_flow"]
 
@@ -26,18 +26,18 @@ FLOWS = ("to_prev", "to_cur")
 MASKS = ("mask_cur", "mask_prev")
 
 
-@stage_task("keyframe_flow", "cpu")
+@stage_task(KEYFRAME_FLOW)
 def estimate_keyframe_flow(plan: EditPlan, clip: ArtifactRef) -> ArtifactRef:
     """Estimate both directions, and both warp masks, of every keyframe pair that a shuffle can make neighbours."""
-    artifact, source = open_artifact(plan.keyframe_flow.ref), open_artifact(clip)
+    artifact, source = open_artifact(plan[KEYFRAME_FLOW].ref), open_artifact(clip)
     if artifact.is_complete():
-        return plan.keyframe_flow.ref
+        return plan[KEYFRAME_FLOW].ref
     pairs = [(plan.keyframes[first], plan.keyframes[second]) for first, second in plan.pairs]
-    size = _grid(plan.keyframe_flow)
+    size = plan[KEYFRAME_FLOW].settings.size
     with measured() as figures:
         done = _require_arrays(artifact, len(pairs), size, masks=True)
         estimate = load_flow(plan.inputs.flow, device=plan.execution.device)
-        with stage_progress(plan.keyframe_flow, total=len(pairs), done=done) as progress:
+        with stage_progress(plan[KEYFRAME_FLOW], total=len(pairs), done=done) as progress:
             for i, pair in enumerate(pairs[done:], start=done):
                 first, second = frames_at(source, pair, size=size)
                 flows = estimate(first, second)
@@ -47,29 +47,24 @@ def estimate_keyframe_flow(plan: EditPlan, clip: ArtifactRef) -> ArtifactRef:
         return artifact.complete({"pairs": pairs, "size": size, **figures()})
 
 
-@stage_task("frame_flow", "cpu")
+@stage_task(FRAME_FLOW)
 def estimate_frame_flow(plan: EditPlan, clip: ArtifactRef) -> ArtifactRef:
     """Estimate both directions between neighbouring frames; across a cut the flow is left at zero."""
-    artifact, source = open_artifact(plan.frame_flow.ref), open_artifact(clip)
+    artifact, source = open_artifact(plan[FRAME_FLOW].ref), open_artifact(clip)
     if artifact.is_complete():
-        return plan.frame_flow.ref
-    size, count = _grid(plan.frame_flow), plan.clip.frame_count - 1
+        return plan[FRAME_FLOW].ref
+    size, count = plan[FRAME_FLOW].settings.size, plan.clip.frame_count - 1
     cuts = set(plan.clip.cuts or ())
     with measured() as figures:
         done = _require_arrays(artifact, count, size, masks=False)
         estimate = load_flow(plan.inputs.flow, device=plan.execution.device)
         nothing = np.zeros((2, *size), np.float32)
-        with stage_progress(plan.frame_flow, total=count, done=done) as progress:
+        with stage_progress(plan[FRAME_FLOW], total=count, done=done) as progress:
             neighbours = pairwise(stream_frames(source, range(done, count + 1), size=size))
             for i, (prev, cur) in enumerate(neighbours, start=done):
                 _write(artifact, i, FLOWS, (nothing, nothing) if i + 1 in cuts else estimate(prev, cur))
                 progress.report(i + 1)
         return artifact.complete({"size": size, **figures()})
-
-
-def _grid(stage: Stage) -> tuple[int, int]:
-    height, width = stage.settings["size"]
-    return height, width
 
 
 def _require_arrays(artifact: Artifact, count: int, size: tuple[int, int], *, masks: bool) -> int:
@@ -99,12 +94,8 @@ def _masks(
     first: NDArray[np.uint8], second: NDArray[np.uint8], to_prev: NDArray[np.float32], to_cur: NDArray[np.float32]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Compute the warp mask on the second frame's grid and, the roles exchanged, on the first's."""
-    images = list(_images(first, second))
+    images = to_images(np.stack([first, second]))
     flows = [torch.from_numpy(flow)[None] for flow in (to_prev, to_cur)]
-    on_second = warp_mask(images[0], images[1], flows[0], flows[1])
-    on_first = warp_mask(images[1], images[0], flows[1], flows[0])
+    on_second = warp_mask(images[:1], images[1:], flows[0], flows[1])
+    on_first = warp_mask(images[1:], images[:1], flows[1], flows[0])
     return on_second[0].numpy(), on_first[0].numpy()
-
-
-def _images(*frames: NDArray[np.uint8]) -> Iterator[Tensor]:
-    return (torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255 for frame in frames)

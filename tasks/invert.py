@@ -12,6 +12,7 @@ from storage.workspace import open_artifact
 from tasks.artifacts import frames_at, require_latents, stored_warps
 from tasks.models.loading import loaded_model
 from tasks.planning.plan import EditPlan
+from tasks.planning.stages import INVERT
 from tasks.progress import stage_progress
 from tasks.stage import measured, stage_task
 from wave_ops.diffusion import StableDiffusion, encode_frames
@@ -20,19 +21,19 @@ from wave_ops.inversion import InversionSettings, invert, step_orders
 __all__ = ["invert_keyframes"]
 
 
-@stage_task("invert", "gpu")
+@stage_task(INVERT)
 def invert_keyframes(plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef) -> ArtifactRef:
     """Invert all keyframes together, storing every step; a second run goes on after the last one stored."""
-    artifact, execution = open_artifact(plan.invert.ref), plan.execution
+    artifact, execution = open_artifact(plan[INVERT].ref), plan.execution
     if artifact.is_complete():
-        return plan.invert.ref
-    settings = InversionSettings(**plan.invert.settings["inversion"])
+        return plan[INVERT].ref
+    settings = plan[INVERT].settings.inversion
     with (
         measured() as figures,
         loaded_model(plan.inputs.model, device=execution.device, dtype=execution.dtype) as model,
     ):
         start, points = _start(artifact, model, plan, open_artifact(clip))
-        with stage_progress(plan.invert, total=settings.steps, done=start) as progress:
+        with stage_progress(plan[INVERT], total=settings.steps, done=start) as progress:
 
             def store(step_index: int, x: Tensor) -> None:
                 artifact.write_region("latents", step_index, x.cpu().numpy()[None])
@@ -41,7 +42,7 @@ def invert_keyframes(plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef) -> Ar
             invert(
                 model,
                 points[-1],
-                source_prompt=plan.invert.settings["source_prompt"],
+                source_prompt=plan[INVERT].settings.source_prompt,
                 warps=stored_warps(open_artifact(flow), plan.pairs),
                 settings=settings,
                 start=start,
@@ -65,7 +66,7 @@ def _store_orders(artifact: Artifact, count: int, settings: InversionSettings) -
 def _start(artifact: Artifact, model: StableDiffusion, plan: EditPlan, clip: Artifact) -> tuple[int, Tensor]:
     """Find the last step that is stored, or begin with the frames' own latents; give them and, if any, those before."""
     latents = encode_frames(model, frames_at(clip, plan.keyframes, size=plan.size))
-    stored = require_latents(artifact, plan.invert.settings["inversion"]["steps"], latents)
+    stored = require_latents(artifact, plan[INVERT].settings.inversion.steps, latents)
     if stored == 0:
         artifact.write_region("latents", 0, latents.cpu().numpy()[None])
     # Read back even when just written: another memory layout would round differently than on resumption

@@ -15,7 +15,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 from prefect.exceptions import PrefectHTTPStatusError
 
-from tasks.planning.plan import Stage
+from tasks.planning.stages import Stage, StageSettings
 
 __all__ = ["Listener", "StageProgress", "counted", "listening", "stage_progress"]
 
@@ -42,7 +42,7 @@ def listening(listener: Listener) -> Iterator[None]:
 class StageProgress:
     """The progress of one task."""
 
-    stage: Stage
+    stage: Stage[StageSettings]
     total: int
     part: str = ""
     _artifact: UUID | None = None
@@ -74,7 +74,9 @@ class StageProgress:
 
 
 @contextmanager
-def stage_progress(stage: Stage, *, total: int, done: int = 0, part: str = "") -> Iterator[StageProgress]:
+def stage_progress(
+    stage: Stage[StageSettings], *, total: int, done: int = 0, part: str = ""
+) -> Iterator[StageProgress]:
     """Report a stage from `done` units to `total`; leaving without an error reports all of them."""
     progress = StageProgress(stage=stage, total=total, part=part)
     progress.report(done)

@@ -12,9 +12,10 @@ from storage.reference import ArtifactRef
 from storage.workspace import open_artifact
 from tasks.artifacts import frames_at
 from tasks.planning.plan import EditPlan
+from tasks.planning.stages import PROPAGATE
 from tasks.progress import stage_progress
 from tasks.stage import FrameRange, measured, part_name, stage_task
-from wave_ops.propagation import PropagationSettings, propagate_interval
+from wave_ops.propagation import propagate_interval
 from wave_ops.warp import resize_flow
 
 __all__ = ["begin_propagation", "finish_propagation", "propagate_frames"]
@@ -22,7 +23,7 @@ __all__ = ["begin_propagation", "finish_propagation", "propagate_frames"]
 
 def begin_propagation(plan: EditPlan) -> None:
     """Make the array that the intervals' tasks fill side by side, or reopen it."""
-    artifact = open_artifact(plan.propagate.ref)
+    artifact = open_artifact(plan[PROPAGATE].ref)
     if not artifact.is_complete():
         artifact.require_array(
             "frames",
@@ -33,7 +34,7 @@ def begin_propagation(plan: EditPlan) -> None:
         )
 
 
-@stage_task("propagate", "cpu")
+@stage_task(PROPAGATE)
 def propagate_frames(
     plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef, keyframes: ArtifactRef, interval: FrameRange
 ) -> ArtifactRef:
@@ -42,11 +43,11 @@ def propagate_frames(
     The interval's own chunks are its frames from the first up to, not with, the last; where no interval
     follows in the shot, with the last.
     """
-    artifact, part = open_artifact(plan.propagate.ref), part_name(interval)
+    artifact, part = open_artifact(plan[PROPAGATE].ref), part_name(interval)
     if artifact.is_complete() or part in artifact.completed_parts():
-        return plan.propagate.ref
+        return plan[PROPAGATE].ref
     first, last = interval
-    with measured() as figures, stage_progress(plan.propagate, total=last - first + 1, part=part) as progress:
+    with measured() as figures, stage_progress(plan[PROPAGATE], total=last - first + 1, part=part) as progress:
         edited = open_artifact(keyframes)
         ends = [_keyframe(edited, plan.keyframes.index(frame)) for frame in interval]
         to_prev, to_cur = _flows(open_artifact(flow), plan, interval)
@@ -56,22 +57,22 @@ def propagate_frames(
             last=ends[1] if last > first else None,
             flows_to_prev=to_prev,
             flows_to_cur=to_cur,
-            settings=PropagationSettings(**plan.propagate.settings["propagation"]),
+            settings=plan[PROPAGATE].settings.propagation,
             device="cuda" if plan.execution.propagation == "torch" else None,
             callback=lambda done, total: progress.report(round((last - first + 1) * done / max(total, 1))),
         )
-        own = frames if _ends_shot(plan, interval) else frames[:-1]
+        own = frames if last in plan.shot_ends else frames[:-1]
         artifact.write_region("frames", first, own)
         artifact.complete_part(part, figures(), regions={"frames": (first, first + len(own))})
-    return plan.propagate.ref
+    return plan[PROPAGATE].ref
 
 
-@stage_task("propagate", "cpu", what=", all frames")
+@stage_task(PROPAGATE, what=", all frames")
 def finish_propagation(plan: EditPlan, intervals: list[ArtifactRef]) -> ArtifactRef:
     """Complete the frames once all intervals have been synthesised."""
-    artifact = open_artifact(plan.propagate.ref)
+    artifact = open_artifact(plan[PROPAGATE].ref)
     if artifact.is_complete():
-        return plan.propagate.ref
+        return plan[PROPAGATE].ref
     missing = {part_name(interval) for interval in plan.intervals} - artifact.completed_parts()
     if missing:
         raise WorkspaceError(f"the frames {min(missing)} of {plan.clip.name} are missing: run the edit again")
@@ -96,7 +97,3 @@ def _flows(flow: Artifact, plan: EditPlan, interval: FrameRange) -> tuple[NDArra
         for name in ("to_prev", "to_cur")
     )
     return to_prev, to_cur
-
-
-def _ends_shot(plan: EditPlan, interval: FrameRange) -> bool:
-    return all(first != interval[1] for first, last in plan.intervals if (first, last) != interval)

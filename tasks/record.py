@@ -18,6 +18,7 @@ from storage.tables import append_run
 from storage.workspace import Workspace, open_artifact
 from tasks.artifacts import CONTACT_SHEET, REPORT
 from tasks.planning.plan import EditPlan
+from tasks.planning.stages import ENCODE
 
 __all__ = ["record_run"]
 
@@ -34,7 +35,7 @@ def record_run(plan: EditPlan, report: ArtifactRef) -> None:
 
 
 def _row(plan: EditPlan, scores: dict[str, Any]) -> dict[str, Any]:
-    request, height, width = plan.inputs.request, *plan.size
+    request, height, width = plan.request, *plan.size
     return {
         "finished": datetime.now(UTC),
         "clip": plan.clip.name,
@@ -49,7 +50,7 @@ def _row(plan: EditPlan, scores: dict[str, Any]) -> dict[str, Any]:
         "keyframes": len(plan.keyframes),
         "width": width,
         "height": height,
-        "video": f"{plan.encode.ref.workspace}/{plan.encode.ref.path}",
+        "video": f"{plan[ENCODE].ref.workspace}/{plan[ENCODE].ref.path}",
         **scores,
     }
 
@@ -59,5 +60,5 @@ def _page(plan: EditPlan, artifact: Artifact, scores: dict[str, Any]) -> str:
     buffer = io.BytesIO()
     Image.open(io.BytesIO(artifact.read_bytes(CONTACT_SHEET))).convert("RGB").save(buffer, "JPEG", quality=85)
     picture = base64.b64encode(buffer.getvalue()).decode("ascii")
-    lines = [f"# {plan.inputs.request.prompt}", f"![contact sheet](data:image/jpeg;base64,{picture})"]
+    lines = [f"# {plan.request.prompt}", f"![contact sheet](data:image/jpeg;base64,{picture})"]
     return "\n\n".join(lines + [f"- {name.replace('_', ' ')}: {value}" for name, value in scores.items()])

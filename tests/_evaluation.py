@@ -17,7 +17,8 @@ from storage.digest import digest_of
 from tasks.evaluation.comparison import EvaluationClip, Measure, Method, Outcome, Resources
 from tasks.evaluation.comparisons.registry import COMPARISONS
 from tasks.evaluation.plan import EvaluationPlan, planned_clips
-from tasks.evaluation.request import EvaluationRequest, resources_digest
+from tasks.evaluation.request import EvaluationRequest
+from tasks.evaluation.resources import resources_digest
 from tasks.evaluation.results import Results
 from tasks.models.checkpoints import Advice
 from wave_ops.errors import WaveOpsError

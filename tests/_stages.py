@@ -17,6 +17,7 @@ from tasks.invert import invert_keyframes
 from tasks.planning.plan import EditPlan, Execution
 from tasks.planning.prepare import prepare_edit, replan
 from tasks.planning.request import EditRequest
+from tasks.planning.stages import StageSettings, StageSpec
 from tasks.propagate import begin_propagation, finish_propagation, propagate_frames
 
 __all__ = ["artifact_of", "contents", "make_plan", "run_stages"]
@@ -41,8 +42,8 @@ def run_stages(plan: EditPlan) -> EditPlan:
     return plan
 
 
-def artifact_of(plan: EditPlan, stage: str) -> Artifact:
-    return open_artifact(getattr(plan, stage).ref)
+def artifact_of(plan: EditPlan, spec: StageSpec[StageSettings]) -> Artifact:
+    return open_artifact(plan[spec].ref)
 
 
 def contents(workspace: Path) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from einops import repeat
@@ -13,7 +13,7 @@ from torch import Tensor
 from wave_ops.diffusion import StableDiffusion, batch_slices, encode_prompt
 from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import PairWarps
-from wave_ops.schedule import DDIMSchedule, WarpWindow, warp_steps
+from wave_ops.schedule import DDIMSchedule, WarpSchedule
 from wave_ops.unet import Anchor, FeatureSession, injected, resolve_sites
 
 __all__ = ["NEGATIVE_PROMPT", "EditingSettings", "edit"]
@@ -25,14 +25,10 @@ NEGATIVE_PROMPT = "ugly, blurry, low res, unrealistic, unaesthetic"
 class EditingSettings:
     """What changes the edited latents, beside prompts and inputs."""
 
-    steps: int = 50
-    """S, the steps of the schedule; those of the inversion."""
+    schedule: WarpSchedule = field(default_factory=WarpSchedule)
+    """The steps, and which of them warp features and extend attention: that of the inversion."""
     guidance_scale: float = 12.5
     """Weight of the classifier-free guidance; 1 follows the prompt alone."""
-    window: WarpWindow = "aligned"
-    """Which timesteps are warped; that of the inversion."""
-    warp_fraction: float = 0.8
-    """Part of the steps that are warped, 0 to 1."""
     injection_fraction: float = 0.5
     """Part of the steps, from the noisiest on, that take the source's features, 0 to 1; 0 switches injection off."""
     extended_attention: bool = True
@@ -50,6 +46,11 @@ class EditingSettings:
         """
         if not 0 <= self.injection_fraction <= 1:
             raise WaveOpsError(f"the injected fraction must be from 0 to 1, got {self.injection_fraction}")
+
+    @property
+    def steps(self) -> int:
+        """S, the steps of the schedule."""
+        return self.schedule.steps
 
     def injects(self, step_index: int) -> bool:
         """Tell whether step j takes the source's features."""
@@ -86,7 +87,7 @@ def edit(
         negative_prompt: what the unconditional branch is given.
         orders: the inversion's stored orders of steps 1 to S.
         warps: flows and masks of the keyframe pairs; None for no warping.
-        settings: see EditingSettings. `warp_fraction` is also the part of the steps whose attention is extended.
+        settings: see EditingSettings; its schedule must be that of the inversion.
         edges: canny images of the source keyframes, 0 or 1, three equal channels, at pixel size.
         start: (j, edited x_j) to resume from.
         keyframe_batch: keyframes in one UNet batch, in the order of the step; None for all.
@@ -128,9 +129,7 @@ class _Denoiser:
     ) -> None:
         self.model, self.settings, self.prompts = model, settings, prompts
         self.schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
-        self.warped = warp_steps(
-            settings.steps, phase="editing", window=settings.window, fraction=settings.warp_fraction
-        )
+        self.warped = settings.schedule.warped_steps("editing")
         self.edges = None if edges is None else edges.to(model.device, model.dtype)
         self.keyframe_batch, self.session = keyframe_batch, FeatureSession(warps=warps, anchor=settings.anchor)
 

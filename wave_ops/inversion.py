@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from wave_ops.diffusion import StableDiffusion, batch_slices, encode_prompt
 from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import PairWarps
-from wave_ops.schedule import DDIMSchedule, WarpWindow, warp_steps
+from wave_ops.schedule import DDIMSchedule, WarpSchedule
 from wave_ops.shuffle import ShuffleMode, step_order
 from wave_ops.unet import FeatureSession, injected, resolve_sites
 
@@ -26,16 +26,12 @@ NoisePoint = Literal["previous", "extrapolated"]
 class InversionSettings:
     """What changes the latents of an inversion."""
 
-    steps: int = 50
-    """S, the steps of the schedule."""
+    schedule: WarpSchedule = field(default_factory=WarpSchedule)
+    """The steps, and which of them warp features; shared with the edits of this inversion."""
     seed: int = 0
     """Of the orders, with the step index."""
     shuffle: ShuffleMode = "group"
     """How the orders are drawn."""
-    window: WarpWindow = "aligned"
-    """Which timesteps are warped."""
-    warp_fraction: float = 0.8
-    """Part of the steps that are warped, 0 to 1; 0 is plain DDIM."""
     noise_point: NoisePoint = "extrapolated"
     """Where the noise of a step is predicted: at x_{j-1}, as published, or where the last two points lead (ours)."""
     refinements: int = 0
@@ -51,6 +47,11 @@ class InversionSettings:
             raise WaveOpsError(f"unknown noise_point {self.noise_point!r}: expected previous or extrapolated")
         if self.refinements < 0:
             raise WaveOpsError(f"refinements must be 0 or more, got {self.refinements}")
+
+    @property
+    def steps(self) -> int:
+        """S, the steps of the schedule."""
+        return self.schedule.steps
 
 
 def step_orders(count: int, settings: InversionSettings) -> tuple[tuple[int, ...], ...]:
@@ -98,7 +99,7 @@ def invert(
     if extrapolated and start > 0 and before is None:
         raise WaveOpsError(f"an extrapolated noise point needs the two points before: give x_{start - 1} too")
     schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
-    warped = warp_steps(settings.steps, phase="inversion", window=settings.window, fraction=settings.warp_fraction)
+    warped = settings.schedule.warped_steps("inversion")
     orders = step_orders(len(latents), settings)
     predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, keyframe_batch)
     x = latents.float().to(model.device)
@@ -126,7 +127,7 @@ def reconstruct(
 ) -> Float[Tensor, "keyframe channel height width"]:
     """Sample x_S back to x_0 with the same prompt, orders and warping, at guidance 1 (WAVE sec. 8's measure)."""
     schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
-    warped = warp_steps(settings.steps, phase="editing", window=settings.window, fraction=settings.warp_fraction)
+    warped = settings.schedule.warped_steps("editing")
     predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, keyframe_batch)
     x = latents.float().to(model.device)
     with injected(model.unet, predictor.session, sites=resolve_sites(model.unet, sites=model.sites)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import diffusers
 from jaxtyping import Float
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wave_ops.errors import WaveOpsError
 
-__all__ = ["DDIMSchedule", "Phase", "WarpWindow", "warp_steps"]
+__all__ = ["DDIMSchedule", "Phase", "WarpSchedule", "WarpWindow"]
 
 Phase = Literal["inversion", "editing"]
 WarpWindow = Literal["aligned", "published"]
@@ -118,24 +118,39 @@ def _sigma(alpha_cumprod: float) -> float:
     return sqrt((1 - alpha_cumprod) / alpha_cumprod)
 
 
-def warp_steps(steps: int, *, phase: Phase, window: WarpWindow = "aligned", fraction: float = 0.8) -> frozenset[int]:
-    """List the step indices at which features are warped.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarpSchedule:
+    """The number of steps and which of them warp features: one value shared by an inversion and its edits.
 
     Source: WAVE, "the first 40 steps" of 50. `published` reads this literally: the first 80 % of each phase's
     own loop, which are the low timesteps of inversion and the high ones of editing. `aligned` (ours) takes the
     high timesteps in both phases, so that editing undoes exactly what inversion did.
 
-    Args:
-        steps: S, at least 1.
-        phase: inversion (ascending loop) or editing (descending loop).
-        window: see above.
-        fraction: part of the loop that warps, 0 to 1.
-
     Raises:
-        WaveOpsError: for a fraction outside 0 to 1.
+        WaveOpsError: for a number of steps below 1, a fraction outside 0 to 1 or an unknown window.
     """
-    if not 0 <= fraction <= 1:
-        raise WaveOpsError(f"the warped fraction of the steps must be from 0 to 1, got {fraction}")
-    count = round(fraction * steps)
-    low, high = range(1, count + 1), range(steps - count + 1, steps + 1)
-    return frozenset(low if (window, phase) == ("published", "inversion") else high)
+
+    steps: int = 50
+    """S, the steps of the DDIM schedule."""
+    window: WarpWindow = "aligned"
+    """Which part of each loop warps features."""
+    warp_fraction: float = 0.8
+    """Fraction of the steps that warp features, 0 to 1; 0 is plain DDIM."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise WaveOpsError(f"steps must be 1 or more, got {self.steps}")
+        if not 0 <= self.warp_fraction <= 1:
+            raise WaveOpsError(f"the warped fraction of the steps must be from 0 to 1, got {self.warp_fraction}")
+        if self.window not in get_args(WarpWindow):
+            raise WaveOpsError(f"unknown window {self.window!r}: expected {' or '.join(get_args(WarpWindow))}")
+
+    def warped_steps(self, phase: Phase) -> frozenset[int]:
+        """Return the step indices, of 1 to S, that warp features.
+
+        Args:
+            phase: inversion (ascending loop) or editing (descending loop).
+        """
+        count = round(self.warp_fraction * self.steps)
+        low, high = range(1, count + 1), range(self.steps - count + 1, self.steps + 1)
+        return frozenset(low if (self.window, phase) == ("published", "inversion") else high)

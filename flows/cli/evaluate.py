@@ -1,4 +1,4 @@
-"""What `wave evaluate` does on the terminal."""
+"""`wave evaluate`."""
 
 from __future__ import annotations
 
@@ -6,76 +6,110 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
+import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from flows.cli.tables import rich_table
-from flows.evaluate import evaluate
-from flows.planning import plan_evaluation_request
-from flows.settings import WaveSettings
-from tasks.evaluation.comparisons.registry import titles
-from tasks.evaluation.plan import EvaluationPlan
-from tasks.evaluation.publish import REPORT, check_folder
-from tasks.evaluation.report.jsonl import lines_text, result_lines
-from tasks.evaluation.report.tables import bars_table, measure_table
-from tasks.evaluation.request import EvaluationRequest
-from tasks.evaluation.results import Results
-from tasks.progress import listening
+from flows.cli.console import (
+    STDERR,
+    STDOUT,
+    FlowWeightsOption,
+    VerboseOption,
+    WorkspaceOption,
+    app,
+    connect,
+    read_settings,
+)
+from flows.cli.options import request_options
+from tasks.evaluation.request import EvaluationRequest, evaluation_request
 
-__all__ = ["list_comparisons", "run_evaluation"]
+if TYPE_CHECKING:
+    from flows.settings import WaveSettings
+    from tasks.evaluation.plan import EvaluationPlan
+    from tasks.evaluation.results import Results
+
+__all__: list[str] = []
 
 
-def list_comparisons(console: Console) -> None:
-    """Print the comparisons and what each asks."""
+@app.command()
+@request_options(EvaluationRequest, metavars={"method": "NAME", "manifest": "FILE", "clips": "N", "clip_model": "SPEC"})
+def evaluate(
+    comparison: Annotated[
+        str | None, typer.Argument(help="What to compare; without it the comparisons are listed.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per metric and nothing else.")] = False,
+    flow_weights: FlowWeightsOption = None,
+    workspace: WorkspaceOption = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="For tables and report.")] = None,
+    verbose: VerboseOption = False,
+    **fields: Any,
+) -> None:
+    """Compare methods on the same clips, drawn or your own."""
+    if comparison is None:
+        _list_comparisons()
+        return
+    fields["method"] = tuple(fields["method"] or ())
+    request = evaluation_request(comparison=comparison, **fields)
+    settings = read_settings(workspace=workspace, flow_weights=flow_weights)
+    connect(verbose=verbose)
+    _run(request, settings, folder=output or Path("evaluation", comparison), as_json=as_json)
+
+
+def _list_comparisons() -> None:
+    """Print the comparisons and the question that each answers."""
+    from tasks.evaluation.comparisons.registry import titles
+
     table = RichTable(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, title in titles().items():
         table.add_row(Text(name, style="bold"), Text(title))
-    console.print(table)
+    STDOUT.print(table)
 
 
-def run_evaluation(
-    request: EvaluationRequest,
-    settings: WaveSettings,
-    *,
-    folder: Path,
-    as_json: bool,
-    consoles: tuple[Console, Console],
-) -> None:
-    """Run a comparison with a bar, then print its figures: tables, or lines of JSON and nothing else on stdout."""
-    stdout, stderr = consoles
+def _run(request: EvaluationRequest, settings: WaveSettings, *, folder: Path, as_json: bool) -> None:
+    """Run a comparison with a progress bar, then print its metrics: tables, or lines of JSON and nothing else."""
+    from flows.evaluate import evaluate as run_comparison
+    from flows.planning import plan_evaluation_request
+    from tasks.evaluation.publish import REPORT, check_folder
+    from tasks.evaluation.report.jsonl import lines_text, result_lines
+
     check_folder(folder)
-    with stderr.status("Planning"):
+    with STDERR.status("Planning"):
         plan = plan_evaluation_request(request, settings)
-    with _bar(plan, stderr):
-        results = evaluate(request, settings, str(folder.absolute()))
+    with _bar(plan):
+        results = run_comparison(request, settings, str(folder.absolute()))
     if as_json:
-        stdout.out(lines_text(result_lines(results)), end="", highlight=False)
+        STDOUT.out(lines_text(result_lines(results)), end="", highlight=False)
     else:
-        _print_tables(results, stdout)
-    (stderr if as_json else stdout).print(f"The report is {folder / REPORT}", markup=False, soft_wrap=True)
+        _print_tables(results)
+    (STDERR if as_json else STDOUT).print(f"The report is {folder / REPORT}", markup=False, soft_wrap=True)
 
 
-def _print_tables(results: Results, console: Console) -> None:
+def _print_tables(results: Results) -> None:
+    from flows.cli.tables import rich_table
+    from tasks.evaluation.report.tables import bars_table, measure_table
+
     for table in (*(measure_table(results, measure) for measure in results.taken), bars_table(results)):
         if table is not None:
-            console.print(rich_table(table))
+            STDOUT.print(rich_table(table))
 
 
 @contextmanager
-def _bar(plan: EvaluationPlan, console: Console) -> Iterator[None]:
+def _bar(plan: EvaluationPlan) -> Iterator[None]:
     """Draw one bar over all clips and methods while they run in this process."""
+    from tasks.progress import listening
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     total, done, lock = len(plan.clips) * len(plan.methods), dict[str, int](), threading.Lock()
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=STDERR) as progress:
         bar = progress.add_task(f"{plan.name} on {len(plan.clips)} clips", total=total)
 
-        def hear(_stage: str, clip: str, methods: int, _total: int) -> None:
+        def listen(_stage: str, clip: str, methods: int, _total: int) -> None:
             with lock:
                 done[clip] = methods
                 progress.update(bar, completed=sum(done.values()))
 
-        with listening(hear):
+        with listening(listen):
             yield

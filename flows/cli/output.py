@@ -11,6 +11,7 @@ from storage.files import atomic_path
 from storage.workspace import open_artifact
 from tasks.artifacts import EDITED
 from tasks.errors import TaskInputError
+from tasks.planning.stages import ENCODE
 
 if TYPE_CHECKING:
     from storage.reference import ArtifactRef
@@ -41,7 +42,7 @@ def check_output(output: Path | None, *, video: str) -> None:
 
 def deliver(plan: EditPlan, output: Path | None) -> str:
     """Copy the edited clip to where it is wanted, and say where it is."""
-    ref = plan.encode.ref
+    ref = plan[ENCODE].ref
     if output is None:
         return f"{ref.workspace}/{ref.path}/{EDITED}"
     copy_out(ref, EDITED, output)

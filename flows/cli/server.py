@@ -63,13 +63,13 @@ def find_server() -> str:
 
 
 def _configured() -> str:
-    from prefect.settings import get_current_settings  # noqa: PLC0415  (after the environment is set)
+    from prefect.settings import get_current_settings
 
     return get_current_settings().api.url or ""
 
 
 def _refresh() -> None:
-    from prefect.context import refresh_global_settings_context  # noqa: PLC0415
+    from prefect.context import refresh_global_settings_context
 
     refresh_global_settings_context()
 

@@ -20,8 +20,10 @@ from tasks.errors import TaskInputError
 from tasks.evaluation.clips.manifest import ManifestRow, read_clip, read_manifest
 from tasks.evaluation.comparison import Comparison, EvaluationClip, Method, ReadsManifest, Resources
 from tasks.evaluation.comparisons.registry import comparison
-from tasks.evaluation.request import EvaluationRequest, resolve_resources, resources_digest
-from tasks.planning.plan import Execution, Stage
+from tasks.evaluation.request import EvaluationRequest
+from tasks.evaluation.resources import resolve_resources, resources_digest
+from tasks.planning.outline import Execution
+from tasks.planning.stages import NoSettings, Stage
 
 __all__ = ["EvaluationPlan", "PlannedClip", "load_planned_clip", "plan_evaluation", "planned_clips"]
 
@@ -67,14 +69,14 @@ class EvaluationPlan:
         digest = digest_of(self.identity, clip.digest, dict(method.factors))
         return ArtifactRef(workspace=self.workspace, path=f"{self._folder(clip)}/{digest}", digest=digest)
 
-    def stage(self, clip: PlannedClip) -> Stage:
+    def stage(self, clip: PlannedClip) -> Stage[NoSettings]:
         """Name the work on a clip, for who watches it."""
         count = len(self.methods)
         return Stage(
             name="evaluate",
             title=f"{clip.name}: {count} method{'s' if count > 1 else ''}",
             ref=ArtifactRef(workspace=self.workspace, path=self._folder(clip), digest=clip.digest),
-            settings={},
+            settings=NoSettings(),
         )
 
     def _folder(self, clip: PlannedClip) -> str:

@@ -6,9 +6,9 @@ import math
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, cast
 
-from prefect import State, task
+from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from storage.artifact import Artifact
@@ -20,7 +20,7 @@ from tasks.evaluation.comparisons.registry import comparison
 from tasks.evaluation.plan import EvaluationPlan, PlannedClip, load_planned_clip
 from tasks.evaluation.report.previews import amplified_difference, write_film
 from tasks.progress import stage_progress
-from tasks.stage import is_transient
+from tasks.stage import RETRIES
 from wave_ops.errors import WaveOpsError
 
 __all__ = ["DIFFERENCE", "RESULT", "WANTED", "evaluate_clip", "measure_clip"]
@@ -61,11 +61,6 @@ def _is_kept(outcome: Artifact) -> bool:
     return outcome.is_complete()
 
 
-def _worth_retrying(_task: Any, _run: Any, state: State[Any]) -> bool:
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, BaseException) and is_transient(error)
-
-
 def _run_name(*, parameters: Mapping[str, Any]) -> str:
     title: str = parameters["plan"].stage(parameters["clip"]).title
     return title
@@ -78,9 +73,7 @@ evaluate_clip = task(
     task_run_name=_run_name,  # type: ignore[arg-type]  # called with the parameters, by their name
     cache_policy=NO_CACHE,
     persist_result=False,
-    retries=2,
-    retry_delay_seconds=[2.0, 15.0],
-    retry_condition_fn=_worth_retrying,
+    **cast("Any", RETRIES),
 )(measure_clip)
 
 

@@ -8,10 +8,8 @@ import torch
 
 from tasks.errors import TaskInputError
 
-__all__ = ["Backend", "DeviceChoice", "DtypeChoice", "choose_backend", "choose_device", "choose_dtype"]
+__all__ = ["Backend", "choose_backend", "choose_device", "choose_dtype"]
 
-DeviceChoice = Literal["auto", "cpu", "cuda"]
-DtypeChoice = Literal["auto", "float32", "float16", "bfloat16"]
 Backend = Literal["numba", "torch"]
 
 

@@ -1,137 +1,35 @@
-"""What will be computed for a request, and the identity of every result, before anything runs."""
+"""Plans: what will be computed for a request, and the identity of every result, before anything runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields
+from typing import TypeVar, cast
 
 from storage.digest import digest_of
 from storage.reference import ArtifactRef
 from tasks.errors import TaskInputError
-from tasks.models.checkpoints import ModelIdentity, NetworkIdentity
-from tasks.models.devices import Backend
-from tasks.models.flow_estimators import FlowIdentity
-from tasks.planning.request import EditRequest
-from wave_ops.editing import NEGATIVE_PROMPT, EditingSettings
-from wave_ops.inversion import InversionSettings
+from tasks.planning.outline import ClipFacts, EditOutline, Execution, ResolvedInputs
+from tasks.planning.stages import STAGES, Stage, StageSettings, StageSpec
 from wave_ops.keyframes import keyframe_indices, keyframe_intervals
-from wave_ops.propagation import PropagationSettings
-from wave_ops.resize import analysis_size, fit_size
+from wave_ops.resize import fit_size
 from wave_ops.shuffle import reachable_pairs
-
-T = TypeVar("T")
 
 __all__ = ["ClipFacts", "EditPlan", "Execution", "ResolvedInputs", "Stage", "plan_edit"]
 
-VERSIONS: Mapping[str, int] = {
-    "decode": 1,
-    "keyframe_flow": 1,
-    "frame_flow": 1,
-    "invert": 1,
-    "edit": 1,
-    "propagate": 2,
-    "encode": 1,
-    "assess": 1,
-}
-"""Versions of the stages' algorithms: raise one where its results change, and they are computed anew."""
-_PLACES = {
-    "decode": "source",
-    "keyframe_flow": "keyframe_flow/{digest}",
-    "frame_flow": "frame_flow/{digest}",
-    "invert": "inversion/{digest}",
-    "edit": "keyframes/{digest}",
-    "propagate": "edits/{digest}/frames",
-    "encode": "edits/{above}/video",
-    "assess": "edits/{above}/report",
-}
-"""Where a result lies in its clip's folder; the last three lie together, under the digest of the propagation,
-and what was made at full resolution beside what was not."""
+S = TypeVar("S", bound=StageSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
-    """Where a plan is carried out. Of these only `dtype` and `propagation` change a result."""
+class EditPlan(EditOutline):
+    """The stages of one edit, with everything that their tasks need to know."""
 
-    workspace: str
-    device: str = "cpu"
-    dtype: str = "float32"
-    keyframe_batch: int | None = None
-    """Keyframes in one UNet batch; None for all."""
-    propagation: Backend = "numba"
-    """What propagates: compiled loops, or torch on a CUDA device."""
+    stages: tuple[Stage[StageSettings], ...]
+    """One for each row of `STAGES`, in its order."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipFacts:
-    """What is known of a source clip; before decoding, its cuts are not."""
-
-    name: str
-    digest: str
-    frame_count: int
-    size: tuple[int, int]
-    """Height and width, pixels."""
-    cuts: tuple[int, ...] | None = None
-    """First frame of each shot after the first; None where not yet known."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvedInputs:
-    """All that a plan is made of."""
-
-    request: EditRequest
-    clip: ClipFacts
-    model: ModelIdentity
-    controlnet: NetworkIdentity | None
-    flow: FlowIdentity
-    execution: Execution
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """One result to be: its place and identity, and the settings that change its value."""
-
-    name: str
-    title: str
-    """What a person reads while it runs."""
-    ref: ArtifactRef
-    settings: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EditPlan:
-    """The stages of one edit, with everything their tasks need to know."""
-
-    inputs: ResolvedInputs
-    size: tuple[int, int]
-    """The working size (height, width)."""
-    keyframes: tuple[int, ...]
-    pairs: tuple[tuple[int, int], ...]
-    """Keyframe slots whose flow is needed."""
-    intervals: tuple[tuple[int, int], ...]
-    decode: Stage
-    keyframe_flow: Stage
-    frame_flow: Stage
-    invert: Stage
-    edit: Stage
-    propagate: Stage
-    encode: Stage
-    assess: Stage
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """All stages in the order in which they run."""
-        return tuple(getattr(self, name) for name in VERSIONS)
-
-    @property
-    def execution(self) -> Execution:
-        """Where the plan is carried out."""
-        return self.inputs.execution
-
-    @property
-    def clip(self) -> ClipFacts:
-        """The source clip."""
-        return self.inputs.clip
+    def __getitem__(self, spec: StageSpec[S]) -> Stage[S]:
+        """Return the stage of a row of the table."""
+        stage = next(stage for stage in self.stages if stage.name == spec.name)
+        return cast("Stage[S]", stage)
 
 
 def plan_edit(inputs: ResolvedInputs) -> EditPlan:
@@ -143,18 +41,17 @@ def plan_edit(inputs: ResolvedInputs) -> EditPlan:
     Raises:
         TaskInputError: if the working size does not fit the model.
     """
-    clip, size = inputs.clip, _working_size(inputs)
-    cuts = clip.cuts or ()
+    clip, cuts = inputs.clip, inputs.clip.cuts or ()
     keyframes = keyframe_indices(clip.frame_count, inputs.request.keyframe_interval, cuts=cuts)
-    pairs = reachable_pairs(len(keyframes))
-    return EditPlan(
+    outline = EditOutline(
         inputs=inputs,
-        size=size,
+        size=_working_size(inputs),
         keyframes=keyframes,
-        pairs=pairs,
+        pairs=reachable_pairs(len(keyframes)),
         intervals=keyframe_intervals(keyframes, cuts=cuts),
-        **_stages(inputs, size, keyframes=len(keyframes), pairs=len(pairs)),
     )
+    facts = {field.name: getattr(outline, field.name) for field in fields(EditOutline)}
+    return EditPlan(**facts, stages=_stages(outline))
 
 
 def _working_size(inputs: ResolvedInputs) -> tuple[int, int]:
@@ -171,86 +68,23 @@ def _working_size(inputs: ResolvedInputs) -> tuple[int, int]:
     return size
 
 
-def _stages(parts: ResolvedInputs, size: tuple[int, int], *, keyframes: int, pairs: int) -> dict[str, Stage]:
-    request, name = parts.request, parts.clip.name
-    frames = f"{keyframes} keyframe{'s' if keyframes > 1 else ''} of {name}"
-    flow = {"estimator": parts.flow.name, "weights": parts.flow.digest, "size": analysis_size(parts.clip.size)}
-    by_interval = {**flow, "keyframe_interval": request.keyframe_interval}
-    stage = _StageMaker(parts.execution.workspace, f"clips/{parts.clip.digest}")
-    decode = stage("decode", f"Decode {name}", of=(), settings={"clip": parts.clip.digest})
-    keyframe_flow = stage(
-        "keyframe_flow", f"Flow of {pairs} keyframe pairs of {name}", of=(decode,), settings=by_interval
+def _stages(outline: EditOutline) -> tuple[Stage[StageSettings], ...]:
+    """Fill in the table: settings, digest and path of each stage, each digest from those of the stage's inputs."""
+    digests: dict[str, str] = {}
+    return tuple(_stage(spec, outline, digests) for spec in STAGES)
+
+
+def _stage(spec: StageSpec[S], outline: EditOutline, digests: dict[str, str]) -> Stage[S]:
+    settings = spec.settings(outline)
+    digest = digest_of(spec.name, spec.version, [digests[name] for name in spec.inputs], settings.identity())
+    digests[spec.name] = digest
+    variant = "_full" if outline.request.full_resolution else ""
+    path = spec.path.format(**digests, digest=digest, variant=variant)
+    return Stage(
+        name=spec.name,
+        title=spec.title(outline),
+        ref=ArtifactRef(
+            workspace=outline.execution.workspace, path=f"clips/{outline.clip.digest}/{path}", digest=digest
+        ),
+        settings=settings,
     )
-    frame_flow = stage("frame_flow", f"Flow between the frames of {name}", of=(decode,), settings=flow)
-    invert = stage("invert", f"Invert {frames}", of=(keyframe_flow,), settings=_invert_settings(parts, size))
-    edit = stage("edit", f"Edit {frames}", of=(invert,), settings=_edit_settings(parts))
-    propagation = {
-        "backend": parts.execution.propagation,
-        "propagation": asdict(PropagationSettings(seed=request.seed)),
-    }
-    propagate = stage("propagate", f"Propagate the edit over {name}", of=(edit, frame_flow), settings=propagation)
-    # Named only where it is asked for, so that the identities of plain results stay what they were
-    finish = {"full_resolution": True} if request.full_resolution else {}
-    variant = "_full" if request.full_resolution else ""
-    encode = stage("encode", f"Encode the edited {name}", of=(propagate,), settings=finish, variant=variant)
-    assess = stage("assess", f"Assess the edited {name}", of=(encode,), variant=variant)
-    stages = (decode, keyframe_flow, frame_flow, invert, edit, propagate, encode, assess)
-    return {item.name: item for item in stages}
-
-
-def _invert_settings(parts: ResolvedInputs, size: tuple[int, int]) -> dict[str, Any]:
-    request = parts.request
-    return {
-        "model": parts.model.digest,
-        "dtype": parts.execution.dtype,
-        "size": size,
-        "source_prompt": request.source_prompt,
-        "inversion": asdict(InversionSettings(steps=request.steps, seed=request.seed)),
-    }
-
-
-def _edit_settings(parts: ResolvedInputs) -> dict[str, Any]:
-    request, advice = parts.request, parts.model.advice
-    default = EditingSettings()
-    editing = EditingSettings(
-        steps=request.steps,
-        guidance_scale=_first(request.guidance_scale, advice.guidance_scale, default.guidance_scale),
-        injection_fraction=_first(request.injection, advice.injection, default.injection_fraction),
-    )
-    return {
-        "prompt": request.prompt,
-        "negative_prompt": _first(request.negative_prompt, advice.negative_prompt, NEGATIVE_PROMPT),
-        "editing": asdict(editing),
-        "controlnet": parts.controlnet and parts.controlnet.digest,
-    }
-
-
-def _first(*values: T | None) -> T:
-    """Return the first value that is given."""
-    return next(value for value in values if value is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class _StageMaker:
-    workspace: str
-    clip: str
-
-    def __call__(
-        self,
-        name: str,
-        title: str,
-        *,
-        of: tuple[Stage, ...],
-        settings: Mapping[str, Any] | None = None,
-        variant: str = "",
-    ) -> Stage:
-        settings = settings or {}
-        digest = digest_of(name, VERSIONS[name], [item.ref.digest for item in of], settings)
-        above = of[0].ref.path.split("/")[-2] if of else ""
-        path = f"{self.clip}/{_PLACES[name].format(digest=digest, above=above)}{variant}"
-        return Stage(
-            name=name,
-            title=title,
-            ref=ArtifactRef(workspace=self.workspace, path=path, digest=digest),
-            settings=settings,
-        )

@@ -1,4 +1,4 @@
-"""From a request to its plan: find the clip, the model and the flow weights, and check that they go together."""
+"""From a request to its plan: find the clip, the model and the flow weights, and check that they fit together."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from tasks.models.flow_estimators import resolve_flow
 from tasks.planning.input_video import clip_name, local_video
 from tasks.planning.plan import ClipFacts, EditPlan, Execution, ResolvedInputs, plan_edit
 from tasks.planning.request import EditRequest
+from tasks.planning.stages import DECODE, StageSettings, StageSpec
 
 __all__ = ["is_complete", "prepare_edit", "replan"]
 
 
 def prepare_edit(request: EditRequest, *, execution: Execution, flow_weights: str = "") -> EditPlan:
-    """Check a request against the world and plan it.
+    """Check a request and plan it; nothing is written.
 
     Raises:
         TaskInputError: if the model, the size or the weights cannot be used.
-        VideoError: if there is no such clip, or it is no video.
-        WorkspaceError: if the workspace cannot be used.
+        VideoError: if there is no such clip, or the file is not a video.
+        WorkspaceError: if the workspace cannot be opened.
     """
     with local_video(request.video) as path:
         info, digest = probe(path), digest_file(path)
@@ -36,7 +37,7 @@ def prepare_edit(request: EditRequest, *, execution: Execution, flow_weights: st
         execution=replace(execution, workspace=Workspace.open(execution.workspace).url),
     )
     plan = plan_edit(inputs)
-    return replan(plan) if is_complete(plan, "decode") else plan
+    return replan(plan) if is_complete(plan, DECODE) else plan
 
 
 def _facts(name: str, digest: str, info: VideoInfo) -> ClipFacts:
@@ -45,11 +46,11 @@ def _facts(name: str, digest: str, info: VideoInfo) -> ClipFacts:
 
 def replan(plan: EditPlan) -> EditPlan:
     """Plan again with what decoding has found: the number of frames and the cuts."""
-    found = open_artifact(plan.decode.ref).metadata
+    found = open_artifact(plan[DECODE].ref).metadata
     clip = replace(plan.clip, frame_count=found["frame_count"], cuts=tuple(found["cuts"]))
-    return plan_edit(replace(plan.inputs, clip=clip))
+    return plan if clip == plan.clip else plan_edit(replace(plan.inputs, clip=clip))
 
 
-def is_complete(plan: EditPlan, stage: str) -> bool:
-    """Tell whether the workspace holds a stage's whole result."""
-    return open_artifact(getattr(plan, stage).ref).is_complete()
+def is_complete(plan: EditPlan, spec: StageSpec[StageSettings]) -> bool:
+    """Return whether the workspace contains a stage's whole result."""
+    return open_artifact(plan[spec].ref).is_complete()

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from tasks.errors import TaskInputError
 
-__all__ = ["EditRequest", "edit_request", "parse_size"]
+__all__ = ["ControlNetName", "EditRequest", "FlowName", "ModelName", "Text", "Words", "edit_request", "parse_size"]
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
+ModelName = Annotated[Words, Field(description="'embedded', a folder in the diffusers layout, or a hub id.")]
+ControlNetName = Annotated[Words, Field(description="'none', 'auto' (the model's own), a folder, or a hub id.")]
+FlowName = Annotated[Literal["dis", "raft"], Field(description="The optical flow estimator: dis or raft.")]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read a size WxH, as the command line takes it, into (height, width).
+
+    Raises:
+        TaskInputError: for anything but two whole numbers joined by an x.
+    """
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+        raise TaskInputError(f"The size {text!r} is not of the form WxH, for example 512x288.")
+    return int(height), int(width)
+
+
+def _as_size(value: Any) -> Any:
+    return parse_size(value) if isinstance(value, str) else value
+
+
+Size = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_size)]
 
 
 class EditRequest(BaseModel):
@@ -24,19 +46,21 @@ class EditRequest(BaseModel):
     prompt: Words = Field(description="What the edited clip shows.")
     source_prompt: Text = Field(default="", description="What the source clip shows; may be empty.")
     negative_prompt: Text | None = Field(default=None, description="What the edited clip must not look like.")
-    model: Words = Field(default="embedded", description="'embedded', a folder in the diffusers layout, or a hub id.")
-    controlnet: Words = Field(default="none", description="'none', 'auto' (the model's own), a folder, or a hub id.")
-    flow: Literal["dis", "raft"] = Field(default="dis", description="The optical flow estimator.")
+    model: ModelName = "embedded"
+    controlnet: ControlNetName = "none"
+    flow: FlowName = "dis"
     keyframe_interval: int = Field(default=8, ge=1, description="Frames from one keyframe to the next.")
     steps: int = Field(default=50, ge=1, le=1000, description="DDIM steps in either direction.")
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seeds the shuffles and the patch search.")
-    size: tuple[Pixels, Pixels] | None = Field(default=None, description="Working size (height, width).")
-    guidance_scale: float | None = Field(default=None, ge=0, le=100, description="Classifier-free guidance.")
+    size: Size | None = Field(default=None, description="Working size, WxH; by default the model's own.")
+    guidance_scale: float | None = Field(
+        default=None, ge=0, le=100, description="Classifier-free guidance; by default the model's advice, else 12.5."
+    )
     injection: float | None = Field(
-        default=None, ge=0, le=1, description="Part of the steps that inject features of the source."
+        default=None, ge=0, le=1, description="Fraction of the steps that inject features of the source, 0 to 1."
     )
     full_resolution: bool = Field(
-        default=False, description="Whether the source's own detail guides the edit to the source's size."
+        default=False, description="Let the source's own detail guide the enlargement to the source's size."
     )
 
 
@@ -54,20 +78,10 @@ def edit_request(**fields: Any) -> EditRequest:
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
+    if isinstance(ours := first.get("ctx", {}).get("error"), TaskInputError):
+        return str(ours)
     name = str(first["loc"][0]).replace("_", " ") if first["loc"] else "request"
     if first["type"] in {"missing", "string_too_short"}:
         return f"The {name} is missing: say it in words." if name == "prompt" else f"The {name} is missing."
     reason = first["msg"][0].lower() + first["msg"][1:]
     return f"The {name} cannot be {first['input']!r}: {reason}."
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Read a size WxH, as the command line takes it, into (height, width).
-
-    Raises:
-        TaskInputError: for anything but two whole numbers joined by an x.
-    """
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
-        raise TaskInputError(f"The size {text!r} is not of the form WxH, for example 512x288.")
-    return int(height), int(width)

@@ -26,6 +26,7 @@ from storage.workspace import Workspace, open_artifact
 from tasks.artifacts import EDITED
 from tasks.planning.plan import EditPlan
 from tasks.planning.request import EditRequest, edit_request
+from tasks.planning.stages import ENCODE, INVERT
 from tests._stages import contents, run_stages
 from wave_ops.errors import WaveOpsError
 
@@ -69,7 +70,7 @@ def test_the_flow_makes_the_same_files_as_its_stages(
     again = plan_edit_request(request_, settings.model_copy(update={"workspace": str(tmp_path)}))
     run_stages(again)
     assert contents(tmp_path) == contents(Path(settings.workspace))
-    with open_artifact(plan.encode.ref).local_copy(EDITED) as video:
+    with open_artifact(plan[ENCODE].ref).local_copy(EDITED) as video:
         assert probe(video).frame_count == plan.clip.frame_count
 
 
@@ -96,8 +97,8 @@ def test_prefects_cache_does_not_stand_in_for_what_the_workspace_has_lost(
     server: str, plan: EditPlan, request_: EditRequest, settings: WaveSettings
 ) -> None:
     before = contents(Path(settings.workspace))
-    shutil.rmtree(Path(settings.workspace) / plan.invert.ref.path)
-    shutil.rmtree(Path(settings.workspace) / plan.encode.ref.path)
+    shutil.rmtree(Path(settings.workspace) / plan[INVERT].ref.path)
+    shutil.rmtree(Path(settings.workspace) / plan[ENCODE].ref.path)
     edit_video(request_, settings)
     assert contents(Path(settings.workspace)) == before
     assert states(server) == {"Completed": 3, "Cached": 6 + len(plan.intervals)}  # anew: invert, encode, record

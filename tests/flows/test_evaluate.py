@@ -180,7 +180,7 @@ def test_bad_input_gets_one_sentence(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("flows.cli._connect", lambda **_: None)
+    monkeypatch.setattr("flows.cli.evaluate.connect", lambda **_: None)
     code, out, said = command(monkeypatch, capfd, *(argument.replace("MODEL", str(sd15)) for argument in arguments))
     assert code != 0
     assert words in said

@@ -18,7 +18,7 @@ from flows.cli.server import connect_server
 connect_server()
 from flows.train_embedded import TrainSettings, train_embedded
 steps = dict(vae_steps=1, unet_steps=2, controlnet_steps=1)
-train_embedded(TrainSettings(output="model", work_folder="work", frames=32, figure_scenes=1, seed=3, **steps))
+train_embedded(TrainSettings(output="model", work_folder="work", frames=32, metric_scenes=1, seed=3, **steps))
 """
 
 

@@ -13,6 +13,7 @@ from prefect.states import Failed
 from storage.errors import WorkspaceError
 from tasks.decode import decode_clip
 from tasks.errors import TaskInputError
+from tasks.planning.stages import DECODE, PROPAGATE
 from tasks.progress import StageProgress, listening, stage_progress
 from tasks.propagate import finish_propagation, propagate_frames
 from tasks.stage import is_transient, measured, stage_task
@@ -50,7 +51,7 @@ def ref(digest: str, workspace: str = "/w") -> Any:
 
 def fake_plan(digest: str, workspace: str = "/w") -> Any:
     stage = SimpleNamespace(name="propagate", ref=ref(digest, workspace), title="Propagate")
-    return SimpleNamespace(propagate=stage)
+    return {PROPAGATE: stage}
 
 
 def test_cache_keys_differ_by_digest_interval_and_workspace() -> None:
@@ -74,15 +75,15 @@ def test_task_runs_have_names_for_people() -> None:
     assert name(parameters={"plan": fake_plan("a"), "interval": (4, 8)}) == "Propagate, frames 4 to 8"
 
 
-def test_a_stage_placed_elsewhere_differs_in_its_tags_alone() -> None:
-    placed = propagate_frames.tagged("gpu").task
-    assert (propagate_frames.task.tags, placed.tags) == ({"wave", "cpu"}, {"wave", "gpu"})
-    assert placed.cache_key_fn is propagate_frames.task.cache_key_fn
-    assert placed.retry_condition_fn is propagate_frames.task.retry_condition_fn
+@pytest.mark.parametrize(("backend", "resource"), [("numba", "cpu"), ("torch", "gpu")])
+def test_frames_are_propagated_where_the_backend_runs(backend: str, resource: str) -> None:
+    plan: Any = SimpleNamespace(execution=SimpleNamespace(propagation=backend))
+    assert propagate_frames.runs_on(plan) == resource
+    assert decode_clip.runs_on(plan) == "cpu"
 
 
 def test_a_stages_task_keeps_a_json_result() -> None:
-    task = stage_task("decode")(lambda plan: plan).task
+    task = stage_task(DECODE)(lambda plan: plan).task
     assert (task.persist_result, task.result_serializer, task.retries) == (True, "json", 2)
 
 
@@ -95,7 +96,7 @@ def test_measured_counts_seconds_and_memory() -> None:
 
 def test_a_listener_hears_a_stage_from_where_it_resumes_to_its_end() -> None:
     heard: list[tuple[str, str, int, int]] = []
-    stage: Any = fake_plan("a").propagate
+    stage: Any = fake_plan("a")[PROPAGATE]
     with listening(lambda *event: heard.append(event)), stage_progress(stage, total=3, done=1, part="x") as progress:
         progress.report(2)
     StageProgress(stage=stage, total=3).report(1)
@@ -104,7 +105,7 @@ def test_a_listener_hears_a_stage_from_where_it_resumes_to_its_end() -> None:
 
 def test_a_stage_that_fails_does_not_report_its_end() -> None:
     heard: list[int] = []
-    stage: Any = fake_plan("a").propagate
+    stage: Any = fake_plan("a")[PROPAGATE]
     with (
         listening(lambda _stage, _part, done, _total: heard.append(done)),
         pytest.raises(ValueError, match="broken"),

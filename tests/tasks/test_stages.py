@@ -20,6 +20,19 @@ from tasks.errors import TaskInputError
 from tasks.planning.plan import EditPlan
 from tasks.planning.prepare import is_complete
 from tasks.planning.request import EditRequest, edit_request
+from tasks.planning.stages import (
+    ASSESS,
+    DECODE,
+    EDIT,
+    ENCODE,
+    FRAME_FLOW,
+    INVERT,
+    KEYFRAME_FLOW,
+    PROPAGATE,
+    STAGES,
+    StageSettings,
+    StageSpec,
+)
 from tasks.propagate import finish_propagation
 from tests._checkpoints import save_sd21
 from tests._clips import save_clip
@@ -48,7 +61,7 @@ def plan(request_: EditRequest, workspace: Path) -> EditPlan:
 
 
 def test_the_edited_video_has_the_sources_size_count_and_timestamps(plan: EditPlan, clip: Path) -> None:
-    with artifact_of(plan, "encode").local_copy(EDITED) as path:
+    with artifact_of(plan, ENCODE).local_copy(EDITED) as path:
         assert (probe(path).width, probe(path).height) == (probe(clip).width, probe(clip).height)
         edited, source = ([pts * probe(file).time_base for pts, _ in read_frames(file)] for file in (path, clip))
     assert edited == source
@@ -56,26 +69,26 @@ def test_the_edited_video_has_the_sources_size_count_and_timestamps(plan: EditPl
 
 
 def test_decoded_frames_are_the_files_own(plan: EditPlan, clip: Path) -> None:
-    stored = artifact_of(plan, "decode").read_region("frames")
+    stored = artifact_of(plan, DECODE).read_region("frames")
     assert np.array_equal(stored, np.stack([frame for _, frame in read_frames(clip)]))
 
 
 def test_every_step_is_stored_and_the_edit_begins_where_the_inversion_ends(plan: EditPlan) -> None:
-    inversion, edit = (artifact_of(plan, stage).read_region("latents") for stage in ("invert", "edit"))
+    inversion, edit = (artifact_of(plan, stage).read_region("latents") for stage in (INVERT, EDIT))
     assert inversion.shape == edit.shape == (4, 3, 4, 8, 8)
     assert np.array_equal(edit[0], inversion[-1])
-    orders = artifact_of(plan, "invert").read_region("orders")
+    orders = artifact_of(plan, INVERT).read_region("orders")
     assert np.array_equal(np.sort(orders), np.tile(np.arange(3), (3, 1)))
 
 
 def test_keyframes_pass_through_the_propagation_unchanged(plan: EditPlan) -> None:
-    keyframes, frames = (artifact_of(plan, stage).read_region("frames") for stage in ("edit", "propagate"))
+    keyframes, frames = (artifact_of(plan, stage).read_region("frames") for stage in (EDIT, PROPAGATE))
     assert np.array_equal(frames[list(plan.keyframes)], keyframes)
     assert len(frames) == plan.clip.frame_count
 
 
 def test_the_report_tells_the_request_the_scores_and_what_each_stage_took(plan: EditPlan) -> None:
-    artifact = artifact_of(plan, "assess")
+    artifact = artifact_of(plan, ASSESS)
     report = artifact.read_json(REPORT)
     assert report["request"]["prompt"] == "a blue star"
     assert set(report["stages"]) == {stage.name for stage in plan.stages} - {"assess"}
@@ -98,12 +111,12 @@ class Crash(Exception):
 @pytest.mark.parametrize(
     ("stage", "writes"),
     [
-        ("decode", 3),
-        ("keyframe_flow", 4),
-        ("frame_flow", 4),
-        ("invert", 2),
-        ("edit", 2),
-        ("propagate", 1),
+        (DECODE, 3),
+        (KEYFRAME_FLOW, 4),
+        (FRAME_FLOW, 4),
+        (INVERT, 2),
+        (EDIT, 2),
+        (PROPAGATE, 1),
     ],
 )
 def test_a_run_killed_in_a_stage_goes_on_from_there_with_the_same_bytes(
@@ -112,11 +125,11 @@ def test_a_run_killed_in_a_stage_goes_on_from_there_with_the_same_bytes(
     request_: EditRequest,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    stage: str,
+    stage: StageSpec[StageSettings],
     writes: int,
 ) -> None:
     written: list[tuple[str, str, int]] = []
-    crash_at: tuple[str, int] | None = (getattr(plan, stage).ref.path, writes)
+    crash_at: tuple[str, int] | None = (plan[stage].ref.path, writes)
 
     original = Artifact.write_region
 
@@ -133,7 +146,7 @@ def test_a_run_killed_in_a_stage_goes_on_from_there_with_the_same_bytes(
     written.clear()
     run_stages(make_plan(request_, tmp_path))
     assert contents(tmp_path) == contents(workspace)
-    if stage != "decode":  # a file is decoded anew; nothing else is written twice
+    if stage is not DECODE:  # a file is decoded anew; nothing else is written twice
         assert not set(before) & set(written)
 
 
@@ -141,7 +154,7 @@ def test_a_second_prompt_shares_decoding_flow_and_inversion(
     plan: EditPlan, workspace: Path, request_: EditRequest
 ) -> None:
     second = make_plan(request_.model_copy(update={"prompt": "a green ring"}), workspace)
-    done = [stage.name for stage in second.stages if is_complete(second, stage.name)]
+    done = [spec.name for spec in STAGES if is_complete(second, spec)]
     assert done == ["decode", "keyframe_flow", "frame_flow", "invert"]
 
 
@@ -167,7 +180,7 @@ def test_the_shortest_clips_are_edited_with_a_model_of_the_other_family(
     changes = {"video": str(path), "model": str(save_sd21(tmp_path / "sd21")), "steps": 2}
     plan = run_stages(make_plan(request_.model_copy(update=changes), tmp_path / "workspace"))
     assert len(plan.keyframes) == frames
-    with artifact_of(plan, "encode").local_copy(EDITED) as video:
+    with artifact_of(plan, ENCODE).local_copy(EDITED) as video:
         assert probe(video).frame_count == frames
 
 
@@ -178,7 +191,7 @@ def test_a_cut_is_not_bridged(tmp_path: Path, request_: EditRequest) -> None:
     changes = {"video": str(path), "steps": 1, "controlnet": "auto"}
     plan = run_stages(make_plan(request_.model_copy(update=changes), tmp_path / "workspace"))
     assert plan.intervals == ((0, 3), (4, 7))
-    flow = artifact_of(plan, "frame_flow").read_region("to_prev")
+    flow = artifact_of(plan, FRAME_FLOW).read_region("to_prev")
     assert not flow[3].any()
     assert flow[[0, 1, 2, 4, 5, 6]].any(axis=(1, 2, 3)).all()
 
@@ -189,16 +202,16 @@ def full(plan: EditPlan, request_: EditRequest, workspace: Path) -> EditPlan:
 
 
 def test_at_full_resolution_the_sources_frames_guide_the_edit_to_their_size(plan: EditPlan, full: EditPlan) -> None:
-    source, edited = (artifact_of(full, stage).read_region("frames") for stage in ("decode", "propagate"))
-    with artifact_of(full, "encode").local_copy(EDITED) as path:
+    source, edited = (artifact_of(full, stage).read_region("frames") for stage in (DECODE, PROPAGATE))
+    with artifact_of(full, ENCODE).local_copy(EDITED) as path:
         shown = np.stack([frame for _, frame in read_frames(path)])
     guided = np.stack([upsample_edit(*pair) for pair in zip(source, edited, strict=True)])
     assert np.abs(shown.astype(int) - guided).mean() < 8  # the rest is the codec's
-    reports = [artifact_of(each, "assess").read_json(REPORT) for each in (plan, full)]
+    reports = [artifact_of(each, ASSESS).read_json(REPORT) for each in (plan, full)]
     assert [report["full_resolution"] for report in reports] == [False, True]
     assert reports[0]["scores"] == reports[1]["scores"]  # measured at the working size
-    assert is_complete(plan, "encode")
-    assert is_complete(plan, "assess")
+    assert is_complete(plan, ENCODE)
+    assert is_complete(plan, ASSESS)
 
 
 def test_an_encoding_that_was_killed_leaves_no_video_and_goes_on_to_the_same_one(
@@ -206,12 +219,12 @@ def test_an_encoding_that_was_killed_leaves_no_video_and_goes_on_to_the_same_one
 ) -> None:
     copy = Path(shutil.copytree(workspace, tmp_path / "copy"))
     again = make_plan(full.inputs.request, copy)
-    shutil.rmtree(copy / again.encode.ref.path)
+    shutil.rmtree(copy / again[ENCODE].ref.path)
     with monkeypatch.context() as patch:
         patch.setattr("tasks.encode.upsample_edit", _crash)
         with pytest.raises(Crash):
             run_stages(again)
-    assert not list((copy / again.encode.ref.path).rglob(EDITED))
+    assert not list((copy / again[ENCODE].ref.path).rglob(EDITED))
     run_stages(again)
     assert contents(copy) == contents(workspace)
 
@@ -221,8 +234,8 @@ def _crash(*_: Any) -> None:
 
 
 def test_frames_are_edited_at_the_working_size_and_shown_at_the_sources(plan: EditPlan) -> None:
-    frames = artifact_of(plan, "propagate").read_region("frames")
-    with artifact_of(plan, "encode").local_copy(EDITED) as path:
+    frames = artifact_of(plan, PROPAGATE).read_region("frames")
+    with artifact_of(plan, ENCODE).local_copy(EDITED) as path:
         shown = np.stack([frame for _, frame in read_frames(path)])
     difference = np.abs(shown.astype(int) - resize_frames(frames, plan.clip.size))
     assert difference.mean() < 8  # the rest is the codec's

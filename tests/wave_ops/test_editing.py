@@ -7,16 +7,20 @@ from wave_ops.diffusion import encode_prompt
 from wave_ops.editing import EditingSettings, edit
 from wave_ops.errors import WaveOpsError
 from wave_ops.inversion import InversionSettings, invert, step_orders
-from wave_ops.schedule import DDIMSchedule
+from wave_ops.schedule import DDIMSchedule, WarpSchedule
 
 STEPS = 6
+
+
+def editing_settings(*, warp_fraction=0.8, **settings):
+    return EditingSettings(schedule=WarpSchedule(steps=STEPS, warp_fraction=warp_fraction), **settings)
 
 
 @pytest.fixture(scope="module")
 def source(model):
     """The stored inversion of three keyframes, without warping."""
     stored = [torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))]
-    settings = InversionSettings(steps=STEPS, refinements=2)
+    settings = InversionSettings(schedule=WarpSchedule(steps=STEPS), refinements=2)
     invert(
         model,
         stored[0],
@@ -30,8 +34,8 @@ def source(model):
 
 def edited(model, source, *, settings=None, **arguments):
     defaults = {"prompt": "a blue star", "source_prompt": "a red star", "warps": None}
-    orders = step_orders(3, InversionSettings(steps=STEPS))
-    settings = EditingSettings(**({"steps": STEPS, "guidance_scale": 5.0} | (settings or {})))
+    orders = step_orders(3, InversionSettings(schedule=WarpSchedule(steps=STEPS)))
+    settings = editing_settings(**({"guidance_scale": 5.0} | (settings or {})))
     return edit(model, source.__getitem__, settings=settings, **(defaults | {"orders": orders} | arguments))
 
 
@@ -119,7 +123,7 @@ def test_a_controlnet_of_scale_zero_changes_nothing(model, source):
 
 def test_each_steps_own_order_is_used(model, source, make_warps):
     warps = make_warps(3)
-    other = [tuple(reversed(order)) for order in step_orders(3, InversionSettings(steps=STEPS))]
+    other = [tuple(reversed(order)) for order in step_orders(3, InversionSettings(schedule=WarpSchedule(steps=STEPS)))]
     assert not torch.allclose(
         edited(model, source, warps=warps), edited(model, source, warps=warps, orders=other), atol=1e-3
     )

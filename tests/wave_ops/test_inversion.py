@@ -5,6 +5,7 @@ import torch
 
 from wave_ops.errors import WaveOpsError
 from wave_ops.inversion import InversionSettings, invert, reconstruct, step_orders
+from wave_ops.schedule import WarpSchedule
 
 
 @pytest.fixture
@@ -29,14 +30,17 @@ def there_and_back(model, latents, warps, settings):
 @pytest.mark.parametrize("warped", [False, True])
 def test_inversion_then_sampling_returns_the_latents(request, fixture, warped, latents, make_warps):
     model = request.getfixturevalue(fixture)
-    settings = InversionSettings(steps=20, refinements=3)
+    settings = InversionSettings(schedule=WarpSchedule(steps=20), refinements=3)
     back = there_and_back(model, latents, make_warps(3) if warped else None, settings)
     assert (back - latents).abs().mean() < 0.01 * latents.abs().mean()
 
 
 def test_refinement_brings_the_latents_closer(model, latents, make_warps):
     warps = make_warps(3)
-    choices = [InversionSettings(steps=10, noise_point="previous", refinements=count) for count in (0, 1, 3)]
+    choices = [
+        InversionSettings(schedule=WarpSchedule(steps=10), noise_point="previous", refinements=count)
+        for count in (0, 1, 3)
+    ]
     errors = [(there_and_back(model, latents, warps, settings) - latents).abs().mean() for settings in choices]
     assert errors[0] > errors[1] > errors[2]
 
@@ -46,7 +50,9 @@ def test_an_extrapolated_noise_point_brings_the_latents_closer_at_no_cost(model,
     hook = model.unet.register_forward_pre_hook(lambda *_: calls.append(1))
     errors, counts = [], []
     for point in ("previous", "extrapolated"):
-        back = there_and_back(model, latents, warps, InversionSettings(steps=10, noise_point=point))
+        back = there_and_back(
+            model, latents, warps, InversionSettings(schedule=WarpSchedule(steps=10), noise_point=point)
+        )
         errors.append((back - latents).abs().mean())
         counts.append(len(calls))
     hook.remove()
@@ -55,7 +61,7 @@ def test_an_extrapolated_noise_point_brings_the_latents_closer_at_no_cost(model,
 
 
 def test_sampling_with_other_orders_does_not_return_the_latents(model, latents, make_warps):
-    warps, settings = make_warps(3), InversionSettings(steps=10, refinements=3)
+    warps, settings = make_warps(3), InversionSettings(schedule=WarpSchedule(steps=10), refinements=3)
     last = inverted(model, latents, settings=settings, warps=warps)[-1]
     natural = [(0, 1, 2)] * 10
     arguments = {"source_prompt": "a red star", "warps": warps, "settings": settings}
@@ -65,7 +71,7 @@ def test_sampling_with_other_orders_does_not_return_the_latents(model, latents, 
 
 
 def test_a_resumed_inversion_is_identical_to_an_undisturbed_one(model, latents, make_warps):
-    settings, warps = InversionSettings(steps=6), make_warps(3)
+    settings, warps = InversionSettings(schedule=WarpSchedule(steps=6)), make_warps(3)
     whole = inverted(model, latents, settings=settings, warps=warps)
     resumed = inverted(model, whole[4], settings=settings, warps=warps, start=4, before=whole[3])
     assert [torch.equal(a, b) for a, b in zip(resumed, whole[4:], strict=True)] == [True] * 3
@@ -73,26 +79,28 @@ def test_a_resumed_inversion_is_identical_to_an_undisturbed_one(model, latents, 
 
 @pytest.mark.parametrize("keyframe_batch", [1, 2])
 def test_the_batch_size_does_not_change_the_latents(model, latents, make_warps, keyframe_batch):
-    settings, warps = InversionSettings(steps=4), make_warps(3)
+    settings, warps = InversionSettings(schedule=WarpSchedule(steps=4)), make_warps(3)
     whole = inverted(model, latents, settings=settings, warps=warps)[-1]
     parts = inverted(model, latents, settings=settings, warps=warps, keyframe_batch=keyframe_batch)[-1]
     torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-4)
 
 
 def test_without_warping_every_keyframe_is_inverted_as_if_alone(model, latents):
-    settings = InversionSettings(steps=4)
+    settings = InversionSettings(schedule=WarpSchedule(steps=4))
     together = inverted(model, latents, settings=settings)[-1]
     alone = torch.cat([inverted(model, one[None], settings=settings)[-1] for one in latents])
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
 
 
 def test_a_single_keyframe_needs_no_pairs(model, latents, make_warps):
-    trajectory = inverted(model, latents[:1], settings=InversionSettings(steps=3), warps=make_warps(1))
+    trajectory = inverted(
+        model, latents[:1], settings=InversionSettings(schedule=WarpSchedule(steps=3)), warps=make_warps(1)
+    )
     assert len(trajectory) == 4
 
 
 def test_the_first_step_is_that_of_the_formula(model, latents):
-    settings = InversionSettings(steps=50)
+    settings = InversionSettings(schedule=WarpSchedule(steps=50))
     x_1 = []
 
     def stop(j, x):
@@ -110,7 +118,7 @@ def test_the_first_step_is_that_of_the_formula(model, latents):
 
 def test_going_on_from_one_point_alone_is_refused(model, latents):
     with pytest.raises(WaveOpsError, match="give x_3 too"):
-        inverted(model, latents, settings=InversionSettings(steps=6), start=4)
+        inverted(model, latents, settings=InversionSettings(schedule=WarpSchedule(steps=6)), start=4)
 
 
 def test_an_unknown_noise_point_is_refused(unchecked):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wave_ops.errors import WaveOpsError
-from wave_ops.schedule import DDIMSchedule, warp_steps
+from wave_ops.schedule import DDIMSchedule, WarpSchedule
 
 SD15_PNDM = {
     "_class_name": "PNDMScheduler",
@@ -80,22 +80,23 @@ def test_an_unknown_prediction_type_is_refused():
 
 
 def test_the_published_windows_differ_on_twenty_of_fifty_steps():
-    inversion = warp_steps(50, phase="inversion", window="published")
-    editing = warp_steps(50, phase="editing", window="published")
+    inversion, editing = (WarpSchedule(window="published").warped_steps(phase) for phase in ("inversion", "editing"))
     assert {schedule().timestep(j) for j in inversion} == set(range(1, 782, 20))
     assert {schedule().timestep(j) for j in editing} == set(range(201, 982, 20))
     assert len(inversion ^ editing) == 20
 
 
 def test_the_aligned_window_is_one_set_for_both_phases():
-    assert warp_steps(50, phase="inversion") == warp_steps(50, phase="editing") == frozenset(range(11, 51))
+    assert (
+        WarpSchedule().warped_steps("inversion") == WarpSchedule().warped_steps("editing") == frozenset(range(11, 51))
+    )
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (1.0, 10), (0.5, 5)])
 def test_the_fraction_sets_the_number_of_warped_steps(fraction, count):
-    assert len(warp_steps(10, phase="editing", fraction=fraction)) == count
+    assert len(WarpSchedule(steps=10, warp_fraction=fraction).warped_steps("editing")) == count
 
 
 def test_a_fraction_outside_zero_to_one_is_refused():
     with pytest.raises(WaveOpsError, match="0 to 1"):
-        warp_steps(10, phase="editing", fraction=1.5)
+        WarpSchedule(steps=10, warp_fraction=1.5)

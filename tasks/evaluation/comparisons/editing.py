@@ -14,11 +14,12 @@ from tasks.evaluation.comparison import EvaluationClip, Measure, Method, Outcome
 from tasks.evaluation.comparisons.edit_metrics import EDIT_MEASURES, Judge
 from tasks.evaluation.comparisons.keyframes import Bench, Effort, Handling, SiteChoice, Warping, mean_psnr, measured
 from tasks.evaluation.comparisons.motion import mean
+from tasks.planning.advice import resolve_advice
 from wave_ops.diffusion import decode_latents
 from wave_ops.edges import canny_edges
-from wave_ops.editing import NEGATIVE_PROMPT, EditingSettings, edit
+from wave_ops.editing import EditingSettings, edit
 from wave_ops.inversion import InversionSettings, NoisePoint
-from wave_ops.schedule import WarpWindow
+from wave_ops.schedule import WarpSchedule, WarpWindow
 from wave_ops.unet import Anchor
 
 __all__ = ["COMPARISON", "EditingComparison", "Recipe"]
@@ -63,6 +64,11 @@ class Recipe:
     flow: Literal["estimated", "true"] = "estimated"
     residual: float | None = 0.04
     occlusion: Literal["plain", "squared"] | None = "plain"
+
+    @property
+    def schedule(self) -> WarpSchedule:
+        """The steps of inversion and edit."""
+        return WarpSchedule(steps=self.steps, window=self.window)
 
     @property
     def warping(self) -> Warping:
@@ -132,17 +138,16 @@ class EditingComparison:
 
 def edit_keyframes(bench: Bench, recipe: Recipe, *, place: int = 0) -> tuple[Frames, Effort]:
     """Invert the keyframes of a clip and edit them; the effort counts an inversion that recipes share for each."""
-    asked, model_identity = bench.clip.edits[place], bench.resources.model
+    asked, advice = bench.clip.edits[place], resolve_advice(bench.resources.model.advice)
     inverted = bench.invert(_inversion(recipe, bench), recipe.warping if recipe.inversion == "warped" else None)
     warps = bench.warps(recipe.warping if recipe.warp else None)
-    negative = model_identity.advice.negative_prompt
     with bench.model(recipe.sites) as model, measured(model, after=inverted.effort) as effort:
         latents = edit(
             model,
             inverted.latents.__getitem__,
             prompt=asked.prompt,
             source_prompt=bench.clip.caption,
-            negative_prompt=NEGATIVE_PROMPT if negative is None else negative,
+            negative_prompt=advice.negative_prompt,
             orders=bench.handling.orders(inverted.orders),
             warps=warps,
             settings=_settings(recipe, bench),
@@ -154,11 +159,9 @@ def edit_keyframes(bench: Bench, recipe: Recipe, *, place: int = 0) -> tuple[Fra
 
 def _settings(recipe: Recipe, bench: Bench) -> EditingSettings:
     """The recipe's settings, with the guidance that the model advises."""
-    advised = bench.resources.model.advice.guidance_scale
     return EditingSettings(
-        steps=recipe.steps,
-        guidance_scale=EditingSettings().guidance_scale if advised is None else advised,
-        window=recipe.window,
+        schedule=recipe.schedule,
+        guidance_scale=resolve_advice(bench.resources.model.advice).guidance_scale,
         injection_fraction=recipe.injection,
         extended_attention=recipe.extended,
         anchor=recipe.anchor,
@@ -167,9 +170,8 @@ def _settings(recipe: Recipe, bench: Bench) -> EditingSettings:
 
 def _inversion(recipe: Recipe, bench: Bench) -> InversionSettings:
     return InversionSettings(
-        steps=recipe.steps,
+        schedule=recipe.schedule,
         seed=bench.resources.seed,
-        window=recipe.window,
         noise_point=recipe.noise_point,
         refinements=recipe.refinements,
     )

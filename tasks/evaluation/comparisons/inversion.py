@@ -12,7 +12,7 @@ from tasks.evaluation.comparisons.keyframes import Bench, Handling, Warping, mea
 from wave_ops.inversion import InversionSettings, NoisePoint
 from wave_ops.metrics import ssim
 from wave_ops.resize import to_images
-from wave_ops.schedule import WarpWindow
+from wave_ops.schedule import WarpSchedule, WarpWindow
 from wave_ops.shuffle import ShuffleMode
 
 __all__ = ["COMPARISON", "InversionComparison"]
@@ -113,10 +113,9 @@ def _method(
 def _outcome(bench: Bench, method: Method) -> Outcome:
     factors = method.factors
     settings = InversionSettings(
-        steps=factors["steps"],
+        schedule=WarpSchedule(steps=factors["steps"], window=factors["window"] or "aligned"),
         seed=bench.resources.seed,
         shuffle="group" if factors["warp"] == "plain" else factors["warp"],
-        window=factors["window"] or "aligned",
         noise_point=factors["noise_point"],
         refinements=factors["refinements"],
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 import torch
@@ -13,20 +13,21 @@ from tasks.evaluation.comparison import EvaluationClip, Resources
 from tasks.evaluation.comparisons.edit_metrics import Judge
 from tasks.evaluation.comparisons.keyframes import Bench, Handling, Warping, fit_masks, mean_psnr
 from tasks.evaluation.comparisons.motion import mean
+from tasks.planning.advice import resolve_advice
 from tasks.planning.request import EditRequest
 from wave_ops.diffusion import decode_latents
 from wave_ops.edges import canny_edges
-from wave_ops.editing import NEGATIVE_PROMPT, EditingSettings, edit
+from wave_ops.editing import EditingSettings, edit
 from wave_ops.inversion import InversionSettings
 from wave_ops.metrics import object_overlap
 from wave_ops.scenes.reading import find_object, read_attributes, read_shape
 from wave_ops.scenes.rendering import Scene
 from wave_ops.scenes.specs import SceneSpec
+from wave_ops.schedule import WarpSchedule
 
 __all__ = ["Probe", "drawing_scores", "pair_scores"]
 
 Frames = NDArray[np.uint8]
-T = TypeVar("T")
 
 _GUIDANCE: Final = 5.0
 """At which pictures are drawn."""
@@ -43,7 +44,7 @@ class Probe:
         self.clip, self.scene, self.resources = clip, scene, resources
         self.bench = Bench(clip, resources, handling=Handling(), interval=1)
         self.judge = Judge(self.bench)
-        self.inversion = InversionSettings(steps=steps, seed=resources.seed)
+        self.inversion = InversionSettings(schedule=WarpSchedule(steps=steps), seed=resources.seed)
 
     def carry(self) -> tuple[dict[str, float], Frames]:
         """Encode and decode the keyframes; invert them without warping, and sample them back at guidance 1."""
@@ -61,7 +62,7 @@ class Probe:
     def draw(self, *, by_edges: bool = False) -> Frames:
         """Draw the caption from noise, one picture for each of the first keyframes; by their edges if asked to."""
         settings = EditingSettings(
-            steps=self.inversion.steps,
+            schedule=self.inversion.schedule,
             guidance_scale=_GUIDANCE,
             injection_fraction=0.0,
             extended_attention=False,
@@ -118,12 +119,13 @@ class Probe:
         return scores, np.concatenate(frames), np.concatenate(truths)
 
     def _edited(self, place: int, guidance: float | None, injection: float | None) -> Frames:
-        advice, default, bench = self.resources.model.advice, EditingSettings(), self.bench
+        bench = self.bench
+        advice = resolve_advice(self.resources.model.advice, guidance_scale=guidance, injection=injection)
         inverted, warps = bench.invert(self.inversion, Warping()), bench.warps(Warping())
         settings = EditingSettings(
-            steps=self.inversion.steps,
-            guidance_scale=_first(guidance, advice.guidance_scale, default.guidance_scale),
-            injection_fraction=_first(injection, advice.injection, default.injection_fraction),
+            schedule=self.inversion.schedule,
+            guidance_scale=advice.guidance_scale,
+            injection_fraction=advice.injection_fraction,
         )
         controlled = EditRequest.model_fields["controlnet"].default != "none"
         with bench.model() as model:
@@ -132,7 +134,7 @@ class Probe:
                 inverted.latents.__getitem__,
                 prompt=self.clip.edits[place].prompt,
                 source_prompt=self.clip.caption,
-                negative_prompt=_first(advice.negative_prompt, NEGATIVE_PROMPT),
+                negative_prompt=advice.negative_prompt,
                 orders=inverted.orders,
                 warps=warps,
                 settings=settings,
@@ -166,8 +168,3 @@ def pair_scores(drawn: Frames, spec: SceneSpec) -> dict[str, float]:
 
 def _share(values: Iterable[bool]) -> float:
     return float(np.mean(list(values)))
-
-
-def _first(*values: T | None) -> T:
-    """The first value that is given."""
-    return next(value for value in values if value is not None)

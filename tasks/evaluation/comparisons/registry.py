@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from types import MappingProxyType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from tasks.errors import TaskInputError
-from tasks.evaluation.comparison import Comparison
+
+if TYPE_CHECKING:
+    from tasks.evaluation.comparison import Comparison
 
 __all__ = ["COMPARISONS", "check_name", "comparison", "names", "titles"]
 

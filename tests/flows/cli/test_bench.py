@@ -44,8 +44,8 @@ def test_a_person_gets_one_table(monkeypatch: pytest.MonkeyPatch, capfd: pytest.
     [
         (["speed"], "Unknown bench 'speed'"),
         ([], "Missing argument"),
-        (["propagation", "--reference", "nothing"], "no folder nothing"),
-        (["propagation", "--clip", "nothing.mp4"], "no file nothing.mp4"),
+        (["propagation", "--ebsynth-pairs", "nothing"], "no folder nothing"),
+        (["propagation", "--video", "nothing.mp4"], "no file nothing.mp4"),
     ],
 )
 def test_bad_input_gets_one_sentence(

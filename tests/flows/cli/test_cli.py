@@ -79,7 +79,7 @@ def test_bad_input_gets_one_sentence_and_a_failing_exit(
 def test_a_dry_run_prints_the_plan_and_computes_nothing(
     clip: Path, sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flows.cli._run_edit", lambda *_, **__: pytest.fail("a dry run runs nothing"))
+    monkeypatch.setattr("flows.cli.edit.run", lambda *_, **__: pytest.fail("a dry run runs nothing"))
     workspace = tmp_path / "workspace"
     options = ("--prompt", "a star", "--model", sd15, "--workspace", workspace, "--dry-run", "--keyframe-interval", 3)
     assert run("edit", clip, *options, monkeypatch=monkeypatch) == 0
@@ -92,7 +92,7 @@ def test_a_dry_run_prints_the_plan_and_computes_nothing(
         str(workspace),
     ):
         assert words in said
-    assert not list(workspace.rglob("*.*"))
+    assert not workspace.exists()
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_interrupts_and_accidents_end_without_a_traceback(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("flows.cli._settings", fail)
+    monkeypatch.setattr("flows.cli.edit.read_settings", fail)
     assert run("edit", clip, "--prompt", "x", monkeypatch=monkeypatch) == code
     said = capfd.readouterr().err.strip()
     assert words in said

@@ -17,7 +17,8 @@ from tasks.evaluation.comparison import Method, Outcome
 from tasks.evaluation.plan import EvaluationPlan, load_planned_clip, planned_clips
 from tasks.evaluation.report.film_selection import shown_clips
 from tasks.evaluation.report.previews import GAIN
-from tasks.evaluation.request import EvaluationRequest, resources_digest
+from tasks.evaluation.request import EvaluationRequest
+from tasks.evaluation.resources import resources_digest
 from tasks.evaluation.results import collect_results
 from tasks.evaluation.run import DIFFERENCE, RESULT, WANTED, evaluate_clip, measure_clip
 from tasks.models.checkpoints import Advice

@@ -12,8 +12,19 @@ from tasks.models.checkpoints import Advice
 from tasks.planning.plan import EditPlan, Execution, plan_edit
 from tasks.planning.prepare import prepare_edit
 from tasks.planning.request import edit_request
+from tasks.planning.stages import ASSESS, EDIT, ENCODE, INVERT, PROPAGATE, STAGES
 
-STAGES = ("decode", "keyframe_flow", "frame_flow", "invert", "edit", "propagate", "encode", "assess")
+NAMES = ("decode", "keyframe_flow", "frame_flow", "invert", "edit", "propagate", "encode", "assess")
+PINNED = {
+    "decode": "d12d738c3af78666bc334311",
+    "keyframe_flow": "bd9b49b3cbbf81d1a21340b3",
+    "frame_flow": "ec010f9190df34065e0ad70a",
+    "invert": "47afd20fedb85717369b08a9",
+    "edit": "d36c0a8c63a1c7a47d394200",
+    "propagate": "bd32b8993f66d8c672460606",
+    "encode": "91467d09475d25b7f207042b",
+    "assess": "18621488d3d8c3d6bd99df54",
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +50,18 @@ def shared_with(plan: EditPlan, other: EditPlan) -> set[str]:
 @pytest.mark.parametrize(
     ("changes", "shared"),
     [
-        ({}, STAGES),
-        ({"prompt": "a red star"}, STAGES[:4]),
-        ({"negative_prompt": "blurry"}, STAGES[:4]),
-        ({"guidance_scale": 3.0}, STAGES[:4]),
-        ({"injection": 0.1}, STAGES[:4]),
-        ({"source_prompt": "a star"}, STAGES[:3]),
-        ({"steps": 5}, STAGES[:3]),
-        ({"seed": 1}, STAGES[:3]),
-        ({"size": (64, 128)}, STAGES[:3]),
+        ({}, NAMES),
+        ({"prompt": "a red star"}, NAMES[:4]),
+        ({"negative_prompt": "blurry"}, NAMES[:4]),
+        ({"guidance_scale": 3.0}, NAMES[:4]),
+        ({"injection": 0.1}, NAMES[:4]),
+        ({"source_prompt": "a star"}, NAMES[:3]),
+        ({"steps": 5}, NAMES[:3]),
+        ({"seed": 1}, NAMES[:3]),
+        ({"size": (64, 128)}, NAMES[:3]),
         ({"keyframe_interval": 2}, ("decode", "frame_flow")),
-        ({"full_resolution": True}, STAGES[:6]),
-        ({"video": "elsewhere/clip.mp4"}, STAGES),
+        ({"full_resolution": True}, NAMES[:6]),
+        ({"video": "elsewhere/clip.mp4"}, NAMES),
     ],
 )
 def test_a_stage_is_shared_where_nothing_that_changes_it_differs(
@@ -59,35 +70,35 @@ def test_a_stage_is_shared_where_nothing_that_changes_it_differs(
     assert shared_with(plan, changed(plan, **changes)) == set(shared)
 
 
-def test_full_resolution_lies_beside_the_plain_result_and_leaves_its_identity_alone(plan: EditPlan) -> None:
+def test_full_resolution_is_stored_next_to_the_plain_result_and_leaves_its_identity_alone(plan: EditPlan) -> None:
     full = changed(plan, full_resolution=True)
-    assert plan.encode.settings == {}
-    assert plan.encode.ref.digest == digest_of("encode", 1, [plan.propagate.ref.digest], {})
-    assert plan.assess.ref.digest == digest_of("assess", 1, [plan.encode.ref.digest], {})
-    for stage in ("encode", "assess"):
-        assert getattr(full, stage).ref.path == f"{getattr(plan, stage).ref.path}_full"
+    assert plan[ENCODE].ref.digest == digest_of("encode", ENCODE.version, [plan[PROPAGATE].ref.digest], {})
+    assert plan[ASSESS].ref.digest == digest_of("assess", ASSESS.version, [plan[ENCODE].ref.digest], {})
+    for stage in (ENCODE, ASSESS):
+        assert full[stage].ref.path == f"{plan[stage].ref.path}_full"
+        assert f"edits/{plan[PROPAGATE].ref.digest}/" in full[stage].ref.path
 
 
 def test_device_and_batches_change_no_result_but_precision_and_the_way_of_propagating_do(plan: EditPlan) -> None:
     elsewhere = replace(plan.execution, device="cuda", keyframe_batch=2)
-    assert shared_with(plan, changed(plan, execution=elsewhere)) == set(STAGES)
+    assert shared_with(plan, changed(plan, execution=elsewhere)) == set(NAMES)
     on_torch = replace(plan.execution, propagation="torch")
-    assert shared_with(plan, changed(plan, execution=on_torch)) == set(STAGES[:5])
-    assert shared_with(plan, changed(plan, execution=replace(plan.execution, dtype="float16"))) == set(STAGES[:3])
+    assert shared_with(plan, changed(plan, execution=on_torch)) == set(NAMES[:5])
+    assert shared_with(plan, changed(plan, execution=replace(plan.execution, dtype="float16"))) == set(NAMES[:3])
 
 
 def test_only_the_edit_depends_on_the_controlnet(plan: EditPlan, sd15: Path) -> None:
     request = plan.inputs.request.model_copy(update={"controlnet": "auto"})
     with_net = prepare_edit(request, execution=plan.execution)
     assert with_net.inputs.controlnet is not None
-    assert shared_with(plan, with_net) == set(STAGES[:4])
+    assert shared_with(plan, with_net) == set(NAMES[:4])
 
 
 def test_the_request_goes_before_the_models_advice_and_that_before_the_method(plan: EditPlan) -> None:
     def settings(advice: Advice, **changes: Any) -> tuple[float, str]:
         model = replace(plan.inputs.model, advice=advice)
-        given = changed(plan, model=model, **changes).edit.settings
-        return given["editing"]["guidance_scale"], given["negative_prompt"]
+        given = changed(plan, model=model, **changes)[EDIT].settings
+        return given.editing.guidance_scale, given.negative_prompt
 
     advice = Advice(guidance_scale=5, negative_prompt="")
     assert settings(Advice()) == (12.5, "ugly, blurry, low res, unrealistic, unaesthetic")
@@ -121,3 +132,32 @@ def test_the_working_size_has_the_models_area_and_the_clips_aspect(plan: EditPla
 def test_a_size_that_does_not_fit_the_model_is_refused_with_one_that_does(plan: EditPlan) -> None:
     with pytest.raises(TaskInputError, match=r"100x64 does not fit .* multiples of 64, for example 128x64"):
         changed(plan, size=(64, 100))
+
+
+def test_identities_stay_what_they_were(plan: EditPlan) -> None:
+    """Pinned: a change of a digest would compute everything that is stored again."""
+    fixed = replace(plan.inputs, clip=replace(plan.clip, digest="c" * 24, name="clip.mp4"))
+    fixed = replace(fixed, model=replace(plan.inputs.model, digest="m" * 24, advice=Advice()))
+    digests = {stage.name: stage.ref.digest for stage in plan_edit(fixed).stages}
+    assert digests == PINNED
+
+
+def test_inversion_and_edit_share_one_schedule(plan: EditPlan) -> None:
+    assert plan[INVERT].settings.inversion.schedule == plan[EDIT].settings.editing.schedule
+    assert plan[EDIT].settings.editing.steps == 4
+
+
+def test_the_table_has_one_row_for_each_stage_in_the_order_of_the_plan(plan: EditPlan) -> None:
+    assert tuple(spec.name for spec in STAGES) == tuple(stage.name for stage in plan.stages) == NAMES
+    for place, spec in enumerate(STAGES):
+        assert set(spec.inputs) <= set(NAMES[:place])
+        assert plan[spec].settings.identity() == spec.settings(plan).identity()
+        assert spec.units(plan) > 0
+
+
+@pytest.mark.parametrize("cuts", [(), (3,), (1, 4, 6)])
+def test_each_shot_ends_with_its_last_frame(plan: EditPlan, cuts: tuple[int, ...]) -> None:
+    cut = changed(plan, clip=replace(plan.clip, cuts=cuts))
+    starts = {first for first, last in cut.intervals if first != last}
+    followed = {last for _, last in cut.intervals if last in starts}
+    assert cut.shot_ends == {last for _, last in cut.intervals} - followed

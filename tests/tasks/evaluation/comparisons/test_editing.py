@@ -26,6 +26,7 @@ from wave_ops.editing import EditingSettings, edit
 from wave_ops.inversion import InversionSettings, invert, step_orders
 from wave_ops.scenes.rendering import render
 from wave_ops.scenes.specs import edit_spec, random_scene
+from wave_ops.schedule import WarpSchedule
 
 METHODS = {method.name: method for method in COMPARISON.methods(quick=False)}
 SPEC = random_scene(4, size=(SIDE, SIDE), frame_count=5)
@@ -77,12 +78,14 @@ def test_the_baseline_is_the_full_method() -> None:
 
 def test_independent_frames_are_edited_as_if_each_were_alone(clip: EvaluationClip) -> None:
     made = run(clip, "independent")["independent"].frames
-    settings = EditingSettings(steps=STEPS, guidance_scale=EMBEDDED.model.advice.guidance_scale, warp_fraction=0.0)
+    settings = EditingSettings(
+        schedule=WarpSchedule(steps=STEPS, warp_fraction=0.0), guidance_scale=EMBEDDED.model.advice.guidance_scale
+    )
     with loaded_model(EMBEDDED.model, device="cpu", dtype="float32") as model:
         for frame, expected in zip(clip.frames[[0, 4]], made, strict=True):
             latents = [encode_frames(model, frame[None])]
             rest = {"source_prompt": clip.caption, "warps": None}
-            keep = InversionSettings(steps=STEPS)
+            keep = InversionSettings(schedule=WarpSchedule(steps=STEPS))
             invert(model, latents[0], settings=keep, callback=lambda _, x, kept=latents: kept.append(x), **rest)
             x = edit(
                 model,
@@ -98,7 +101,7 @@ def test_independent_frames_are_edited_as_if_each_were_alone(clip: EvaluationCli
 
 def test_the_full_method_inverts_and_edits_with_the_same_warps_and_orders(clip: EvaluationClip) -> None:
     made = run(clip, "full", anchor="time")["full"]
-    bench, keep = Bench(clip, EMBEDDED, handling=Handling()), InversionSettings(steps=STEPS)
+    bench, keep = Bench(clip, EMBEDDED, handling=Handling()), InversionSettings(schedule=WarpSchedule(steps=STEPS))
     advice = EMBEDDED.model.advice
     with loaded_model(EMBEDDED.model, device="cpu", dtype="float32") as model:
         latents = [encode_frames(model, clip.frames[[0, 4]])]
@@ -110,7 +113,9 @@ def test_the_full_method_inverts_and_edits_with_the_same_warps_and_orders(clip: 
             prompt=clip.edits[0].prompt,
             negative_prompt=advice.negative_prompt,
             orders=step_orders(2, keep),
-            settings=EditingSettings(steps=STEPS, guidance_scale=advice.guidance_scale, anchor="time"),
+            settings=EditingSettings(
+                schedule=WarpSchedule(steps=STEPS), guidance_scale=advice.guidance_scale, anchor="time"
+            ),
             **rest,
         )
         np.testing.assert_array_equal(decode_latents(model, x), made.frames)

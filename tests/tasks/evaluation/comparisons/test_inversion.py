@@ -31,6 +31,7 @@ from wave_ops.inversion import InversionSettings, invert, reconstruct, step_orde
 from wave_ops.masks import warp_mask
 from wave_ops.scenes.rendering import match_frames
 from wave_ops.scenes.specs import random_scene
+from wave_ops.schedule import WarpSchedule
 
 METHODS = {method.name: method for method in COMPARISON.methods(quick=False)}
 
@@ -80,7 +81,9 @@ def test_names_and_factors_are_distinct_and_of_one_form() -> None:
 
 def test_a_rows_figures_are_those_of_inverting_and_sampling_back(clip: EvaluationClip, bench: Bench) -> None:
     ((outcome),) = run(clip, row("group, published, previous point, 1 refinement", steps=3))
-    settings = InversionSettings(steps=3, window="published", noise_point="previous", refinements=1)
+    settings = InversionSettings(
+        schedule=WarpSchedule(steps=3, window="published"), noise_point="previous", refinements=1
+    )
     with loaded_model(EMBEDDED.model, device="cpu", dtype="float32") as model:
         given, stored = encode_frames(model, clip.frames[[0, 4]]), []
         rest = {"source_prompt": clip.caption, "warps": masked_warps(bench.flows(), Warping()), "settings": settings}

@@ -1,0 +1,5 @@
+"""Run the command as `python -m flows.cli`."""
+
+from flows.cli import main
+
+main()

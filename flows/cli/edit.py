@@ -1,0 +1,83 @@
+"""`wave edit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli.console import (
+    STDERR,
+    STDOUT,
+    FlowWeightsOption,
+    VerboseOption,
+    WorkspaceOption,
+    app,
+    connect,
+    read_settings,
+    say,
+)
+from flows.cli.options import request_options
+from tasks.planning.request import EditRequest, edit_request
+
+if TYPE_CHECKING:
+    from flows.settings import WaveSettings
+    from tasks.planning.plan import EditPlan
+
+__all__ = ["plan", "run"]
+
+
+@app.command()
+@request_options(EditRequest, metavars={"size": "WxH"})
+def edit(
+    video: Annotated[str, typer.Argument(metavar="IN.mp4", help="The source clip: a file or an fsspec URL.")],
+    flow_weights: FlowWeightsOption = None,
+    workspace: WorkspaceOption = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="OUT.mp4", help="Copy the result here.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is stored of it.")] = False,
+    verbose: VerboseOption = False,
+    **fields: Any,
+) -> None:
+    """Edit a clip by text."""
+    request = edit_request(video=video, **{name: value for name, value in fields.items() if value is not None})
+    from flows.cli.output import check_output, deliver
+    from tasks.planning.input_video import check_video, kept_downloads
+
+    check_video(request.video)
+    check_output(output, video=request.video)
+    chosen = read_settings(workspace=workspace, flow_weights=flow_weights)
+    with kept_downloads():
+        planned = plan(request, chosen)
+        if dry_run:
+            from flows.cli.tables import plan_table
+
+            STDOUT.print(plan_table(planned))
+            say(f"The workspace is {planned.execution.workspace}")
+            return
+        run(planned, chosen, verbose=verbose)
+    say(f"The edited clip is {deliver(planned, output)}")
+
+
+def plan(request: EditRequest, settings: WaveSettings) -> EditPlan:
+    """Plan a request; nothing is written."""
+    with STDERR.status("Planning"):
+        from flows.planning import plan_edit_request
+
+        return plan_edit_request(request, settings)
+
+
+def run(plan: EditPlan, settings: WaveSettings, *, verbose: bool) -> None:
+    """Run the flow on a plan, with a progress bar for each stage."""
+    from storage.workspace import Workspace
+
+    Workspace.open(plan.execution.workspace).check_writable()
+    connect(verbose=verbose)
+    from flows.cli.progress import stage_bars
+    from flows.edit_video import edit_video
+    from flows.planning import planned
+
+    with stage_bars(plan, console=STDERR), planned(plan):
+        edit_video(plan.request, settings)

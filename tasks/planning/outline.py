@@ -1,0 +1,85 @@
+"""The facts that a plan is computed from: the request, the clip, the networks and where it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.models.checkpoints import ModelIdentity, NetworkIdentity
+from tasks.models.devices import Backend
+from tasks.models.flow_estimators import FlowIdentity
+from tasks.planning.request import EditRequest
+
+__all__ = ["ClipFacts", "EditOutline", "Execution", "ResolvedInputs"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """Where and how a plan is carried out. Of these only `dtype` and `propagation` change a result."""
+
+    workspace: str
+    device: str = "cpu"
+    dtype: str = "float32"
+    keyframe_batch: int | None = None
+    """Keyframes in one UNet batch; None for all."""
+    propagation: Backend = "numba"
+    """What propagates frames: compiled loops, or torch on a CUDA device."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipFacts:
+    """Facts about a source clip; its cuts are unknown until it has been decoded."""
+
+    name: str
+    digest: str
+    frame_count: int
+    size: tuple[int, int]
+    """Height and width, pixels."""
+    cuts: tuple[int, ...] | None = None
+    """First frame of each shot after the first; None where not yet known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedInputs:
+    """A request with everything that it names, found and identified."""
+
+    request: EditRequest
+    clip: ClipFacts
+    model: ModelIdentity
+    controlnet: NetworkIdentity | None
+    flow: FlowIdentity
+    execution: Execution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditOutline:
+    """The index arithmetic of one edit: sizes, keyframes, pairs and intervals."""
+
+    inputs: ResolvedInputs
+    size: tuple[int, int]
+    """The working size (height, width)."""
+    keyframes: tuple[int, ...]
+    """Frame indices."""
+    pairs: tuple[tuple[int, int], ...]
+    """Pairs of keyframe indices, places in `keyframes`, between which flow is needed."""
+    intervals: tuple[tuple[int, int], ...]
+    """First and last frame of each interval between keyframes."""
+
+    @property
+    def request(self) -> EditRequest:
+        """The request."""
+        return self.inputs.request
+
+    @property
+    def clip(self) -> ClipFacts:
+        """The source clip."""
+        return self.inputs.clip
+
+    @property
+    def execution(self) -> Execution:
+        """Where the plan is carried out."""
+        return self.inputs.execution
+
+    @property
+    def shot_ends(self) -> frozenset[int]:
+        """The last frame of each shot."""
+        return frozenset({cut - 1 for cut in self.clip.cuts or ()} | {self.clip.frame_count - 1})

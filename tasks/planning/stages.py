@@ -1,0 +1,366 @@
+"""The table of stages: everything that is known of a stage, written once.
+
+A new stage is a row of `STAGES`, a file with its task, and a line in the flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from storage.artifact import Artifact
+from storage.reference import ArtifactRef
+from tasks.models.devices import Backend
+from tasks.planning.advice import resolve_advice
+from tasks.planning.outline import EditOutline
+from wave_ops.editing import EditingSettings
+from wave_ops.inversion import InversionSettings
+from wave_ops.propagation import PropagationSettings
+from wave_ops.resize import analysis_size
+from wave_ops.schedule import WarpSchedule
+
+__all__ = [
+    "ASSESS",
+    "DECODE",
+    "EDIT",
+    "ENCODE",
+    "FRAME_FLOW",
+    "INVERT",
+    "KEYFRAME_FLOW",
+    "PROPAGATE",
+    "STAGES",
+    "DecodeSettings",
+    "EditSettings",
+    "EncodeSettings",
+    "FlowSettings",
+    "InvertSettings",
+    "NoSettings",
+    "PropagateSettings",
+    "Stage",
+    "StageSettings",
+    "StageSpec",
+]
+
+
+class StageSettings(Protocol):
+    """The settings that change a stage's result."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what enters the digest: JSON-able values by name."""
+        ...
+
+
+S_co = TypeVar("S_co", bound=StageSettings, covariant=True)
+Resource = Literal["cpu", "gpu"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage(Generic[S_co]):
+    """One result to be: its path and identity, and the settings that change its value."""
+
+    name: str
+    title: str
+    """What a person reads while it runs."""
+    ref: ArtifactRef
+    settings: S_co
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSpec(Generic[S_co]):
+    """One row of the table."""
+
+    name: str
+    version: int
+    """Version of the stage's algorithm: raise it where results change, and they are computed again."""
+    path: str
+    """Path in the clip's folder: {digest} is the stage's own, {propagate} that of the stage of this name, {variant}
+    distinguishes a result at full resolution."""
+    inputs: tuple[str, ...]
+    """Stages from whose results this one is computed."""
+    settings: Callable[[EditOutline], S_co]
+    title: Callable[[EditOutline], str]
+    units: Callable[[EditOutline], int]
+    """How many units of progress the stage has: frames, pairs or steps."""
+    makes: Callable[[EditOutline], str]
+    """What it makes, in words."""
+    stored: Callable[[Artifact], int] = lambda _: 0
+    """Count the units that a stage which was begun and not completed has stored."""
+    runs_on: Callable[[EditOutline], Resource] = lambda _: "cpu"
+    """The resource of a worker that it needs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoSettings:
+    """Settings of a stage that has none."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeSettings:
+    """Settings of decoding."""
+
+    clip: str
+    """Digest of the source file."""
+
+    def identity(self) -> dict[str, Any]:
+        """See `StageSettings`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowSettings:
+    """Settings of optical flow."""
+
+    estimator: str
+    weights: str
+    """Digest of the estimator's weights."""
+    size: tuple[int, int]
+    """Grid (height, width) that flow is estimated on, pixels."""
+    keyframe_interval: int | None = None
+    """Of the flow between keyframes; None for the flow between neighbouring frames."""
+
+    def identity(self) -> dict[str, Any]:
+        """See `StageSettings`."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvertSettings:
+    """Settings of the inversion."""
+
+    model: str
+    """Digest of the model."""
+    dtype: str
+    size: tuple[int, int]
+    source_prompt: str
+    inversion: InversionSettings
+
+    def identity(self) -> dict[str, Any]:
+        """See `StageSettings`."""
+        return {**asdict(self), "inversion": _flat(self.inversion)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditSettings:
+    """Settings of the keyframe editing."""
+
+    prompt: str
+    negative_prompt: str
+    editing: EditingSettings
+    controlnet: str | None
+    """Digest of the ControlNet; None for none."""
+
+    def identity(self) -> dict[str, Any]:
+        """See `StageSettings`."""
+        return {**asdict(self), "editing": _flat(self.editing)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PropagateSettings:
+    """Settings of the propagation."""
+
+    backend: Backend
+    propagation: PropagationSettings
+
+    def identity(self) -> dict[str, Any]:
+        """See `StageSettings`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeSettings:
+    """Settings of the encoding."""
+
+    full_resolution: bool
+    """Whether the source's frames guide the enlargement."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that differ from the default, so that plain results keep their identities."""
+        return {"full_resolution": True} if self.full_resolution else {}
+
+
+def _flat(settings: InversionSettings | EditingSettings) -> dict[str, Any]:
+    """Return settings as one mapping, with the values of their schedule among the others."""
+    values = asdict(settings)
+    return {**values.pop("schedule"), **values}
+
+
+def _schedule(outline: EditOutline) -> WarpSchedule:
+    """Return the schedule that the inversion and the edit share."""
+    return WarpSchedule(steps=outline.request.steps)
+
+
+def _flow_settings(outline: EditOutline, *, keyframe_interval: int | None = None) -> FlowSettings:
+    flow = outline.inputs.flow
+    size = analysis_size(outline.clip.size)
+    return FlowSettings(estimator=flow.name, weights=flow.digest, size=size, keyframe_interval=keyframe_interval)
+
+
+def _invert_settings(outline: EditOutline) -> InvertSettings:
+    request = outline.request
+    return InvertSettings(
+        model=outline.inputs.model.digest,
+        dtype=outline.execution.dtype,
+        size=outline.size,
+        source_prompt=request.source_prompt,
+        inversion=InversionSettings(schedule=_schedule(outline), seed=request.seed),
+    )
+
+
+def _edit_settings(outline: EditOutline) -> EditSettings:
+    request, controlnet = outline.request, outline.inputs.controlnet
+    advice = resolve_advice(
+        outline.inputs.model.advice,
+        guidance_scale=request.guidance_scale,
+        injection=request.injection,
+        negative_prompt=request.negative_prompt,
+    )
+    return EditSettings(
+        prompt=request.prompt,
+        negative_prompt=advice.negative_prompt,
+        editing=EditingSettings(
+            schedule=_schedule(outline),
+            guidance_scale=advice.guidance_scale,
+            injection_fraction=advice.injection_fraction,
+        ),
+        controlnet=None if controlnet is None else controlnet.digest,
+    )
+
+
+def _by(size: tuple[int, int]) -> str:
+    height, width = size
+    return f"{width}x{height}"
+
+
+def _keyframes(outline: EditOutline) -> str:
+    count = len(outline.keyframes)
+    return f"{count} keyframe{'s' if count > 1 else ''} of {outline.clip.name}"
+
+
+def _makes_keyframes(outline: EditOutline) -> str:
+    return f"{len(outline.keyframes)} keyframes, {_by(outline.size)}, {outline.request.steps} steps"
+
+
+def _makes_video(outline: EditOutline) -> str:
+    guided = ", guided by the source" if outline.request.full_resolution else ""
+    return f"{outline.clip.frame_count} frames, {_by(outline.clip.size)}{guided}"
+
+
+def _stored_steps(artifact: Artifact) -> int:
+    return max(artifact.readable_prefix("latents") - 1, 0)
+
+
+def _stored_pairs(artifact: Artifact) -> int:
+    return artifact.readable_prefix("to_prev")
+
+
+def _stored_frames(artifact: Artifact) -> int:
+    spans = (part.split("-") for part in artifact.completed_parts())
+    return sum(int(last) - int(first) + 1 for first, last in spans)
+
+
+DECODE = StageSpec(
+    name="decode",
+    version=1,
+    path="source",
+    inputs=(),
+    settings=lambda outline: DecodeSettings(clip=outline.clip.digest),
+    title=lambda outline: f"Decode {outline.clip.name}",
+    units=lambda outline: outline.clip.frame_count,
+    makes=lambda outline: f"{outline.clip.frame_count} frames, {_by(outline.clip.size)}",
+)
+KEYFRAME_FLOW = StageSpec(
+    name="keyframe_flow",
+    version=1,
+    path="keyframe_flow/{digest}",
+    inputs=("decode",),
+    settings=lambda outline: _flow_settings(outline, keyframe_interval=outline.request.keyframe_interval),
+    title=lambda outline: f"Flow of {len(outline.pairs)} keyframe pairs of {outline.clip.name}",
+    units=lambda outline: len(outline.pairs),
+    makes=lambda outline: f"{len(outline.pairs)} pairs of keyframes, {_by(analysis_size(outline.clip.size))}",
+    stored=_stored_pairs,
+)
+FRAME_FLOW = StageSpec(
+    name="frame_flow",
+    version=1,
+    path="frame_flow/{digest}",
+    inputs=("decode",),
+    settings=_flow_settings,
+    title=lambda outline: f"Flow between the frames of {outline.clip.name}",
+    units=lambda outline: outline.clip.frame_count - 1,
+    makes=lambda outline: f"{outline.clip.frame_count - 1} pairs of frames, {_by(analysis_size(outline.clip.size))}",
+    stored=_stored_pairs,
+)
+INVERT = StageSpec(
+    name="invert",
+    version=1,
+    path="inversion/{digest}",
+    inputs=("keyframe_flow",),
+    settings=_invert_settings,
+    title=lambda outline: f"Invert {_keyframes(outline)}",
+    units=lambda outline: outline.request.steps,
+    makes=_makes_keyframes,
+    stored=_stored_steps,
+    runs_on=lambda _: "gpu",
+)
+EDIT = StageSpec(
+    name="edit",
+    version=1,
+    path="keyframes/{digest}",
+    inputs=("invert",),
+    settings=_edit_settings,
+    title=lambda outline: f"Edit {_keyframes(outline)}",
+    units=lambda outline: outline.request.steps,
+    makes=_makes_keyframes,
+    stored=_stored_steps,
+    runs_on=lambda _: "gpu",
+)
+PROPAGATE = StageSpec(
+    name="propagate",
+    version=3,
+    path="edits/{digest}/frames",
+    inputs=("edit", "frame_flow"),
+    settings=lambda outline: PropagateSettings(
+        backend=outline.execution.propagation, propagation=PropagationSettings(seed=outline.request.seed)
+    ),
+    title=lambda outline: f"Propagate the edit over {outline.clip.name}",
+    units=lambda outline: sum(last - first + 1 for first, last in outline.intervals),
+    makes=lambda outline: f"{outline.clip.frame_count} frames, {_by(outline.size)}, {len(outline.intervals)} intervals",
+    stored=_stored_frames,
+    runs_on=lambda outline: "gpu" if outline.execution.propagation == "torch" else "cpu",
+)
+ENCODE = StageSpec(
+    name="encode",
+    version=2,
+    path="edits/{propagate}/video{variant}",
+    inputs=("propagate",),
+    settings=lambda outline: EncodeSettings(full_resolution=outline.request.full_resolution),
+    title=lambda outline: f"Encode the edited {outline.clip.name}",
+    units=lambda outline: outline.clip.frame_count,
+    makes=_makes_video,
+)
+ASSESS = StageSpec(
+    name="assess",
+    version=2,
+    path="edits/{propagate}/report{variant}",
+    inputs=("encode",),
+    settings=lambda _: NoSettings(),
+    title=lambda outline: f"Assess the edited {outline.clip.name}",
+    units=lambda outline: outline.clip.frame_count,
+    makes=lambda _: "report, contact sheet, source and edit side by side",
+)
+STAGES: tuple[StageSpec[StageSettings], ...] = (
+    DECODE,
+    KEYFRAME_FLOW,
+    FRAME_FLOW,
+    INVERT,
+    EDIT,
+    PROPAGATE,
+    ENCODE,
+    ASSESS,
+)
+"""All stages in the order in which they run."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -229,7 +229,18 @@ class Artifact:
         present = self._present()
         keys = [self._key(key) for key in present if key.startswith(f"{layout.PARTS}/")]
         parts = {Path(key).stem: layout.load(data) for key, data in self.files.read_many(keys).items()}
-        return {name for name, part in parts.items() if part is not None and self._part_holds(part, present)}
+        return {name for name, part in parts.items() if self._is_own(part) and _matches(part, present)}
+
+    def has_part(self, name: str) -> bool:
+        """Return whether a part of this digest is finished and all its chunks are there, without a listing.
+
+        The cost does not depend on the number of parts, unlike that of `completed_parts`.
+
+        Raises:
+            WorkspaceError: if the part's name is not one word.
+        """
+        part = self._read_parts([name])[name]
+        return self._is_own(part) and _matches(part, self._sizes_of(part["chunks"]))
 
     def part_metadata(self, name: str) -> dict[str, Any]:
         """What was given to `complete_part`.
@@ -237,25 +248,40 @@ class Artifact:
         Raises:
             WorkspaceError: if there is no such part.
         """
-        part = layout.load(self.files.read_many([key := self._key(layout.part_key(name))]).get(key))
-        if part is None or not self._part_holds(part, part["chunks"]):
-            raise WorkspaceError(f"{self._where} has no finished part {name}")
-        return cast("dict[str, Any]", part["metadata"])
+        return self.parts_metadata([name])[name]
 
-    def _part_holds(self, part: Mapping[str, Any], present: Mapping[str, int]) -> bool:
-        same = self.digest is None or part.get("digest") == self.digest
-        return same and all(present.get(key) == size for key, size in part["chunks"].items())
+    def parts_metadata(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return the metadata of several parts, by name in the given order, from one batched read.
+
+        Raises:
+            WorkspaceError: if a part is missing; the message names the first one.
+        """
+        parts = self._read_parts(names)
+        for name, part in parts.items():
+            if not self._is_own(part):
+                raise WorkspaceError(f"{self._where} has no finished part {name}")
+        return {name: part["metadata"] for name, part in parts.items()}
+
+    def _read_parts(self, names: Iterable[str]) -> dict[str, Any]:
+        """Read the records of parts; None where there is no readable one."""
+        keys = {name: self._key(layout.part_key(name)) for name in names}
+        found = self.files.read_many(keys.values())
+        return {name: layout.load(found.get(key)) for name, key in keys.items()}
+
+    def _is_own(self, part: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+        return part is not None and (self.digest is None or part.get("digest") == self.digest)
 
     def _region_sizes(self, regions: Mapping[str, tuple[int, int]]) -> dict[str, int]:
-        found = {}
+        """Return the sizes of the chunks of regions, by key relative to the artifact."""
+        found: dict[str, int] = {}
         for name, (start, stop) in regions.items():
             spec = ArraySpec.of(self.array(name))
-            sizes = self.files.sizes(self._key(name))
-            for row in range(start // spec.chunks[0], -(-stop // spec.chunks[0])):
-                for key in arrays.row_keys(spec, row):
-                    if key not in sizes:
-                        raise WorkspaceError(f"{self._where}: rows {start} to {stop} of {name} are not all written")
-                    found[f"{name}/{key}"] = sizes[key]
+            rows = range(start // spec.chunks[0], -(-stop // spec.chunks[0]))
+            keys = [f"{name}/{key}" for row in rows for key in arrays.row_keys(spec, row)]
+            sizes = self._sizes_of(keys)
+            if len(sizes) < len(keys):
+                raise WorkspaceError(f"{self._where}: rows {start} to {stop} of {name} are not all written")
+            found |= sizes
         return found
 
     # --- files ------------------------------------------------------------------------------------------------
@@ -299,7 +325,7 @@ class Artifact:
     def has_file(self, name: str) -> bool:
         """Whether there is a file of that name."""
         with contextlib.suppress(WorkspaceError), self._missing("file", layout.checked_name(name)):
-            return name in self._present()
+            return bool(self._sizes_of([name]))
         return False
 
     # --- inside -----------------------------------------------------------------------------------------------
@@ -321,14 +347,21 @@ class Artifact:
             raise WorkspaceError(f"{self._where} holds no {kind} {name}") from error
 
     def _check_owner(self) -> None:
-        if self.digest is not None and not (self._claimed or self._owned):
-            node = layout.load(self.files.read(self._key(layout.NODE)))
-            if node is None or node.get("attributes") != {"digest": self.digest}:
-                raise FileNotFoundError(self._key(layout.NODE))
-            self._owned = True
+        # Also for an artifact opened by its path: Zarr's local store would create the folder of an absent workspace
+        if self._claimed or self._owned:
+            return
+        node = layout.load(self.files.read(self._key(layout.NODE)))
+        if node is None or (self.digest is not None and node.get("attributes") != {"digest": self.digest}):
+            raise FileNotFoundError(self._key(layout.NODE))
+        self._owned = True
 
     def _present(self) -> dict[str, int]:
         return {key: size for key, size in self.files.sizes(self.path).items() if not is_partial(key)}
+
+    def _sizes_of(self, names: Iterable[str]) -> dict[str, int]:
+        """Return the sizes of those files that exist, by name relative to the artifact, without a listing."""
+        keys = {self._key(name): name for name in names}
+        return {keys[key]: size for key, size in self.files.sizes_of(keys).items()}
 
     def _read_record(self) -> dict[str, Any] | None:
         return layout.load_record(self.files.read_many([key := self._key(layout.RECORD)]).get(key))
@@ -366,3 +399,8 @@ class Artifact:
             if key not in found:
                 self.files.write(key, layout.group({}))
         self._claimed = True
+
+
+def _matches(part: Mapping[str, Any], present: Mapping[str, int]) -> bool:
+    """Return whether all chunks of a part are present with their recorded sizes."""
+    return all(present.get(key) == size for key, size in part["chunks"].items())

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +19,7 @@ from typing import Any, Protocol
 __all__ = ["Files", "LocalFiles", "RemoteFiles", "atomic_path", "is_partial", "write_atomic"]
 
 _PARTIAL = ".partial"
+_REQUESTS = 16  # at the same time
 
 
 class Files(Protocol):
@@ -33,6 +36,9 @@ class Files(Protocol):
 
     def sizes(self, prefix: str = "") -> Mapping[str, int]:
         """Bytes of every file below `prefix`, by key relative to it, from one listing."""
+
+    def sizes_of(self, keys: Iterable[str]) -> Mapping[str, int]:
+        """Return the bytes of those files that exist, by key, without a listing."""
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete files one after the other, in the order given; those that are gone already do not matter."""
@@ -107,6 +113,11 @@ class LocalFiles:
         """See Files."""
         return dict(_walk(self.root / prefix, ""))
 
+    def sizes_of(self, keys: Iterable[str]) -> Mapping[str, int]:
+        """See Files."""
+        found = {key: _local_size(self.root / key) for key in keys}
+        return {key: size for key, size in found.items() if size is not None}
+
     def delete(self, keys: Iterable[str]) -> None:
         """See Files. Folders that become empty go too."""
         for key in keys:
@@ -127,6 +138,14 @@ class LocalFiles:
     def local_output(self, key: str) -> contextlib.AbstractContextManager[Path]:
         """See Files."""
         return atomic_path(self.root / key)
+
+
+def _local_size(path: Path) -> int | None:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
@@ -173,6 +192,17 @@ class RemoteFiles:
         skip = len(base.lstrip("/")) + 1
         return {path.lstrip("/")[skip:]: int(info["size"]) for path, info in found.items()}
 
+    def sizes_of(self, keys: Iterable[str]) -> Mapping[str, int]:
+        """See Files. Concurrent where the driver is asynchronous; only such drivers are safe to call from threads."""
+        self.filesystem.invalidate_cache()
+        several = list(keys)
+        if self.filesystem.async_impl:
+            with ThreadPoolExecutor(_REQUESTS) as pool:
+                sizes = list(pool.map(self._size, several))
+        else:
+            sizes = [self._size(key) for key in several]
+        return {key: size for key, size in zip(several, sizes, strict=True) if size is not None}
+
     def delete(self, keys: Iterable[str]) -> None:
         """See Files."""
         for key in keys:
@@ -194,6 +224,13 @@ class RemoteFiles:
             path = Path(folder) / Path(key).name
             yield path
             self.filesystem.put_file(str(path), self._path(key))
+
+    def _size(self, key: str) -> int | None:
+        try:
+            info = self.filesystem.info(self._path(key))
+        except FileNotFoundError:
+            return None
+        return int(info["size"]) if info["type"] == "file" else None
 
     def _path(self, key: str) -> str:
         return f"{self.root}/{key}" if key else self.root

@@ -1,4 +1,4 @@
-"""Workspaces: where everything the pipeline makes is kept, a folder or any fsspec URL."""
+"""Workspaces: the folder or fsspec URL that stores everything the pipeline makes."""
 
 from __future__ import annotations
 
@@ -32,19 +32,21 @@ class Workspace:
 
     @classmethod
     def open(cls, url: str | Path) -> Workspace:
-        """Open a workspace, creating it where it is absent.
+        """Open a workspace; write nothing and create nothing.
+
+        A workspace that does not exist yet reads as an empty one. Its folders are created by the first write;
+        `check_writable` checks beforehand that writing will succeed.
 
         Args:
             url: a folder, a `file://` URL, or any fsspec URL such as `s3://bucket/prefix`.
 
         Raises:
-            WorkspaceError: if the URL is not understood, its driver is not installed, or it cannot be written.
+            WorkspaceError: if the URL is not understood, its driver is not installed, or a local path or one of its
+                parents is a file.
         """
         text = str(url)
         folder = _local_folder(text)
-        workspace = _open_remote(text.rstrip("/")) if folder is None else _open_local(folder)
-        workspace.check_writable()
-        return workspace
+        return _open_remote(text.rstrip("/")) if folder is None else _open_local(folder)
 
     def artifact(self, where: ArtifactRef | str) -> Artifact:
         """An artifact by its reference, or, for reading only, by its path.
@@ -65,7 +67,7 @@ class Workspace:
         return sum(self.files.sizes(checked_path(path) if path else "").values())
 
     def check_writable(self) -> None:
-        """Write and remove a small file.
+        """Check that files can be written: create a local folder where it is absent, write and remove an empty file.
 
         Raises:
             WorkspaceError: if that fails.
@@ -79,7 +81,11 @@ class Workspace:
 
 
 def open_artifact(ref: ArtifactRef) -> Artifact:
-    """The artifact that a reference names, in the reference's own workspace."""
+    """Return the artifact of a reference, in the reference's own workspace; write nothing and create nothing.
+
+    Raises:
+        WorkspaceError: as `Workspace.open`.
+    """
     return Workspace.open(ref.workspace).artifact(ref)
 
 
@@ -92,16 +98,18 @@ def _local_folder(url: str) -> Path | None:
     parts = urlsplit(url)
     if parts.scheme not in ("file", "local"):
         return None
-    if parts.netloc not in ("", "localhost"):
+    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
         _fail(url, "a file:// URL starts with three slashes and an absolute path")
     return Path(unquote(parts.path))
 
 
 def _open_local(folder: Path) -> Workspace:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        _fail(str(folder), f"the folder cannot be created ({error.strerror or error})", error)
+        blocking = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
+    except OSError as error:  # for example a parent that this user may not search
+        _fail(str(folder), f"it cannot be reached ({error.strerror or error})", error)
+    if blocking is not None:
+        _fail(str(folder), f"{blocking} is not a folder")
     return Workspace(url=str(folder), files=LocalFiles(folder), store=LocalStore(folder))
 
 

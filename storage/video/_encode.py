@@ -141,8 +141,10 @@ def _container(target: Path, clock: _Clock) -> Iterator[Any]:
 
 
 def _add_stream(container: Any, clock: _Clock, *, size: Sequence[int], crf: int, pixel_aspect: Fraction) -> Any:
-    # Without B-frames packets come in the order of the frames, so that any timestamps can be kept exactly
-    options = {"crf": str(crf), "preset": "fast", "bf": "0"}
+    # Without B-frames packets come in the order of the frames, so that any timestamps can be kept exactly.
+    # x264's macroblock tree, which the preset turns on, reads memory that was never written, so that the same frames
+    # were encoded to different bytes in different processes. Without it files are about 0.6 % larger.
+    options = {"crf": str(crf), "preset": "fast", "bf": "0", "mbtree": "0"}
     stream = container.add_stream("libx264", rate=clock.rate, options=options)
     stream.height, stream.width = size
     stream.pix_fmt = "yuv420p"

@@ -12,20 +12,9 @@ import pytest
 from storage import Workspace, WorkspaceError
 from storage.artifact import Artifact
 from storage.errors import StorageError
+from tests._artifacts import artifact_of, with_rows
 
 Damage = Callable[[Path], None]
-
-
-def artifact_of(workspace: Workspace, digest: str = "d1") -> Artifact:
-    return workspace.artifact(workspace.ref("clips/c/stage", digest))
-
-
-def with_rows(artifact: Artifact, count: int, *, of: int = 4) -> Artifact:
-    """The artifact with an array of `of` rows, the first `count` of them written: row i is full of i."""
-    artifact.require_array("rows", shape=(of, 2, 3), chunks=(1, 2, 3), dtype="float32")
-    for row in range(count):
-        artifact.write_region("rows", row, np.full((1, 2, 3), row, np.float32))
-    return artifact
 
 
 @pytest.fixture
@@ -329,32 +318,3 @@ def test_threads_with_handles_of_their_own_write_side_by_side(workspace: Workspa
     artifact = artifact_of(workspace)
     assert len(artifact.completed_parts()) == 24
     np.testing.assert_array_equal(artifact.read_region("rows")[:, 0, 0], np.arange(24))
-
-
-# --- parts --------------------------------------------------------------------------------------------------------
-
-
-def test_finished_parts_are_remembered_with_their_metadata(workspace: Workspace) -> None:
-    artifact = artifact_of(workspace)
-    artifact.complete_part("000-004", {"seconds": 2})
-    artifact.complete_part("004-008.v1")
-    again = artifact_of(workspace)
-    assert again.completed_parts() == {"000-004", "004-008.v1"}
-    assert again.part_metadata("000-004") == {"seconds": 2}
-    with pytest.raises(WorkspaceError, match="no finished part"):
-        again.part_metadata("008-012")
-
-
-def test_a_part_counts_only_while_its_chunks_are_there(workspace: Workspace) -> None:
-    artifact = with_rows(artifact_of(workspace), 3)
-    artifact.complete_part("first", regions={"rows": (0, 2)})
-    artifact.complete_part("second", regions={"rows": (2, 3)})
-    workspace.files.delete(["clips/c/stage/rows/c/1/0/0"])
-    assert artifact.completed_parts() == {"second"}
-
-
-def test_a_part_whose_chunks_are_not_written_is_refused(workspace: Workspace) -> None:
-    artifact = with_rows(artifact_of(workspace), 3)
-    with pytest.raises(WorkspaceError, match="not all written"):
-        artifact.complete_part("last", regions={"rows": (2, 4)})
-    assert artifact.completed_parts() == set()

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
 from storage import Workspace
-from storage.files import atomic_path, is_partial, write_atomic
+from storage.files import RemoteFiles, atomic_path, is_partial, write_atomic
 
 
 def test_what_is_written_is_read_listed_and_deleted(workspace: Workspace) -> None:
@@ -17,6 +18,31 @@ def test_what_is_written_is_read_listed_and_deleted(workspace: Workspace) -> Non
     assert dict(files.read_many(["a/two", "a/absent"])) == {"a/two": b"22"}
     files.delete(["a/two", "a/absent"])
     assert dict(files.sizes()) == {"a/b/one": 1}
+
+
+def test_the_sizes_of_keys_leave_out_absent_files_and_folders(workspace: Workspace) -> None:
+    files = workspace.files
+    files.write("a/one", b"1")
+    files.write("two", b"22")
+    assert dict(files.sizes_of(["two", "a/one", "absent", "a", "two/below"])) == {"two": 2, "a/one": 1}
+    assert dict(files.sizes_of([])) == {}
+
+
+def test_the_sizes_of_keys_are_requested_at_the_same_time_where_the_driver_is_asynchronous() -> None:
+    meeting = threading.Barrier(8, timeout=10)
+
+    class Driver:
+        async_impl = True
+
+        def invalidate_cache(self) -> None:
+            pass
+
+        def info(self, path: str) -> dict[str, object]:
+            meeting.wait()  # returns once eight requests have been made
+            return {"type": "file", "size": int(path.removeprefix("root/"))}
+
+    sizes = RemoteFiles(Driver(), "root").sizes_of(map(str, range(8)))
+    assert dict(sizes) == {str(size): size for size in range(8)}
 
 
 def test_a_folder_that_does_not_exist_lists_as_empty(workspace: Workspace) -> None:

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import zarr
 
-from storage import ArtifactRef, Workspace, WorkspaceError, open_artifact
+from storage import ArtifactRef, Workspace, WorkspaceError, open_artifact, read_runs
 
 
-def test_a_folder_is_created_and_known_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_known_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert Workspace.open("made/here").url == str(tmp_path / "made" / "here")
-    assert (tmp_path / "made" / "here").is_dir()
 
 
 def test_a_file_url_is_the_folder_it_names(tmp_path: Path) -> None:
@@ -21,31 +20,63 @@ def test_a_file_url_is_the_folder_it_names(tmp_path: Path) -> None:
     assert Workspace.open(folder.as_uri()).url == str(folder)
 
 
-def test_opening_leaves_nothing_behind(tmp_path: Path) -> None:
-    Workspace.open(tmp_path)
+def check_reads_as_empty(workspace: Workspace) -> None:
+    for artifact in (workspace.artifact("a"), open_artifact(workspace.ref("a", "d"))):
+        assert not artifact.is_complete()
+        assert artifact.completed_parts() == set()
+        assert artifact.readable_prefix("frames") == 0
+        assert not artifact.has_file("report.json")
+        with pytest.raises(WorkspaceError):
+            artifact.read_bytes("report.json")
+    assert read_runs(workspace).empty
+    assert workspace.usage() == 0
+
+
+def test_a_new_workspace_reads_as_empty(workspace: Workspace) -> None:
+    check_reads_as_empty(workspace)
+
+
+@pytest.mark.parametrize("absent", [".", "made/here"])
+def test_opening_and_reading_write_nothing(absent: str, tmp_path: Path) -> None:
+    before = tmp_path.stat().st_mtime_ns  # changes when a file is created in the folder, even if it is removed again
+    check_reads_as_empty(Workspace.open(tmp_path / absent))
     assert list(tmp_path.iterdir()) == []
+    assert tmp_path.stat().st_mtime_ns == before
+
+
+def test_a_folder_that_is_absent_is_created_by_the_first_write(tmp_path: Path) -> None:
+    workspace = Workspace.open(tmp_path / "made" / "here")
+    workspace.artifact(workspace.ref("a", "d")).write_bytes("b.bin", b"1")
+    assert (tmp_path / "made" / "here" / "a" / "b.bin").read_bytes() == b"1"
+
+
+def test_checking_creates_the_folder_and_leaves_nothing_in_it(tmp_path: Path) -> None:
+    Workspace.open(tmp_path / "made" / "here").check_writable()
+    assert list((tmp_path / "made" / "here").iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("url", "reason"),
-    [
-        ("", "empty"),
-        ("nonsense://x", "nonsense"),
-        ("file://host/x", "three slashes"),
-        ("/proc/wave", "cannot be created"),
-        ("http://127.0.0.1:1/x", "cannot be written|package is missing"),
-    ],
+    [("", "empty"), ("nonsense://x", "nonsense"), ("file://host/x", "three slashes"), ("file://", "three slashes")],
 )
-def test_a_workspace_that_cannot_be_used_gets_one_sentence(url: str, reason: str) -> None:
+def test_a_url_that_is_not_understood_is_refused_in_one_sentence(url: str, reason: str) -> None:
     with pytest.raises(WorkspaceError, match=reason) as caught:
         Workspace.open(url)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_in_the_folders_place_gets_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("below", ["", "/deep/below"])
+def test_a_file_at_the_path_or_above_it_is_refused_in_one_sentence(below: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(WorkspaceError, match="cannot be created"):
-        Workspace.open(tmp_path / "file")
+    with pytest.raises(WorkspaceError, match=r"cannot use the workspace .*/file is not a folder$"):
+        Workspace.open(f"{tmp_path / 'file'}{below}")
+
+
+@pytest.mark.parametrize("url", ["/proc/wave", "http://127.0.0.1:1/x"])
+def test_a_place_that_cannot_be_written_is_refused_in_one_sentence(url: str) -> None:
+    with pytest.raises(WorkspaceError, match=r"cannot be written|package is missing") as caught:
+        Workspace.open(url).check_writable()
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +19,17 @@ from storage import VideoError, probe, read_frames, write_video
 Image = npt.NDArray[np.uint8]
 FlatFrames = Callable[..., list[Image]]
 GREY = (90, 90, 90)
+ROOT = Path(__file__).parents[3]
+
+WRITER = """
+import sys
+from fractions import Fraction
+import numpy as np
+from storage.video import write_video
+noise = np.random.default_rng(0).integers(0, 256, (320, 800, 3), dtype=np.uint8)
+frames = [noise[place:][:288, 2 * place:][:, :780] for place in range(6)]
+write_video(sys.argv[1], frames, timestamps=range(6), time_base=Fraction(1, 25))
+"""
 
 
 def times_of(path: Path) -> list[Fraction]:
@@ -71,6 +85,20 @@ def test_the_bytes_depend_on_the_input_alone(tmp_path: Path) -> None:
     for name in ("a.mp4", "b.mp4"):
         write_video(tmp_path / name, noise, timestamps=range(6), time_base=Fraction(1, 25))
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_the_bytes_are_the_same_whatever_the_memory_of_the_process_contained(tmp_path: Path) -> None:
+    files = set()
+    for fill in ("0", "1", "2", "200"):  # glibc fills new memory with a byte that follows from this number
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_PERTURB_": fill}
+        subprocess.run([sys.executable, "-c", WRITER, tmp_path / "out.mp4"], env=environment, check=True)
+        files.add((tmp_path / "out.mp4").read_bytes())
+    assert len(files) == 1
+
+
+def test_the_encoder_runs_without_its_macroblock_tree(flat_frames: FlatFrames, tmp_path: Path) -> None:
+    write_video(tmp_path / "out.mp4", flat_frames(GREY), timestamps=[0], time_base=Fraction(1, 25))
+    assert b" mbtree=0 " in (tmp_path / "out.mp4").read_bytes()  # x264 writes its options into the stream
 
 
 @pytest.mark.parametrize("size", [(47, 64), (48, 63), (47, 63), (1, 1)])

@@ -44,7 +44,7 @@ def propagate_frames(
     follows in the shot, with the last.
     """
     artifact, part = open_artifact(plan[PROPAGATE].ref), part_name(interval)
-    if artifact.is_complete() or part in artifact.completed_parts():
+    if artifact.is_complete() or artifact.has_part(part):
         return plan[PROPAGATE].ref
     first, last = interval
     with measured() as figures, stage_progress(plan[PROPAGATE], total=last - first + 1, part=part) as progress:
@@ -73,10 +73,11 @@ def finish_propagation(plan: EditPlan, intervals: list[ArtifactRef]) -> Artifact
     artifact = open_artifact(plan[PROPAGATE].ref)
     if artifact.is_complete():
         return plan[PROPAGATE].ref
-    missing = {part_name(interval) for interval in plan.intervals} - artifact.completed_parts()
+    names = [part_name(interval) for interval in plan.intervals]
+    missing = set(names) - artifact.completed_parts()
     if missing:
         raise WorkspaceError(f"the frames {min(missing)} of {plan.clip.name} are missing: run the edit again")
-    parts = [artifact.part_metadata(part_name(interval)) for interval in plan.intervals]
+    parts = artifact.parts_metadata(names).values()
     figures = {
         "seconds": round(sum(part["seconds"] for part in parts), 2),
         "peak_memory_mib": max(part["peak_memory_mib"] for part in parts),

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from storage.artifact import Artifact
+from storage.reference import ArtifactRef
 from storage.workspace import open_artifact
 from tasks.assess import assess_edit
 from tasks.decode import decode_clip
@@ -20,7 +21,7 @@ from tasks.planning.request import EditRequest
 from tasks.planning.stages import StageSettings, StageSpec
 from tasks.propagate import begin_propagation, finish_propagation, propagate_frames
 
-__all__ = ["artifact_of", "contents", "make_plan", "run_stages"]
+__all__ = ["artifact_of", "contents", "make_plan", "run_propagation", "run_stages", "run_until_edited"]
 
 
 def make_plan(request: EditRequest, workspace: Path) -> EditPlan:
@@ -28,18 +29,27 @@ def make_plan(request: EditRequest, workspace: Path) -> EditPlan:
 
 
 def run_stages(plan: EditPlan) -> EditPlan:
-    """Run what is missing of an edit; give the plan with what decoding found."""
+    """Run what is missing of an edit; return the plan with what decoding found."""
+    plan, clip, frame_flow, keyframes = run_until_edited(plan)
+    frames = run_propagation(plan, clip, frame_flow, keyframes)
+    video = encode_edit.task.fn(plan, clip, frames)
+    assess_edit.task.fn(plan, clip, frame_flow, frames, video)
+    return plan
+
+
+def run_until_edited(plan: EditPlan) -> tuple[EditPlan, ArtifactRef, ArtifactRef, ArtifactRef]:
+    """Run the stages up to the edited keyframes; return the plan, the clip, its flow and the keyframes."""
     clip = decode_clip.task.fn(plan)
     plan = replan(plan)
     keyframe_flow, frame_flow = estimate_keyframe_flow.task.fn(plan, clip), estimate_frame_flow.task.fn(plan, clip)
     inversion = invert_keyframes.task.fn(plan, clip, keyframe_flow)
-    keyframes = edit_keyframes.task.fn(plan, clip, keyframe_flow, inversion)
+    return plan, clip, frame_flow, edit_keyframes.task.fn(plan, clip, keyframe_flow, inversion)
+
+
+def run_propagation(plan: EditPlan, clip: ArtifactRef, frame_flow: ArtifactRef, keyframes: ArtifactRef) -> ArtifactRef:
     begin_propagation(plan)
     parts = [propagate_frames.task.fn(plan, clip, frame_flow, keyframes, interval) for interval in plan.intervals]
-    frames = finish_propagation.task.fn(plan, parts)
-    video = encode_edit.task.fn(plan, clip, frames)
-    assess_edit.task.fn(plan, clip, frame_flow, frames, video)
-    return plan
+    return finish_propagation.task.fn(plan, parts)
 
 
 def artifact_of(plan: EditPlan, spec: StageSpec[StageSettings]) -> Artifact:

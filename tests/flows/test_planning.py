@@ -1,0 +1,106 @@
+"""An edit is planned once, and its source is read as rarely as can be."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+import storage.digest
+import tasks.planning.prepare
+from flows.cli import main
+from flows.planning import plan_edit_request, planned
+from flows.settings import WaveSettings
+from storage.errors import WorkspaceError
+from tasks.planning.input_video import kept_downloads, local_video
+from tasks.planning.request import edit_request
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, clip: Path) -> Counter[str]:
+    """Count plans, hashes of the clip, and downloads."""
+    counts: Counter[str] = Counter()
+    prepare, digest_bytes = tasks.planning.prepare.plan_edit, storage.digest.hashlib.file_digest
+
+    def plan(*arguments: Any) -> Any:
+        counts["plans"] += 1
+        return prepare(*arguments)
+
+    def digest(file: Any, kind: str) -> Any:
+        counts["hashes"] += Path(file.name).name == clip.name
+        return digest_bytes(file, kind)
+
+    filesystem = type(fsspec.filesystem("memory"))
+    fetch = filesystem.get_file
+
+    def get_file(self: Any, remote: str, *arguments: Any, **options: Any) -> Any:
+        counts["downloads"] += remote.endswith(clip.name)
+        return fetch(self, remote, *arguments, **options)
+
+    monkeypatch.setattr(tasks.planning.prepare, "plan_edit", plan)
+    monkeypatch.setattr(storage.digest.hashlib, "file_digest", digest)
+    monkeypatch.setattr(filesystem, "get_file", get_file)
+    return counts
+
+
+def wave(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    for name in [name for name in os.environ if name.startswith("WAVE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(sys, "argv", ["wave", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize("place", ["folder", "url"])
+def test_the_command_plans_once_and_hashes_or_fetches_the_clip_once(
+    place: str,
+    server: str,
+    clip: Path,
+    sd15: Path,
+    tmp_path: Path,
+    calls: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    video = str(tmp_path / clip.name)
+    Path(video).write_bytes(clip.read_bytes())
+    if place == "url":
+        video = f"memory://{tmp_path.name}/{clip.name}"
+        fsspec.filesystem("memory").pipe_file(video, clip.read_bytes())
+    monkeypatch.setattr("flows.cli.server.find_server", lambda: server)
+    options = ("--prompt", "a star", "--model", sd15, "--steps", 1, "--workspace", tmp_path / "workspace")
+    assert wave(monkeypatch, "edit", video, *options) == 0
+    # Planned again once, when decoding has found the cuts
+    assert calls == {"plans": 2, "hashes": 1, "downloads": int(place == "url")}
+
+
+def test_downloads_are_kept_as_long_as_the_outermost_context(clip: Path, tmp_path: Path) -> None:
+    url = f"memory://{tmp_path.name}/{clip.name}"
+    fsspec.filesystem("memory").pipe_file(url, clip.read_bytes())
+    with kept_downloads():
+        with local_video(url) as first:
+            pass
+        with kept_downloads(), local_video(url) as second:
+            assert second == first
+        assert first.read_bytes() == clip.read_bytes()
+    assert not first.exists()
+    with local_video(url) as third:
+        assert third.exists()
+    assert not third.exists()
+
+
+def test_a_workspace_that_cannot_be_written_is_refused_before_a_flow_starts(
+    clip: Path, sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = edit_request(video=str(clip), prompt="a star", model=str(sd15))
+    plan = plan_edit_request(request, WaveSettings(workspace=str(tmp_path / "workspace")))
+    monkeypatch.setattr(
+        "storage.workspace.Workspace.check_writable", lambda self: (_ for _ in ()).throw(WorkspaceError(self.url))
+    )
+    with pytest.raises(WorkspaceError), planned(plan):
+        pytest.fail("the flow must not start")

@@ -6,14 +6,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from storage.digest import digest_file, digest_of
+from storage.digest import digest_file_once, digest_of
 from tasks.errors import TaskInputError
 from tasks.models.hub import fetch_snapshot
 
@@ -211,14 +210,4 @@ def _model_digest(folder: Path, variants: Mapping[str, str | None], index: Mappi
 
 
 def _digest_files(folder: Path, files: list[Path]) -> str:
-    return digest_of({str(path.relative_to(folder)): _digest_once(path) for path in files})
-
-
-def _digest_once(path: Path) -> str:
-    stat = path.stat()
-    return _digest_unchanged(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _digest_unchanged(path: Path, _size: int, _modified: int) -> str:
-    return digest_file(path)
+    return digest_of({str(path.relative_to(folder)): digest_file_once(path) for path in files})

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from storage.errors import StorageError
 
-__all__ = ["JSON", "digest_file", "digest_folder", "digest_of", "to_json"]
+__all__ = ["JSON", "digest_file", "digest_file_once", "digest_folder", "digest_of", "to_json"]
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
@@ -45,6 +46,29 @@ def digest_file(path: str | Path) -> str:
             return _short(hashlib.file_digest(file, "sha256"))
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def digest_file_once(path: str | Path) -> str:
+    """Return `digest_file` of a file, computed once per process for each path, size and modification time.
+
+    The cached digest is wrong after a change that keeps both size and modification time: a file rewritten within the
+    resolution of the file system's clock, or one whose modification time was set back. Use it for large files that
+    are replaced rather than edited, such as weights.
+
+    Raises:
+        StorageError: if the file cannot be read.
+    """
+    file = Path(path).absolute()
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    return _digest_unchanged(file, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _digest_unchanged(path: Path, _size: int, _modified: int) -> str:
+    return digest_file(path)
 
 
 def digest_folder(path: str | Path, *, suffixes: Collection[str] | None = None) -> str:

@@ -1,1 +1,1 @@
-"""Models: checkpoints and networks found, checked, identified and loaded."""
+"""Finding, checking and loading of models: diffusion checkpoints, flow estimators, metric networks."""

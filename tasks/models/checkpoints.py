@@ -1,4 +1,4 @@
-"""Diffusion models by name: found, checked and identified from their configs alone, loaded when needed."""
+"""Lookup, checks and digests of diffusion checkpoints, without loading them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from storage.digest import digest_file, digest_of
+from storage.digest import digest_file_once, digest_of
 from tasks.errors import TaskInputError
 from tasks.models.hub import fetch_snapshot
 
@@ -25,52 +24,58 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class Advice(BaseModel):
-    """What a model recommends for itself, under the key "wave" of its model_index.json (with its sites, if any)."""
+    """Settings that a model recommends for itself, under the key "wave" of its model_index.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     guidance_scale: float | None = Field(default=None, ge=0)
     negative_prompt: str | None = None
     injection: float | None = Field(default=None, ge=0, le=1)
-    """Part of the steps that inject features of the source."""
+    """Fraction of the steps that inject features of the source, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkIdentity:
-    """One network on disk: a config, and weights in one safetensors file."""
+    """A network on disk: a config, and weights in one safetensors file."""
 
     location: str
+    """Its folder."""
     variant: str | None
-    """The infix of the weights' file name, such as fp16."""
+    """Infix of the weights' file name, such as fp16; None for weights without one."""
     digest: str
+    """Digest of the config and the weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelIdentity:
-    """A checkpoint in the diffusers layout, known from its configs and the digest of its files."""
+    """A checkpoint in the diffusers layout: its files, their digest, and the sizes that its configs define."""
 
     name: str
     """As the user wrote it."""
     location: str
+    """Its folder."""
     variants: tuple[tuple[str, str | None], ...]
-    """The variant of each network's weights."""
+    """Variant of each network's weights, by the network's folder."""
     digest: str
-    """Of the configs, the tokenizer and the chosen weights."""
+    """Digest of the configs, the tokenizer, the chosen weights and the sites."""
     vae_factor: int
+    """Pixels along each side of a latent."""
     size_multiple: int
+    """Number of pixels of which both sides of a frame must be multiples."""
     native_area: int
+    """Pixels in a frame of the size that the model was trained on."""
     advice: Advice
 
 
 def resolve_model(spec: str, *, dtype: str = "float32") -> ModelIdentity:
-    """Find a model by name and check, without loading it, that it can be used.
+    """Find a model by name and check that it can be used, without loading it.
 
     Args:
         spec: "embedded", a folder in the diffusers layout, or a hub id.
-        dtype: with float16, weights of the fp16 variant are preferred.
+        dtype: name of a torch dtype; float16 prefers weights of the fp16 variant.
 
     Raises:
-        TaskInputError: if there is no such model, or not one that this project can use.
+        TaskInputError: if the model does not exist, or is not one that this project can use.
     """
     folder = _model_folder(spec, dtype)
     index = _read_json(folder / "model_index.json", spec)
@@ -87,16 +92,24 @@ def resolve_model(spec: str, *, dtype: str = "float32") -> ModelIdentity:
         digest=_model_digest(folder, dict(variants), index),
         vae_factor=factor,
         size_multiple=factor * int(2 ** (len(unet["block_out_channels"]) - 1)),
-        native_area=_native_side_product(unet["sample_size"]) * factor * factor,
+        native_area=_native_latent_area(unet["sample_size"]) * factor * factor,
         advice=advice,
     )
 
 
 def resolve_controlnet(spec: str, *, model: ModelIdentity, dtype: str = "float32") -> NetworkIdentity | None:
-    """Find a ControlNet: none, the model's own ("auto", none where it has none), a folder, or a hub id.
+    """Find a ControlNet by name, without loading it.
+
+    Args:
+        spec: "none", "auto" for the one in the model's folder, a folder in the diffusers layout, or a hub id.
+        model: the model that it controls.
+        dtype: name of a torch dtype; float16 prefers weights of the fp16 variant.
+
+    Returns:
+        The ControlNet, or None for "none" and for "auto" where the model has none.
 
     Raises:
-        TaskInputError: if there is no such ControlNet.
+        TaskInputError: if the ControlNet does not exist, or has no safetensors weights.
     """
     if spec == "none":
         return None
@@ -116,7 +129,7 @@ def _model_folder(spec: str, dtype: str) -> Path:
     if spec != "embedded":
         return _folder(spec, kind="model", patterns=_hub_patterns(), dtype=dtype)
     if not (EMBEDDED / "model_index.json").is_file():
-        raise TaskInputError("This installation holds no embedded model; name another with --model.")
+        raise TaskInputError("This installation has no embedded model; choose another one with --model.")
     return EMBEDDED
 
 
@@ -135,7 +148,7 @@ def _folder(spec: str, *, kind: str, patterns: list[str], dtype: str) -> Path:
     if _HUB_ID.fullmatch(spec) and not spec.startswith("."):
         return fetch_snapshot(spec, patterns=patterns, half=dtype == "float16")
     known = "'embedded', a folder in the diffusers layout" if kind == "model" else "'none', 'auto', a folder"
-    raise TaskInputError(f"Unknown {kind} {spec!r}: give {known}, or a hub id such as 'owner/name'.")
+    raise TaskInputError(f"Unknown {kind} {spec!r}: expected {known}, or a hub id such as 'owner/name'.")
 
 
 def _read_json(path: Path, spec: str) -> dict[str, Any]:
@@ -147,7 +160,7 @@ def _read_json(path: Path, spec: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise TaskInputError(f"The model {spec!r} has an unreadable {path.name}: {error}.") from None
     if not isinstance(content, dict):
-        raise TaskInputError(f"The model {spec!r} has a {path.name} that is no JSON object.")
+        raise TaskInputError(f"The model {spec!r} has a {path.name} that is not a JSON object.")
     return content
 
 
@@ -166,16 +179,16 @@ def _check_networks(vae: Mapping[str, Any], unet: Mapping[str, Any], spec: str) 
         if not isinstance(config.get("block_out_channels"), list):
             raise TaskInputError(f"The model {spec!r} has a {name} config without block_out_channels.")
     if not isinstance(unet.get("sample_size"), int | list):
-        raise TaskInputError(f"The model {spec!r} has a UNet config without sample_size, its native size.")
+        raise TaskInputError(f"The model {spec!r} has a UNet config without sample_size.")
     if unet.get("in_channels") != vae.get("latent_channels"):
         raise TaskInputError(
-            f"The UNet of {spec!r} takes {unet.get('in_channels')} channels and its VAE gives "
+            f"The UNet of {spec!r} takes {unet.get('in_channels')} channels and its VAE returns "
             f"{vae.get('latent_channels')}: models for inpainting or other extra inputs cannot be used."
         )
 
 
 def _variant(folder: Path, stem: str, dtype: str) -> str | None:
-    """Choose between full and fp16 weights; safetensors only, for a pickle can run any code."""
+    """Choose between full and fp16 weights; safetensors only, since loading a pickle can run any code."""
     full, half = ((folder / name).is_file() for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"))
     if half and (dtype == "float16" or not full):
         return "fp16"
@@ -183,15 +196,15 @@ def _variant(folder: Path, stem: str, dtype: str) -> str | None:
         return None
     pickles = sorted(path.name for kind in ("*.bin", "*.ckpt", "*.pt", "*.pth") for path in folder.glob(kind))
     if pickles:
-        raise TaskInputError(f"{folder} holds only pickled weights ({pickles[0]}); wave loads safetensors only.")
-    raise TaskInputError(f"{folder} holds no weights: expected {stem}.safetensors or {stem}.fp16.safetensors.")
+        raise TaskInputError(f"{folder} contains only pickled weights ({pickles[0]}); wave loads safetensors only.")
+    raise TaskInputError(f"{folder} contains no weights: expected {stem}.safetensors or {stem}.fp16.safetensors.")
 
 
 def _weights_file(folder: Path, stem: str, variant: str | None) -> Path:
     return folder / (f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors")
 
 
-def _native_side_product(sample_size: int | list[int]) -> int:
+def _native_latent_area(sample_size: int | list[int]) -> int:
     return sample_size * sample_size if isinstance(sample_size, int) else prod(sample_size)
 
 
@@ -200,7 +213,7 @@ def _advice(index: Mapping[str, Any], spec: str) -> Advice:
     try:
         return Advice(**{key: value for key, value in given.items() if key != "sites"})
     except (AttributeError, TypeError, ValidationError):
-        raise TaskInputError(f"The model {spec!r} gives advice (key 'wave') that this version does not read.") from None
+        raise TaskInputError(f"The model {spec!r} has advice (key 'wave') that this version cannot read.") from None
 
 
 def _model_digest(folder: Path, variants: Mapping[str, str | None], index: Mapping[str, Any]) -> str:
@@ -211,14 +224,4 @@ def _model_digest(folder: Path, variants: Mapping[str, str | None], index: Mappi
 
 
 def _digest_files(folder: Path, files: list[Path]) -> str:
-    return digest_of({str(path.relative_to(folder)): _digest_once(path) for path in files})
-
-
-def _digest_once(path: Path) -> str:
-    stat = path.stat()
-    return _digest_unchanged(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _digest_unchanged(path: Path, _size: int, _modified: int) -> str:
-    return digest_file(path)
+    return digest_of({str(path.relative_to(folder)): digest_file_once(path) for path in files})

@@ -1,4 +1,4 @@
-"""Where tensors live and how precise they are."""
+"""Choice of device, propagation backend and dtype."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ Backend = Literal["numba", "torch"]
 
 
 def choose_device(choice: str = "auto", *, setting: str = "WAVE_DEVICE") -> str:
-    """Settle on a torch device: CUDA where there is one, unless told otherwise by the setting.
+    """Return the torch device for a choice; "auto" is CUDA where available, else the CPU.
+
+    Args:
+        choice: auto, cpu, or cuda.
+        setting: environment variable of the choice, for the error message.
 
     Raises:
-        TaskInputError: if CUDA is asked for and not there.
+        TaskInputError: if CUDA is requested and not available.
     """
     available = torch.cuda.is_available()
     if choice.startswith("cuda") and not available:
         raise TaskInputError(
-            f"The device 'cuda' was asked for, but torch finds no CUDA device here; use {setting}=cpu."
+            f"The device 'cuda' was requested, but torch finds no CUDA device here; use {setting}=cpu."
         )
     if choice == "auto":
         return "cuda" if available else "cpu"
@@ -30,17 +34,21 @@ def choose_device(choice: str = "auto", *, setting: str = "WAVE_DEVICE") -> str:
 
 
 def choose_backend(choice: str = "auto", *, device: str) -> Backend:
-    """Settle on how frames are propagated: by torch on CUDA where the networks run there, else by compiled loops.
+    """Return what propagates frames: torch on CUDA, compiled (numba) loops on the CPU.
+
+    Args:
+        choice: auto, cpu, or cuda; "auto" is the device of the networks.
+        device: torch device of the networks.
 
     Raises:
-        TaskInputError: if CUDA is asked for and not there.
+        TaskInputError: if CUDA is requested and not available.
     """
-    place = device if choice == "auto" else choose_device(choice, setting="WAVE_PROPAGATION_DEVICE")
-    return "torch" if place.startswith("cuda") else "numba"
+    chosen = device if choice == "auto" else choose_device(choice, setting="WAVE_PROPAGATION_DEVICE")
+    return "torch" if chosen.startswith("cuda") else "numba"
 
 
 def choose_dtype(choice: str, *, device: str) -> str:
-    """Settle on the floating point type of the networks: half precision on CUDA, single elsewhere."""
+    """Return the floating point type of the networks; "auto" is half precision on CUDA, single precision elsewhere."""
     if choice == "auto":
         return "float16" if device.startswith("cuda") else "float32"
     return choice

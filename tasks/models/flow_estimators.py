@@ -1,4 +1,4 @@
-"""Optical flow estimators by name: DIS, which needs no weights, and RAFT from a local file or torchvision's hub."""
+"""Optical flow estimators: DIS, which needs no weights, and RAFT, from a local file or torchvision's hub."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _CACHED_NAME = "raft_large.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowIdentity:
-    """An estimator and its weights."""
+    """A flow estimator and the file of its weights."""
 
     name: Literal["dis", "raft"]
     location: str = ""
-    """The safetensors file of the weights; empty where there are none."""
+    """Safetensors file of the weights; empty for an estimator without weights."""
     digest: str = ""
-    """Of that file."""
+    """Digest of that file; empty without one."""
 
 
 def resolve_flow(name: Literal["dis", "raft"], *, weights: str = "", fetch: bool = True) -> FlowIdentity:
-    """Find a flow estimator, and its weights where it needs any.
+    """Find a flow estimator, and its weights if it needs any.
 
     Args:
         name: dis or raft.
-        weights: for raft, a safetensors file of torchvision's state dict, or a folder that holds one
-            (raft_large first); empty for torchvision's own, fetched once.
-        fetch: whether they may be fetched.
+        weights: for raft, a safetensors file of torchvision's state dict, or a folder that contains one
+            (raft_large first); empty for torchvision's own, downloaded once.
+        fetch: whether the weights may be downloaded.
 
     Raises:
-        TaskInputError: if the weights are not there and cannot be had.
+        TaskInputError: if the weights are missing and cannot be downloaded.
     """
     if name == "dis":
         return FlowIdentity(name=name)
@@ -51,7 +51,7 @@ def load_flow(identity: FlowIdentity, *, device: str) -> FlowEstimator:
     """Load an estimator that `resolve_flow` found.
 
     Raises:
-        TaskInputError: if the file does not hold RAFT's weights.
+        TaskInputError: if the file does not contain RAFT's weights.
     """
     from wave_ops.flow import build_raft, dis_flow, raft_flow  # noqa: PLC0415  (plans are made without torch)
 
@@ -65,12 +65,12 @@ def load_flow(identity: FlowIdentity, *, device: str) -> FlowEstimator:
         model = build_raft(_raft_size(len(state)))
         model.load_state_dict(state)
     except (OSError, SafetensorError, RuntimeError):
-        raise TaskInputError(f"{identity.location} does not hold the weights of torchvision's RAFT.") from None
+        raise TaskInputError(f"{identity.location} does not contain the weights of torchvision's RAFT.") from None
     return raft_flow(model.to(device).eval(), device=device)
 
 
 def _raft_size(tensors: int) -> RaftSize:
-    """Tell the two networks apart: the large one, with batch normalisation, has far more tensors."""
+    """Return which of the two networks has so many tensors: batch normalisation gives the large one far more."""
     return "large" if tensors > 140 else "small"
 
 
@@ -78,17 +78,17 @@ def _local_weights(path: Path) -> Path:
     if path.is_dir():
         found = sorted(path.glob("raft*.safetensors"), key=lambda file: ("large" not in file.name, file.name))
         if not found:
-            raise TaskInputError(f"The folder {path} holds no raft*.safetensors; RAFT needs its weights.")
+            raise TaskInputError(f"The folder {path} contains no raft*.safetensors; RAFT needs its weights.")
         return found[0].resolve()
     if not path.is_file():
         raise TaskInputError(f"There are no flow weights at {path}: set WAVE_FLOW_WEIGHTS, or use --flow dis.")
     if path.suffix != ".safetensors":
-        raise TaskInputError(f"The flow weights {path} are no safetensors file; wave loads nothing else.")
+        raise TaskInputError(f"The flow weights {path} are not a safetensors file; wave loads nothing else.")
     return path.resolve()
 
 
 def _hub_weights(*, fetch: bool) -> Path:
-    """Fetch torchvision's RAFT once and keep it as safetensors."""
+    """Return torchvision's RAFT as a safetensors file, downloaded on first use."""
     import torch  # noqa: PLC0415
     from safetensors.torch import save_file  # noqa: PLC0415
     from torchvision.models.optical_flow import Raft_Large_Weights  # noqa: PLC0415
@@ -97,13 +97,13 @@ def _hub_weights(*, fetch: bool) -> Path:
     if path.is_file():
         return path
     if not fetch:
-        raise TaskInputError("no weights here; they are fetched when first needed, or set WAVE_FLOW_WEIGHTS")
+        raise TaskInputError("no weights here; they are downloaded on first use, or set WAVE_FLOW_WEIGHTS")
     try:
         state = Raft_Large_Weights.DEFAULT.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError:
         raise TaskInputError(
             "RAFT's weights are not here and torchvision's hub cannot be reached: "
-            "give a safetensors file with WAVE_FLOW_WEIGHTS, or use --flow dis."
+            "name a safetensors file with WAVE_FLOW_WEIGHTS, or use --flow dis."
         ) from None
     partial = path.with_suffix(f".{os.getpid()}.part")
     save_file(state, partial)

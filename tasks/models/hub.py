@@ -1,4 +1,4 @@
-"""Checkpoints from the model hub, through its ordinary client."""
+"""Downloads from the model hub, through its ordinary client."""
 
 from __future__ import annotations
 
@@ -17,25 +17,33 @@ _Unreachable: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, OSError)
 
 
 def fetch_snapshot(repository: str, *, patterns: list[str], half: bool = False) -> Path:
-    """Download the files of a hub repository that match, or find them in the hub's cache.
+    """Download the matching files of a hub repository, or find them in the hub's local cache.
+
+    Args:
+        repository: hub id, "owner/name".
+        patterns: glob patterns of paths in the repository.
+        half: prefer the fp16 variant of each network's weights.
+
+    Returns:
+        The local folder of the files.
 
     Raises:
-        TaskInputError: if the hub has no such repository, or cannot be reached and the cache does not hold it.
+        TaskInputError: if the hub refuses the repository, or cannot be reached and the cache does not contain it.
     """
     try:
         return Path(snapshot_download(repository, allow_patterns=_listed(repository, patterns, half)))
     except HFValidationError:
         raise TaskInputError(f"{repository!r} is neither a folder nor a valid hub id.") from None
     except HfHubHTTPError as error:
-        raise TaskInputError(f"The hub does not give out {repository!r}: {_first_line(error)}") from None
+        raise TaskInputError(f"The hub refuses {repository!r}: {_first_line(error)}") from None
     except OSError:  # to which the client maps every failure to reach the hub
         raise TaskInputError(
-            f"{repository!r} is no folder here, not in the hub's local cache, and the hub cannot be reached."
+            f"{repository!r} is not a folder here, not in the hub's local cache, and the hub cannot be reached."
         ) from None
 
 
 def _listed(repository: str, patterns: list[str], half: bool) -> list[str]:
-    """Name the files to fetch; where the hub cannot be reached, the cache is asked for all that match."""
+    """List the files to download; `patterns` themselves where the hub cannot be reached, for the local cache."""
     try:
         files = HfApi().model_info(repository).siblings or []
     except HfHubHTTPError:
@@ -46,7 +54,7 @@ def _listed(repository: str, patterns: list[str], half: bool) -> list[str]:
 
 
 def select_files(files: list[str], *, patterns: list[str], half: bool) -> list[str]:
-    """Drop what does not match, and of each network's weights all but one variant (fp16 or full)."""
+    """Return the files that match a pattern, with one variant (fp16 or full) of each network's weights, sorted."""
     matching = {file for file in files if any(fnmatch(file, pattern) for pattern in patterns)}
     weights = {file for file in matching if file.endswith(".safetensors")}
     chosen = set()

@@ -1,4 +1,4 @@
-"""Diffusion models in memory."""
+"""Loading of diffusion models."""
 
 from __future__ import annotations
 
@@ -27,9 +27,19 @@ _IN_USE = threading.Lock()
 def loaded_model(
     model: ModelIdentity, controlnet: NetworkIdentity | None = None, *, device: str, dtype: str
 ) -> Iterator[StableDiffusion]:
-    """Lend the loaded model to one stage at a time: its UNet holds hooks while in use.
+    """Load a model and lend it to one stage at a time, since its UNet has hooks while in use.
 
-    A worker keeps the model it used last, so a bulk edit loads it once.
+    A process keeps one model: the last combination of checkpoint, ControlNet, device and dtype. Stages that need the
+    same combination load it once. Any other combination loads everything again, even if only the ControlNet differs.
+
+    Args:
+        model: from `resolve_model`.
+        controlnet: from `resolve_controlnet`.
+        device: torch device of the networks.
+        dtype: name of their torch dtype, such as float16.
+
+    Yields:
+        The model in evaluation mode, without gradients.
     """
     with _IN_USE:
         yield _load(model, controlnet, device, dtype)
@@ -37,7 +47,7 @@ def loaded_model(
 
 @lru_cache(maxsize=1)
 def _load(model: ModelIdentity, controlnet: NetworkIdentity | None, device: str, dtype: str) -> StableDiffusion:
-    disable_progress_bar()  # the stage has a bar of its own
+    disable_progress_bar()  # the stage shows its own progress
     folder, variants = Path(model.location), dict(model.variants)
 
     def network(family: Any, path: Path, variant: str | None) -> Any:
@@ -63,7 +73,7 @@ def _load(model: ModelIdentity, controlnet: NetworkIdentity | None, device: str,
 
 
 def _quiet(family: Any) -> dict[str, bool]:
-    """Choose plain loading for diffusers' networks, which would otherwise advise a package that is not needed."""
+    """Turn off diffusers' loading through accelerate, which logs a warning where that package is missing."""
     return {} if family is CLIPTextModel else {"low_cpu_mem_usage": False}
 
 

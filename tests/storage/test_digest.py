@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage import StorageError, digest_file, digest_folder, digest_of
+from storage.digest import digest_file_once
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4))
@@ -85,6 +87,31 @@ def test_a_files_digest_depends_on_its_bytes_alone(tmp_path: Path) -> None:
     assert digest_file(first) == digest_file(copy) != digest_file(other)
 
 
+def test_an_unchanged_file_is_hashed_once_and_a_changed_one_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+
+    def watched(path: Path) -> str:
+        hashed.append(path)
+        return digest_file(path)
+
+    monkeypatch.setattr("storage.digest.digest_file", watched)
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"12")
+    os.utime(weights, ns=(1, 1))
+    first = digest_file_once(weights)
+    assert digest_file_once(str(weights)) == first == digest_file(weights)
+    assert hashed == [weights]
+    weights.write_bytes(b"123")
+    os.utime(weights, ns=(1, 1))
+    assert digest_file_once(weights) == digest_file(weights) != first
+    weights.write_bytes(b"456")
+    os.utime(weights, ns=(2, 2))
+    assert digest_file_once(weights) == digest_file(weights)
+    assert len(hashed) == 3
+
+
 def test_a_folders_digest_depends_on_names_and_bytes_of_the_files_with_the_suffixes(tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text("{}")
@@ -103,7 +130,7 @@ def test_a_folders_digest_depends_on_names_and_bytes_of_the_files_with_the_suffi
     assert digest() != before
 
 
-@pytest.mark.parametrize("digest", [digest_file, digest_folder])
+@pytest.mark.parametrize("digest", [digest_file, digest_file_once, digest_folder])
 def test_a_missing_file_or_folder_gets_one_sentence(digest, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(StorageError, match="absent"):
         digest(tmp_path / "absent")

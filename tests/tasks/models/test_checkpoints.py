@@ -27,19 +27,19 @@ def change_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_a_checkpoint_is_known_from_its_configs(sd15: Path) -> None:
+def test_sizes_are_computed_from_the_configs(sd15: Path) -> None:
     model = resolve_model(str(sd15))
     assert (model.vae_factor, model.size_multiple, model.native_area) == (8, 64, 64 * 64)
     assert model.advice.guidance_scale is None
 
 
-def test_a_model_advises_on_itself(copy: Path) -> None:
+def test_advice_is_read_from_the_model_index(copy: Path) -> None:
     change_json(copy / "model_index.json", wave={"guidance_scale": 5, "negative_prompt": "", "injection": 0.2})
     advice = resolve_model(str(copy)).advice
     assert (advice.guidance_scale, advice.negative_prompt, advice.injection) == (5, "", 0.2)
 
 
-def test_the_digest_follows_weights_and_sites_and_nothing_else(copy: Path, sd15: Path) -> None:
+def test_the_digest_depends_on_weights_and_sites_but_not_on_card_or_advice(copy: Path, sd15: Path) -> None:
     before = resolve_model(str(sd15)).digest
     (copy / "README.md").write_text("a card")
     change_json(copy / "model_index.json", wave={"guidance_scale": 5})
@@ -54,7 +54,7 @@ def test_the_digest_follows_weights_and_sites_and_nothing_else(copy: Path, sd15:
     assert resolve_model(str(copy)).digest != before
 
 
-def test_half_precision_weights_are_taken_where_asked_for_or_alone(tmp_path: Path) -> None:
+def test_fp16_weights_are_chosen_for_float16_or_where_there_are_no_others(tmp_path: Path) -> None:
     both = save_sd15(tmp_path / "both", dtype=torch.float16, variant="fp16")
     only_half = resolve_model(str(both))
     assert set(dict(only_half.variants).values()) == {"fp16"}
@@ -85,7 +85,7 @@ def test_a_loaded_checkpoint_encodes_decodes_and_schedules(tmp_path: Path) -> No
             assert (schedule.timesteps[0], schedule.timesteps[-1]) == (1, 981)
 
 
-def test_the_same_model_is_loaded_once(sd15: Path) -> None:
+def test_loading_the_same_model_again_returns_the_same_object(sd15: Path) -> None:
     identity = resolve_model(str(sd15))
     with loaded_model(identity, device="cpu", dtype="float32") as first:
         pass
@@ -93,7 +93,7 @@ def test_the_same_model_is_loaded_once(sd15: Path) -> None:
         assert second is first
 
 
-def test_a_controlnet_comes_from_the_model_or_a_folder_or_not_at_all(sd15: Path, copy: Path) -> None:
+def test_a_controlnet_is_found_in_the_model_or_in_a_folder_or_is_none(sd15: Path, copy: Path) -> None:
     model = resolve_model(str(sd15))
     assert resolve_controlnet("none", model=model) is None
     own = resolve_controlnet("auto", model=model)
@@ -110,15 +110,15 @@ def keep_pickles_only(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("damage", "words"),
     [
         (keep_pickles_only, "pickled weights"),
-        (lambda folder: (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink(), "holds no weights"),
+        (lambda folder: (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink(), "contains no weights"),
         (lambda folder: (folder / "model_index.json").unlink(), "has no model_index.json"),
         (lambda folder: (folder / "unet" / "config.json").unlink(), "has no unet/config.json"),
         (lambda folder: (folder / "scheduler" / "scheduler_config.json").unlink(), "scheduler_config.json"),
         (lambda folder: (folder / "unet" / "config.json").write_text("{"), "unreadable config.json"),
-        (lambda folder: (folder / "unet" / "config.json").write_text("[]"), "no JSON object"),
+        (lambda folder: (folder / "unet" / "config.json").write_text("[]"), "not a JSON object"),
         (lambda folder: change_json(folder / "unet" / "config.json", in_channels=9), "inpainting"),
         (lambda folder: change_json(folder / "unet" / "config.json", sample_size=None), "sample_size"),
         (lambda folder: change_json(folder / "vae" / "config.json", block_out_channels=None), "block_out_channels"),
@@ -127,8 +127,8 @@ def keep_pickles_only(folder: Path) -> None:
         (lambda folder: change_json(folder / "model_index.json", wave=[1]), "advice"),
     ],
 )
-def test_a_checkpoint_that_cannot_be_used_is_refused_in_one_sentence(copy: Path, spoil: Any, words: str) -> None:
-    spoil(copy)
+def test_an_unusable_checkpoint_is_refused_in_one_sentence(copy: Path, damage: Any, words: str) -> None:
+    damage(copy)
     with pytest.raises(TaskInputError) as caught:
         resolve_model(str(copy))
     assert words in str(caught.value)
@@ -141,6 +141,6 @@ def test_an_unknown_model_is_refused_in_one_sentence(spec: str, words: str) -> N
         resolve_model(spec)
 
 
-def test_a_file_is_no_model(copy: Path) -> None:
+def test_a_file_is_refused_as_a_model(copy: Path) -> None:
     with pytest.raises(TaskInputError, match="is a file"):
         resolve_model(str(copy / "model_index.json"))

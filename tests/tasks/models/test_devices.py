@@ -11,14 +11,14 @@ from tasks.models.devices import choose_backend, choose_device
     ("choice", "device", "backend"),
     [("auto", "cpu", "numba"), ("auto", "cuda", "torch"), ("cpu", "cuda", "numba"), ("cuda", "cpu", "torch")],
 )
-def test_frames_are_propagated_where_the_networks_run_unless_told_otherwise(
+def test_frames_are_propagated_on_the_device_of_the_networks_unless_another_is_chosen(
     monkeypatch: pytest.MonkeyPatch, choice: str, device: str, backend: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_backend(choice, device=device) == backend
 
 
-def test_cuda_where_there_is_none_is_refused_with_the_setting_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_cuda_is_refused_with_the_setting_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TaskInputError, match="use WAVE_PROPAGATION_DEVICE=cpu"):
         choose_backend("cuda", device="cpu")

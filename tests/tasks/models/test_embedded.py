@@ -1,4 +1,4 @@
-"""The model that is shipped: whole, small, and able to do what its card says."""
+"""The embedded model: its size, and the quality that its card states."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from wave_ops.scenes.specs import random_scene
 HELD_OUT = 1_000_005_000
 
 
-def test_it_is_small_and_holds_no_pickles() -> None:
+def test_it_is_small_and_contains_no_pickles() -> None:
     files = [path for path in EMBEDDED.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 25e6
     assert {path.suffix for path in files} == {".json", ".txt", ".safetensors", ".md"}
 
 
-def test_its_latents_carry_a_frame() -> None:
+def test_decoding_its_latents_restores_a_frame() -> None:
     with loaded_model(resolve_model("embedded"), device="cpu", dtype="float32") as model:
         side = round(model.native_area**0.5)
         specs = [random_scene(HELD_OUT + index, size=(side, side)) for index in range(8)]
@@ -33,7 +33,7 @@ def test_its_latents_carry_a_frame() -> None:
     assert 10 * np.log10(255**2 / noise) > 30
 
 
-def test_it_draws_what_a_caption_says() -> None:
+def test_it_generates_the_colours_of_a_caption() -> None:
     resources = Resources(
         model=resolve_model("embedded"),
         controlnet=None,

@@ -36,7 +36,7 @@ def test_raft_is_loaded_from_a_file_or_its_folder(raft: Path) -> None:
     assert to_prev.shape == (2, 128, 136)
 
 
-def test_a_folder_with_both_networks_gives_the_large_one(raft: Path) -> None:
+def test_the_large_network_is_chosen_from_a_folder_with_both(raft: Path) -> None:
     large = raft.with_name("raft_large.safetensors")
     large.write_bytes(b"large")
     assert resolve_flow("raft", weights=str(raft.parent)).location == str(large)
@@ -44,7 +44,7 @@ def test_a_folder_with_both_networks_gives_the_large_one(raft: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("", "no raft"), ("nothing.safetensors", "no flow weights at"), ("raft.pth", "no safetensors file")],
+    [("", "no raft"), ("nothing.safetensors", "no flow weights at"), ("raft.pth", "not a safetensors file")],
 )
 def test_missing_and_pickled_weights_are_refused(tmp_path: Path, name: str, words: str) -> None:
     if name.endswith(".pth"):
@@ -53,14 +53,14 @@ def test_missing_and_pickled_weights_are_refused(tmp_path: Path, name: str, word
         resolve_flow("raft", weights=str(tmp_path / name))
 
 
-def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "raft.safetensors"
     save_file({"weight": torch.zeros(3)}, path)
-    with pytest.raises(TaskInputError, match="does not hold the weights"):
+    with pytest.raises(TaskInputError, match="does not contain the weights"):
         load_flow(resolve_flow("raft", weights=str(path)), device="cpu")
 
 
-def test_weights_that_cannot_be_fetched_are_told_in_one_sentence(
+def test_weights_that_cannot_be_downloaded_are_reported_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:

@@ -28,7 +28,7 @@ PATTERNS = ["model_index.json", "unet/*.json", "unet/*.safetensors", "vae/*.safe
         (True, "unet/diffusion_pytorch_model.fp16.safetensors"),
     ],
 )
-def test_one_variant_of_each_network_is_fetched(half: bool, unet: str) -> None:
+def test_one_variant_of_each_network_is_selected(half: bool, unet: str) -> None:
     assert select_files(FILES, patterns=PATTERNS, half=half) == sorted(
         [
             "model_index.json",
@@ -40,11 +40,11 @@ def test_one_variant_of_each_network_is_fetched(half: bool, unet: str) -> None:
     )
 
 
-def test_a_hub_out_of_reach_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise ConnectionError("no network")
 
     monkeypatch.setattr("tasks.models.hub.HfApi.model_info", refuse)
     monkeypatch.setattr("tasks.models.hub.snapshot_download", refuse)
-    with pytest.raises(TaskInputError, match=r"'owner/name' is no folder here.*cannot be reached"):
+    with pytest.raises(TaskInputError, match=r"'owner/name' is not a folder here.*cannot be reached"):
         fetch_snapshot("owner/name", patterns=["*.json"])

@@ -27,7 +27,7 @@ def test_lpips_is_loaded_from_a_file(tmp_path: Path) -> None:
     assert load_lpips(str(tmp_path / "lpips.safetensors"))(image, 1 - image).item() > 0
 
 
-def test_the_reference_weights_are_lpips(shared: Path) -> None:
+def test_the_reference_weights_are_loaded(shared: Path) -> None:
     image = torch.zeros(1, 3, 32, 32)
     assert load_lpips(shared / "weights" / "lpips_alex.safetensors")(image, image).item() == 0
 
@@ -36,12 +36,12 @@ def test_the_reference_weights_are_lpips(shared: Path) -> None:
     ("name", "message"),
     [
         ("none.safetensors", "no LPIPS weights at"),
-        ("lpips.pth", "no safetensors file"),
+        ("lpips.pth", "not a safetensors file"),
         ("damaged.safetensors", "damaged"),
-        ("other.safetensors", r"does not hold LPIPS weights: .* lack features\.0\.weight"),
+        ("other.safetensors", r"does not contain LPIPS weights: .* lack features\.0\.weight"),
     ],
 )
-def test_what_holds_no_lpips_gets_one_sentence(name: str, message: str, tmp_path: Path) -> None:
+def test_a_file_without_lpips_weights_is_refused_in_one_sentence(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "lpips.pth").write_bytes(b"pickle")
     (tmp_path / "damaged.safetensors").write_bytes(b"no weights")
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
@@ -49,18 +49,18 @@ def test_what_holds_no_lpips_gets_one_sentence(name: str, message: str, tmp_path
         load_lpips(tmp_path / name)
 
 
-def test_a_clip_is_loaded_from_a_folder_as_it_was_saved(clip: Path) -> None:
+def test_a_clip_loaded_from_a_folder_embeds_as_the_saved_one(clip: Path) -> None:
     model, processor = load_clip_model(str(clip))
-    for embed, what in ((embed_frames, FRAMES), (embed_text, "red")):
-        torch.testing.assert_close(embed(model, processor, what), embed(tiny_clip(), processor, what))
+    for embed, item in ((embed_frames, FRAMES), (embed_text, "red")):
+        torch.testing.assert_close(embed(model, processor, item), embed(tiny_clip(), processor, item))
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_the_clip_that_was_used_last_is_kept(clip: Path) -> None:
+def test_loading_the_same_clip_again_returns_the_same_object(clip: Path) -> None:
     assert load_clip_model(str(clip))[0] is load_clip_model(str(clip))[0]
 
 
-def test_half_precision_weights_are_widened(clip: Path) -> None:
+def test_half_precision_weights_are_converted_to_float32(clip: Path) -> None:
     (clip / "model.safetensors").unlink()
     tiny_clip().half().save_pretrained(clip, variant="fp16")
     model, processor = load_clip_model(str(clip))
@@ -69,33 +69,33 @@ def test_half_precision_weights_are_widened(clip: Path) -> None:
     torch.testing.assert_close(embed_frames(model, processor, FRAMES), exact, atol=5e-3, rtol=0)
 
 
-def test_a_hub_id_is_fetched(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {}
+def test_a_hub_id_is_downloaded(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    requested = {}
 
     def fetch(repository: str, *, patterns: list[str]) -> Path:
-        asked[repository] = patterns
+        requested[repository] = patterns
         return clip
 
     monkeypatch.setattr("tasks.models.metric_networks.fetch_snapshot", fetch)
     load_clip_model("owner/clip-name")
-    assert asked == {"owner/clip-name": ["*.json", "*.txt", "model*.safetensors"]}
+    assert requested == {"owner/clip-name": ["*.json", "*.txt", "model*.safetensors"]}
 
 
 @pytest.mark.parametrize("spec", ["nowhere", "/no/such/folder", "./owner", "a/b/c"])
-def test_a_name_of_nothing_gets_one_sentence(spec: str) -> None:
+def test_a_name_without_a_model_is_refused_in_one_sentence(spec: str) -> None:
     with pytest.raises(TaskInputError, match="There is no CLIP at"):
         load_clip_model(spec)
 
 
-def test_a_folder_without_a_config_gets_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_without_a_config_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(TaskInputError, match=r"it has no config\.json"):
         load_clip_model(str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("config", "message"), [("{", "unreadable config.json"), ("[]", "no CLIP"), ('{"model_type": "bert"}', "'bert'")]
+    ("config", "message"), [("{", "unreadable config.json"), ("[]", "not a CLIP"), ('{"model_type": "bert"}', "'bert'")]
 )
-def test_a_config_of_something_else_gets_one_sentence(config: str, message: str, clip: Path) -> None:
+def test_a_config_of_another_model_is_refused_in_one_sentence(config: str, message: str, clip: Path) -> None:
     (clip / "config.json").write_text(config)
     with pytest.raises(TaskInputError, match=message):
         load_clip_model(str(clip))
@@ -107,11 +107,11 @@ def test_pickled_weights_are_refused(clip: Path) -> None:
         load_clip_model(str(clip))
 
 
-def test_weights_that_are_not_whole_are_refused(clip: Path) -> None:
+def test_incomplete_weights_are_refused(clip: Path) -> None:
     weights = load_file(clip / "model.safetensors")
     del weights["visual_projection.weight"]
     save_file(weights, clip / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(TaskInputError, match=r"not whole: its weights lack visual_projection\.weight"):
+    with pytest.raises(TaskInputError, match=r"incomplete: its weights lack visual_projection\.weight"):
         load_clip_model(str(clip))
 
 
@@ -135,7 +135,9 @@ def test_damaged_weights_are_refused(clip: Path) -> None:
         (("processor_config.json",), r"no preprocessor_config\.json"),
     ],
 )
-def test_a_clip_without_what_prepares_its_input_is_refused(files: tuple[str, ...], message: str, clip: Path) -> None:
+def test_a_clip_without_tokenizer_or_image_processor_is_refused(
+    files: tuple[str, ...], message: str, clip: Path
+) -> None:
     for name in files:
         (clip / name).unlink()
     with pytest.raises(TaskInputError, match=message):

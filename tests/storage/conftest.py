@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from storage import Workspace
+from storage.workspace import Workspace
 
 MakeClip: TypeAlias = Callable[..., Path]
 WORKSPACE_URLS = ("folder", "file", "memory")

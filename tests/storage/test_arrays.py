@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from storage import Workspace, WorkspaceError
 from storage.arrays import ArraySpec, chunk_keys, row_keys
+from storage.errors import WorkspaceError
+from storage.workspace import Workspace
 
 DTYPES = st.sampled_from(["uint8", "bool", "int32", "int64", "float16", "float32"])
 VALUES = DTYPES.flatmap(lambda dtype: arrays.arrays(dtype, arrays.array_shapes(min_dims=1, max_dims=4, max_side=5)))

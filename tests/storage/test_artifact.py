@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage import Workspace, WorkspaceError
 from storage.artifact import Artifact
-from storage.errors import StorageError
+from storage.errors import StorageError, WorkspaceError
+from storage.workspace import Workspace
 from tests._artifacts import artifact_of, with_rows
 
 Damage = Callable[[Path], None]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from storage import Workspace
 from storage.files import RemoteFiles, atomic_path, is_partial, write_atomic
+from storage.workspace import Workspace
 
 
 def test_what_is_written_is_read_listed_and_deleted(workspace: Workspace) -> None:

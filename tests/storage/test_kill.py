@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from storage import Workspace
+from storage.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 
 WRITER = """
 import sys
 import numpy as np
-from storage import Workspace
+from storage.workspace import Workspace
 workspace = Workspace.open(sys.argv[1])
 artifact = workspace.artifact(workspace.ref("clip/stage", "d"))
 artifact.require_array("rows", shape=(60, 64, 64), chunks=(1, 64, 64), dtype="float32")

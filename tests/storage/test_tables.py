@@ -3,7 +3,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from storage import Workspace, WorkspaceError, append_run, read_runs
+from storage.errors import WorkspaceError
+from storage.tables import append_run, read_runs
+from storage.workspace import Workspace
 
 
 def test_runs_come_back_as_one_table_whatever_their_columns(workspace: Workspace) -> None:

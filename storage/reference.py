@@ -1,4 +1,4 @@
-"""References: what passes between tasks instead of arrays."""
+"""References to artifacts, which pass between tasks instead of arrays."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["ArtifactRef"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactRef:
-    """Where an artifact lies and what it is: all that passes between tasks."""
+    """Location and identity of an artifact, which may or may not exist yet."""
 
     workspace: str
-    """URL of the workspace; a local one is an absolute folder."""
+    """URL of the workspace; for a local one the absolute path of its folder."""
     path: str
     """Path inside the workspace."""
     digest: str

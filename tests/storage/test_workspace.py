@@ -74,7 +74,7 @@ def test_a_file_at_the_path_or_above_it_is_refused_in_one_sentence(below: str, t
 
 
 @pytest.mark.parametrize("url", ["/proc/wave", "http://127.0.0.1:1/x"])
-def test_a_place_that_cannot_be_written_is_refused_in_one_sentence(url: str) -> None:
+def test_a_location_that_cannot_be_written_is_refused_in_one_sentence(url: str) -> None:
     with pytest.raises(WorkspaceError, match=r"cannot be written|package is missing") as caught:
         Workspace.open(url).check_writable()
     assert "\n" not in str(caught.value)
@@ -88,7 +88,7 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("path", ["", "/etc", "../x", "a/../b", "a//b", "a/", ".hidden", "a b", "a\\b", "~", "a\n"])
 def test_a_path_that_could_leave_the_workspace_is_refused(path: str, tmp_path: Path) -> None:
-    with pytest.raises(WorkspaceError, match="no path inside"):
+    with pytest.raises(WorkspaceError, match="not a path inside"):
         Workspace.open(tmp_path).ref(path, "d")
 
 

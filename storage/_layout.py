@@ -1,4 +1,4 @@
-"""How an artifact lies in its folder: names, the order of removal, the JSON documents beside the arrays."""
+"""Layout of an artifact: names, order of removal, and the JSON documents stored with the arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ __all__ = [
     "checked_path",
     "dump",
     "group",
+    "has_chunks",
     "load",
+    "load_part",
     "load_record",
     "part_key",
     "recorded_sizes",
@@ -34,23 +36,23 @@ _RECORD_VERSION = 1
 
 
 def checked_path(path: str) -> str:
-    """The path itself, if it stays inside the workspace and is safe on every file system.
+    """Return the path if it stays inside the workspace and is safe on every file system.
 
     Raises:
-        WorkspaceError: if not.
+        WorkspaceError: if it does not or is not.
     """
     if all(_SEGMENT.fullmatch(segment) for segment in path.split("/")):
         return path
     raise WorkspaceError(
-        f"{path!r} is no path inside a workspace: use names of letters, digits and _.+=@- separated by /"
+        f"{path!r} is not a path inside a workspace: use names of letters, digits and _.+=@- separated by /"
     )
 
 
 def checked_name(name: str) -> str:
-    """The name itself, if an array or a file of an artifact may bear it.
+    """Return the name if an array or a file of an artifact may have it.
 
     Raises:
-        WorkspaceError: if not.
+        WorkspaceError: if it is reserved or leaves the artifact.
     """
     if checked_path(name).partition("/")[0] in (RECORD, PARTS) or NODE in name.split("/"):
         raise WorkspaceError(f"{name} is a reserved name in an artifact")
@@ -58,21 +60,21 @@ def checked_name(name: str) -> str:
 
 
 def part_key(name: str) -> str:
-    """Where the record of a part lies.
+    """Return the key of a part's record, relative to the artifact.
 
     Raises:
         WorkspaceError: if the part's name is not one word.
     """
     if "/" in checked_path(name):
-        raise WorkspaceError(f"a part's name is one word, got {name!r}")
+        raise WorkspaceError(f"the name of a part must be one word, got {name!r}")
     return f"{PARTS}/{name}.json"
 
 
 def removal_order(key: str) -> tuple[int, str]:
-    """Sort key such that a removal killed half-way leaves nothing that passes for finished work.
+    """Return a sort key by which an interrupted removal never leaves what passes for finished work.
 
-    The completion record goes first, then the parts, the content, the arrays' descriptions, and last the group, which
-    says whose remains these are.
+    The completion record goes first, then the parts, the content, the descriptions of arrays, and last the group,
+    since its digest marks what remains as remains.
     """
     if key == RECORD:
         return (0, key)
@@ -84,7 +86,7 @@ def removal_order(key: str) -> tuple[int, str]:
 
 
 def build_record(present: Mapping[str, int], *, digest: str, metadata: object) -> dict[str, Any]:
-    """The completion record of an artifact with these files, given with their sizes."""
+    """Build the completion record of an artifact from the sizes of its files, by key."""
     names = sorted(key.removesuffix(f"/{NODE}") for key in present if key.endswith(f"/{NODE}"))
     elsewhere = (f"{PARTS}/", *(f"{name}/" for name in names))
     files = {key: present[key] for key in sorted(present) if key not in (RECORD, NODE)}
@@ -98,36 +100,48 @@ def build_record(present: Mapping[str, int], *, digest: str, metadata: object) -
 
 
 def load_record(data: bytes | None) -> dict[str, Any] | None:
-    """The completion record in the bytes; None where there is none that this version understands."""
+    """Parse a completion record; None for absent or damaged bytes, or a version that this code does not know."""
     record = load(data)
     known = record is not None and record.get("version") == _RECORD_VERSION
     return record if known else None
 
 
 def recorded_sizes(record: Mapping[str, Any]) -> dict[str, int]:
-    """All that a completion record lists: size by key."""
+    """Return the size of every file that a completion record lists, by key."""
     chunks = {f"{name}/{key}": size for name, sizes in record["arrays"].items() for key, size in sizes.items()}
     return {**chunks, **record["files"]}
 
 
+def load_part(data: bytes | None, *, digest: str | None) -> dict[str, Any] | None:
+    """Parse the record of a finished part; None for absent or damaged bytes, or another digest than a given one."""
+    part = load(data)
+    own = part is not None and (digest is None or part.get("digest") == digest)
+    return part if own else None
+
+
+def has_chunks(part: Mapping[str, Any], present: Mapping[str, int]) -> bool:
+    """Return whether all chunks of a finished part are among the present files, with their recorded sizes."""
+    return all(present.get(key) == size for key, size in part["chunks"].items())
+
+
 def below(present: Mapping[str, int], name: str) -> dict[str, int]:
-    """The files below a name, by key relative to it."""
+    """Return the sizes of the files below a name, by key relative to it."""
     prefix = f"{name}/"
     return {key.removeprefix(prefix): size for key, size in sorted(present.items()) if key.startswith(prefix)}
 
 
 def group(attributes: Mapping[str, str]) -> bytes:
-    """The description of a Zarr v3 group."""
+    """Return the description of a Zarr v3 group."""
     return dump({"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)})
 
 
 def dump(value: object) -> bytes:
-    """A value as JSON, always the same for the same value."""
+    """Return a value as JSON, always the same bytes for the same value."""
     return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode()
 
 
 def load(data: bytes | None) -> dict[str, Any] | None:
-    """The JSON object in the bytes; None where there is none: a damaged document is no document."""
+    """Parse a JSON object; None for absent or damaged bytes, so that a damaged document counts as absent."""
     try:
         value = None if data is None else json.loads(data)
     except ValueError:

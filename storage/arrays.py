@@ -1,4 +1,4 @@
-"""Zarr v3 arrays as this project lays them out: zstd, a checksum in every chunk, every chunk written.
+"""Zarr v3 arrays as this project stores them: zstd, a checksum in every chunk, every chunk written.
 
 Convention: chunk keys are Zarr's default, `c/0/1/...`; a region is a range along axis 0 made of whole chunks.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
@@ -18,19 +18,28 @@ from zarr.abc.store import Store
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import ContainsArrayError
 
-from storage.digest import JSON
+from storage.digest import JSON, to_json
 from storage.errors import WorkspaceError
 
-__all__ = ["ArraySpec", "chunk_keys", "create_array", "open_array", "read_region", "row_keys", "write_region"]
+__all__ = [
+    "ArraySpec",
+    "chunk_keys",
+    "create_array",
+    "open_array",
+    "read_region",
+    "readable_prefix",
+    "region_keys",
+    "write_region",
+]
 
 AnyArray: TypeAlias = npt.NDArray[Any]
-# An empty-looking chunk that is absent could not be told from one that was never written
+# By default Zarr omits chunks of zeros, which would then look like chunks that were never written
 _CONFIG: Any = {"write_empty_chunks": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArraySpec:
-    """What an array is, apart from its values."""
+    """Everything about an array except its values."""
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
@@ -40,15 +49,39 @@ class ArraySpec:
 
     def __post_init__(self) -> None:
         if len(self.shape) != len(self.chunks) or not self.shape:
-            raise WorkspaceError(f"an array needs as many chunk sizes as axes: {self.shape} and {self.chunks}")
+            raise WorkspaceError(f"an array needs as many chunk sizes as axes, got {self.shape} and {self.chunks}")
         if any(size < 0 for size in self.shape) or any(size < 1 for size in self.chunks):
-            raise WorkspaceError(f"impossible shape {self.shape} with chunks {self.chunks}")
+            raise WorkspaceError(f"an array cannot have the shape {self.shape} with chunks {self.chunks}")
         if self.dimension_names is not None and len(self.dimension_names) != len(self.shape):
-            raise WorkspaceError(f"{len(self.shape)} axes, but dimension names {self.dimension_names}")
+            raise WorkspaceError(f"an array of {len(self.shape)} axes got the dimension names {self.dimension_names}")
+
+    @classmethod
+    def normalised(
+        cls,
+        *,
+        shape: Sequence[int],
+        chunks: Sequence[int],
+        dtype: npt.DTypeLike,
+        dimension_names: Sequence[str] | None,
+        attributes: Mapping[str, object] | None,
+    ) -> ArraySpec:
+        """Build a specification that compares equal to that of the array stored from it.
+
+        Raises:
+            WorkspaceError: if shape, chunks and dimension names do not fit together.
+            StorageError: if the attributes have no JSON form.
+        """
+        return cls(
+            shape=tuple(int(size) for size in shape),
+            chunks=tuple(int(size) for size in chunks),
+            dtype=np.dtype(dtype),
+            dimension_names=None if dimension_names is None else tuple(dimension_names),
+            attributes=cast("dict[str, JSON]", to_json(dict(attributes or {}))),
+        )
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> ArraySpec:
-        """The specification of an existing array."""
+        """Return the specification of an existing array."""
         names = getattr(array.metadata, "dimension_names", None)
         return cls(
             shape=tuple(array.shape),
@@ -60,7 +93,7 @@ class ArraySpec:
 
 
 def create_array(store: Store, path: str, spec: ArraySpec) -> zarr.Array[Any]:
-    """Create an array; where another process was quicker, open its."""
+    """Create an array; if another process has just created it, open that one."""
     try:
         return zarr.create_array(
             store,
@@ -79,21 +112,26 @@ def create_array(store: Store, path: str, spec: ArraySpec) -> zarr.Array[Any]:
 
 
 def open_array(store: Store, path: str) -> zarr.Array[Any]:
-    """Open an array. Raises FileNotFoundError."""
+    """Open an array for reading and writing.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
     return zarr.open_array(store, path=path, mode="r+", zarr_format=3).with_config(_CONFIG)
 
 
 def chunk_keys(shape: Sequence[int], chunks: Sequence[int]) -> Iterator[str]:
-    """The keys of all chunks of an array, in C order."""
+    """Yield the keys of all chunks of an array, in C order."""
     counts = [math.ceil(size / chunk) for size, chunk in zip(shape, chunks, strict=True)]
     for place in itertools.product(*map(range, counts)):
         yield "/".join(["c", *map(str, place)])
 
 
-def row_keys(spec: ArraySpec, row: int) -> Iterator[str]:
-    """The keys of the chunks at one place along axis 0 of the chunk grid."""
-    for key in chunk_keys(spec.shape[1:], spec.chunks[1:]):
-        yield f"c/{row}{key[1:]}"
+def region_keys(spec: ArraySpec, start: int, stop: int) -> Iterator[str]:
+    """Yield the keys of the chunks that contain rows `start` to `stop` along axis 0, in C order."""
+    for index in range(start // spec.chunks[0], -(-stop // spec.chunks[0])):
+        for key in chunk_keys(spec.shape[1:], spec.chunks[1:]):
+            yield f"c/{index}{key[1:]}"
 
 
 def write_region(array: zarr.Array[Any], start: int, values: AnyArray) -> None:
@@ -107,28 +145,43 @@ def write_region(array: zarr.Array[Any], start: int, values: AnyArray) -> None:
     if values.shape[1:] != array.shape[1:]:
         raise WorkspaceError(f"rows of {array.path} are {array.shape[1:]}, got {values.shape[1:]}")
     if not np.can_cast(values.dtype, array.dtype, "same_kind"):
-        raise WorkspaceError(f"{array.path} holds {array.dtype}, got {values.dtype}")
+        raise WorkspaceError(f"{array.path} stores {array.dtype}, got {values.dtype}")
     array[start:stop] = values.astype(array.dtype, copy=False)
 
 
 def read_region(array: zarr.Array[Any], start: int, stop: int) -> AnyArray:
-    """Rows `start` to `stop` along axis 0.
+    """Read rows `start` to `stop` along axis 0.
 
     Raises:
         WorkspaceError: if a chunk fails its checksum.
     """
     try:
         return np.asarray(array[start:stop])
-    except (ValueError, RuntimeError) as error:  # the checksum's error, or the decompressor's
+    except (ValueError, RuntimeError) as error:  # of the checksum, or of the decompressor
         raise WorkspaceError(
             f"rows {start} to {stop} of {array.path} are damaged ({error}); delete that folder and run again"
         ) from error
 
 
+def readable_prefix(array: zarr.Array[Any], present: Collection[str]) -> int:
+    """Count the leading chunks along axis 0 that are among the present keys and pass their checksum."""
+    spec = ArraySpec.of(array)
+    starts = range(0, spec.shape[0], spec.chunks[0])
+    for index, start in enumerate(starts):
+        stop = min(start + spec.chunks[0], spec.shape[0])
+        if not all(key in present for key in region_keys(spec, start, stop)):
+            return index
+        try:
+            read_region(array, start, stop)
+        except WorkspaceError:
+            return index
+    return len(starts)
+
+
 def _check_region(array: zarr.Array[Any], start: int, stop: int) -> None:
     chunk, length = array.chunks[0], array.shape[0]
     if not 0 <= start <= stop <= length:
-        raise WorkspaceError(f"rows {start} to {stop} lie outside {array.path}, which has {length}")
+        raise WorkspaceError(f"rows {start} to {stop} are outside {array.path}, which has {length}")
     if start % chunk or (stop % chunk and stop != length):
         raise WorkspaceError(
             f"rows {start} to {stop} cut a chunk of {array.path}: its chunks are {chunk} rows long, write whole ones"

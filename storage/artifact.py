@@ -1,7 +1,7 @@
-"""Artifacts: what one stage leaves in the workspace, true once its completion record is there.
+"""Artifacts: the results of one stage in the workspace, which count once their completion record is written.
 
-An artifact is a Zarr group whose attributes carry its digest. It holds arrays, files, one small JSON per finished
-part under `parts/`, and `complete.json`, which is written last and lists every chunk and file with its size.
+An artifact is a Zarr group with its digest as an attribute. It contains arrays, files, one small JSON document per
+finished part under `parts/`, and `complete.json`, which is written last and lists every chunk and file with its size.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
-import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.abc.store import Store
 
 from storage import _layout as layout
 from storage import arrays
+from storage._ownership import claim, is_owned
 from storage.arrays import AnyArray, ArraySpec
-from storage.digest import JSON, to_json
+from storage.digest import to_json
 from storage.errors import WorkspaceError
 from storage.files import Files, is_partial
 from storage.reference import ArtifactRef
@@ -31,17 +31,19 @@ __all__ = ["Artifact"]
 
 @dataclass(slots=True, kw_only=True)
 class Artifact:
-    """One artifact: open it through `Workspace.artifact`.
+    """One artifact, opened by `Workspace.artifact`.
 
-    Opened by a reference it can be written, and content of another digest at its path does not count and is removed
-    by the first write. Opened by its path alone it can only be read.
+    The digest decides who owns the path. Opened by a reference, an artifact can be written; content of another digest
+    at its path does not count, and the first write removes it. Opened by its path alone, it can only be read.
     """
 
     workspace_url: str
     files: Files
     store: Store
     path: str
+    """Path inside the workspace."""
     digest: str | None = None
+    """Digest of everything that determines the content; None for an artifact opened by its path alone."""
     _claimed: bool = False
     _owned: bool = False
     _arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict)
@@ -49,7 +51,7 @@ class Artifact:
     # --- completion -------------------------------------------------------------------------------------------
 
     def is_complete(self) -> bool:
-        """Whether the record is there, of this digest, and all that it lists exists with its size."""
+        """Return whether there is a record of this digest and every file in it exists with its recorded size."""
         record = self._read_record()
         if record is None or record["digest"] != (self.digest or record["digest"]):
             return False
@@ -57,7 +59,7 @@ class Artifact:
         return all(present.get(key) == size for key, size in layout.recorded_sizes(record).items())
 
     def record(self) -> dict[str, Any]:
-        """The completion record: digest, arrays and files with the sizes of their parts, metadata.
+        """Return the completion record: digest, metadata, and every array and file with the sizes in bytes.
 
         Raises:
             WorkspaceError: if there is none.
@@ -69,21 +71,26 @@ class Artifact:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What was given at completion. Raises WorkspaceError where the artifact has no record."""
+        """The metadata passed to `complete`. Raises WorkspaceError if the artifact has no record."""
         return cast("dict[str, Any]", self.record()["metadata"])
 
     def ref(self) -> ArtifactRef:
-        """The artifact's reference. Raises WorkspaceError where no digest is known."""
+        """Return the artifact's reference.
+
+        Raises:
+            WorkspaceError: if the artifact was opened by its path and has no record with its digest.
+        """
         digest = self.digest if self.digest is not None else self.record()["digest"]
         return ArtifactRef(workspace=self.workspace_url, path=self.path, digest=digest)
 
     def complete(self, metadata: Mapping[str, object] | None = None) -> ArtifactRef:
-        """Write the completion record: from here on the artifact counts.
+        """Write the completion record, after which the artifact counts, and return its reference.
 
-        The record depends on nothing but the content, so two processes that complete one artifact do no harm.
+        The record depends only on the content, so two processes may complete the same artifact.
 
         Raises:
-            WorkspaceError: if an array lacks a chunk, or the metadata is no JSON.
+            WorkspaceError: if an array lacks a chunk.
+            StorageError: if the metadata has no JSON form.
         """
         self._claim()
         record = layout.build_record(self._present(), digest=self.ref().digest, metadata=to_json(dict(metadata or {})))
@@ -110,19 +117,15 @@ class Artifact:
         dimension_names: Sequence[str] | None = None,
         attributes: Mapping[str, object] | None = None,
     ) -> zarr.Array[Any]:
-        """The array of this description: reopened with what it holds where it is the same, else created anew.
+        """Open the array with its values if it exists with this description, else create it empty.
 
-        Compressed with zstd, and every chunk ends with a crc32c, so that a torn or rotten one raises when read.
+        Chunks are compressed with zstd and end with a crc32c, so that reading a torn or corrupt one raises an error.
 
         Raises:
-            WorkspaceError: if the name or the description is impossible.
+            WorkspaceError: if the name or the description is invalid.
         """
-        spec = ArraySpec(
-            shape=tuple(int(size) for size in shape),
-            chunks=tuple(int(size) for size in chunks),
-            dtype=np.dtype(dtype),
-            dimension_names=None if dimension_names is None else tuple(dimension_names),
-            attributes=cast("dict[str, JSON]", to_json(dict(attributes or {}))),
+        spec = ArraySpec.normalised(
+            shape=shape, chunks=chunks, dtype=dtype, dimension_names=dimension_names, attributes=attributes
         )
         self._claim()
         path = self._key(layout.checked_name(name))
@@ -137,13 +140,13 @@ class Artifact:
         return array
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """An existing array.
+        """Open an existing array.
 
-        A chunk that is absent reads as zeros and a damaged one raises Zarr's own error: check `is_complete` or
+        An absent chunk reads as zeros and a damaged one raises Zarr's own error: check `is_complete` or
         `readable_prefix` first, or read with `read_region`.
 
         Raises:
-            WorkspaceError: if there is none of that name.
+            WorkspaceError: if there is no array of that name.
         """
         if name not in self._arrays:
             with self._missing("array", name):
@@ -159,7 +162,7 @@ class Artifact:
         arrays.write_region(self.array(name), start, values)
 
     def read_region(self, name: str, start: int = 0, stop: int | None = None) -> AnyArray:
-        """Rows `start` to `stop` along axis 0.
+        """Read rows `start` to `stop` along axis 0.
 
         Raises:
             WorkspaceError: if there is no such array or a chunk is damaged.
@@ -168,33 +171,22 @@ class Artifact:
         return arrays.read_region(array, start, array.shape[0] if stop is None else stop)
 
     def resize_array(self, name: str, length: int) -> zarr.Array[Any]:
-        """Give an array another length along axis 0, keeping its values; for content whose count shows late."""
+        """Change an array's length along axis 0 and keep its values, for content of initially unknown length."""
         array = self.array(name)
         array.resize((length, *array.shape[1:]))
         del self._arrays[name]
         return self.array(name)
 
     def readable_prefix(self, name: str) -> int:
-        """Number of leading chunks along axis 0 that exist and pass their checksum; 0 where there is no array.
+        """Count the leading chunks along axis 0 that exist and pass their checksum; 0 where there is no array.
 
-        Chunks count, not rows: with more than one row per chunk, multiply. Reads all that it counts.
+        The unit is chunks, not rows: with several rows per chunk, multiply. Every counted chunk is read.
         """
         try:
             array = self.array(name)
         except WorkspaceError:
             return 0
-        spec = ArraySpec.of(array)
-        present = self.files.sizes(self._key(name))
-        rows = -(-spec.shape[0] // spec.chunks[0])
-        for row in range(rows):
-            start = row * spec.chunks[0]
-            if not all(key in present for key in arrays.row_keys(spec, row)):
-                return row
-            try:
-                arrays.read_region(array, start, min(start + spec.chunks[0], spec.shape[0]))
-            except WorkspaceError:
-                return row
-        return rows
+        return arrays.readable_prefix(array, self.files.sizes(self._key(name)))
 
     # --- parts ------------------------------------------------------------------------------------------------
 
@@ -205,79 +197,79 @@ class Artifact:
         *,
         regions: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
-        """Note, atomically, that a part is finished; written after the part's content.
+        """Record, atomically, that a part is finished; call it after the part's content is written.
 
         Args:
             name: the part, one word.
-            metadata: what `part_metadata` gives back.
+            metadata: values that `parts_metadata` returns.
             regions: rows (start, stop) along axis 0 that the part wrote, by array. With them the part counts only
-                as long as those chunks are there with their present sizes.
+                while those chunks exist with their present sizes.
 
         Raises:
-            WorkspaceError: if a chunk of the regions is missing, or the metadata is no JSON.
+            WorkspaceError: if a chunk of the regions is missing, or the name is not one word.
+            StorageError: if the metadata has no JSON form.
         """
         self._claim()
-        part = {
-            "digest": self.digest,
-            "chunks": self._region_sizes(regions or {}),
-            "metadata": to_json(dict(metadata or {})),
-        }
+        chunks = self._region_sizes(regions or {})
+        part = {"digest": self.digest, "chunks": chunks, "metadata": to_json(dict(metadata or {}))}
         self.files.write(self._key(layout.part_key(name)), layout.dump(part))
 
     def completed_parts(self) -> set[str]:
-        """Names of the finished parts of this digest whose chunks are all there."""
+        """Return the names of all finished parts of this digest that still have all their chunks.
+
+        Lists the artifact and reads the record of every part; see `has_part` for one part.
+        """
         present = self._present()
         keys = [self._key(key) for key in present if key.startswith(f"{layout.PARTS}/")]
-        parts = {Path(key).stem: layout.load(data) for key, data in self.files.read_many(keys).items()}
-        return {name for name, part in parts.items() if self._is_own(part) and _matches(part, present)}
+        parts = {
+            Path(key).stem: layout.load_part(data, digest=self.digest)
+            for key, data in self.files.read_many(keys).items()
+        }
+        return {name for name, part in parts.items() if part is not None and layout.has_chunks(part, present)}
 
     def has_part(self, name: str) -> bool:
-        """Return whether a part of this digest is finished and all its chunks are there, without a listing.
+        """Return whether a part of this digest is finished and still has all its chunks.
 
-        The cost does not depend on the number of parts, unlike that of `completed_parts`.
+        Makes no listing: reads the part's record and the sizes of its own chunks, whatever the number of parts.
 
         Raises:
-            WorkspaceError: if the part's name is not one word.
+            WorkspaceError: if the name is not one word.
         """
         part = self._read_parts([name])[name]
-        return self._is_own(part) and _matches(part, self._sizes_of(part["chunks"]))
+        return part is not None and layout.has_chunks(part, self._sizes_of(part["chunks"]))
 
     def part_metadata(self, name: str) -> dict[str, Any]:
-        """What was given to `complete_part`.
+        """Return the metadata passed to `complete_part`; for several parts see `parts_metadata`.
 
         Raises:
-            WorkspaceError: if there is no such part.
+            WorkspaceError: if the part has no record of this digest.
         """
         return self.parts_metadata([name])[name]
 
     def parts_metadata(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Return the metadata of several parts, by name in the given order, from one batched read.
+        """Return the metadata of several parts by name, in the given order, from one batch of reads.
 
         Raises:
-            WorkspaceError: if a part is missing; the message names the first one.
+            WorkspaceError: if a part has no record of this digest; the message names the first one.
         """
-        parts = self._read_parts(names)
-        for name, part in parts.items():
-            if not self._is_own(part):
+        found = {}
+        for name, part in self._read_parts(names).items():
+            if part is None:
                 raise WorkspaceError(f"{self._where} has no finished part {name}")
-        return {name: part["metadata"] for name, part in parts.items()}
+            found[name] = part["metadata"]
+        return found
 
-    def _read_parts(self, names: Iterable[str]) -> dict[str, Any]:
-        """Read the records of parts; None where there is no readable one."""
+    def _read_parts(self, names: Iterable[str]) -> dict[str, dict[str, Any] | None]:
+        """Read the records of parts, by name; None for a part that is not finished."""
         keys = {name: self._key(layout.part_key(name)) for name in names}
         found = self.files.read_many(keys.values())
-        return {name: layout.load(found.get(key)) for name, key in keys.items()}
-
-    def _is_own(self, part: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
-        return part is not None and (self.digest is None or part.get("digest") == self.digest)
+        return {name: layout.load_part(found.get(key), digest=self.digest) for name, key in keys.items()}
 
     def _region_sizes(self, regions: Mapping[str, tuple[int, int]]) -> dict[str, int]:
-        """Return the sizes of the chunks of regions, by key relative to the artifact."""
+        """Return the sizes of the regions' chunks, by key relative to the artifact."""
         found: dict[str, int] = {}
         for name, (start, stop) in regions.items():
-            spec = ArraySpec.of(self.array(name))
-            rows = range(start // spec.chunks[0], -(-stop // spec.chunks[0]))
-            keys = [f"{name}/{key}" for row in rows for key in arrays.row_keys(spec, row)]
+            keys = [f"{name}/{key}" for key in arrays.region_keys(ArraySpec.of(self.array(name)), start, stop)]
             sizes = self._sizes_of(keys)
             if len(sizes) < len(keys):
                 raise WorkspaceError(f"{self._where}: rows {start} to {stop} of {name} are not all written")
@@ -287,29 +279,49 @@ class Artifact:
     # --- files ------------------------------------------------------------------------------------------------
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Write a file as a whole."""
+        """Write a file as a whole.
+
+        Raises:
+            WorkspaceError: if the name is reserved or leaves the artifact.
+        """
         self._claim()
         self.files.write(self._key(layout.checked_name(name)), data)
 
     def read_bytes(self, name: str) -> bytes:
-        """The bytes of a file. Raises WorkspaceError where there is none."""
+        """Return the bytes of a file.
+
+        Raises:
+            WorkspaceError: if there is no such file.
+        """
         with self._missing("file", name):
             return self.files.read(self._key(layout.checked_name(name)))
 
     def write_json(self, name: str, value: object) -> None:
-        """Write a value as JSON. Raises StorageError where it has no JSON form (NaN and infinity have none)."""
+        """Write a value as JSON.
+
+        Raises:
+            StorageError: if it has no JSON form (NaN and infinity have none).
+        """
         self.write_bytes(name, layout.dump(to_json(value)))
 
     def read_json(self, name: str) -> Any:
-        """The value of a JSON file. Raises WorkspaceError where there is none or it is damaged."""
+        """Return the value of a JSON file.
+
+        Raises:
+            WorkspaceError: if there is no such file or it is damaged.
+        """
         try:
             return json.loads(self.read_bytes(name))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise WorkspaceError(f"{name} in {self._where} is no JSON ({error})") from error
+            raise WorkspaceError(f"{name} in {self._where} is not valid JSON ({error})") from error
 
     @contextlib.contextmanager
     def local_copy(self, name: str) -> Iterator[Path]:
-        """A local path for reading the file, while the context lasts. Raises WorkspaceError where there is none."""
+        """Yield a local path for reading the file, valid inside the context.
+
+        Raises:
+            WorkspaceError: if there is no such file.
+        """
         with contextlib.ExitStack() as stack:
             with self._missing("file", name):
                 path = stack.enter_context(self.files.local_copy(self._key(layout.checked_name(name))))
@@ -317,13 +329,13 @@ class Artifact:
 
     @contextlib.contextmanager
     def local_output(self, name: str) -> Iterator[Path]:
-        """A local path, same suffix, to write to; it becomes the file when the context ends without an error."""
+        """Yield a local path, same suffix, to write to; it becomes the file if the context ends without an error."""
         self._claim()
         with self.files.local_output(self._key(layout.checked_name(name))) as path:
             yield path
 
     def has_file(self, name: str) -> bool:
-        """Whether there is a file of that name."""
+        """Return whether there is a file of that name."""
         with contextlib.suppress(WorkspaceError), self._missing("file", layout.checked_name(name)):
             return bool(self._sizes_of([name]))
         return False
@@ -339,21 +351,15 @@ class Artifact:
 
     @contextlib.contextmanager
     def _missing(self, kind: str, name: str) -> Iterator[None]:
-        """Raise WorkspaceError where what the body opens is absent, or belongs to another digest."""
+        """Raise WorkspaceError if the artifact belongs to another digest, or the body finds no file."""
         try:
-            self._check_owner()
+            # Also for an artifact opened by its path: to open an array, Zarr's local store creates its root folder
+            self._owned = self._owned or is_owned(self.files, self.path, self.digest)
+            if not self._owned:
+                raise FileNotFoundError(self._key(layout.NODE))
             yield
         except FileNotFoundError as error:
-            raise WorkspaceError(f"{self._where} holds no {kind} {name}") from error
-
-    def _check_owner(self) -> None:
-        # Also for an artifact opened by its path: Zarr's local store would create the folder of an absent workspace
-        if self._claimed or self._owned:
-            return
-        node = layout.load(self.files.read(self._key(layout.NODE)))
-        if node is None or (self.digest is not None and node.get("attributes") != {"digest": self.digest}):
-            raise FileNotFoundError(self._key(layout.NODE))
-        self._owned = True
+            raise WorkspaceError(f"{self._where} has no {kind} {name}") from error
 
     def _present(self) -> dict[str, int]:
         return {key: size for key, size in self.files.sizes(self.path).items() if not is_partial(key)}
@@ -375,32 +381,16 @@ class Artifact:
             )
 
     def _remove_array(self, name: str) -> None:
-        # With the array go the record and the parts, which spoke of it
+        # The record and the parts go too: they list chunks of the array
         gone = (layout.RECORD, f"{layout.PARTS}/", f"{name}/")
         keys = sorted((key for key in self._present() if key.startswith(gone)), key=layout.removal_order)
         self.files.delete(self._key(key) for key in keys)
 
     def _claim(self) -> None:
-        """Make the group of this digest, removing what another digest left there."""
+        """Become the owner of the path, before the first write."""
         if self._claimed:
             return
         if self.digest is None:
             raise WorkspaceError(f"{self._where} was opened by its path: open it by a reference to write to it")
-        folders = self.path.split("/")
-        ancestors = ["/".join([*folders[:depth], layout.NODE]) for depth in range(len(folders))]
-        own = self._key(layout.NODE)
-        found = self.files.read_many([*ancestors, own])
-        node = layout.load(found.get(own))
-        if node is None or node.get("attributes") != {"digest": self.digest}:
-            if node is not None:
-                self.discard()
-            self.files.write(own, layout.group({"digest": self.digest}))
-        for key in ancestors:
-            if key not in found:
-                self.files.write(key, layout.group({}))
-        self._claimed = True
-
-
-def _matches(part: Mapping[str, Any], present: Mapping[str, int]) -> bool:
-    """Return whether all chunks of a part are present with their recorded sizes."""
-    return all(present.get(key) == size for key, size in part["chunks"].items())
+        claim(self.files, self.path, self.digest, discard=self.discard)
+        self._claimed = self._owned = True

@@ -1,4 +1,4 @@
-"""Digests: the identity of values, files and folders."""
+"""Digests: identities of values, files and folders."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ __all__ = ["JSON", "digest_file", "digest_file_once", "digest_folder", "digest_o
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
 _HEX_DIGITS = 24  # 96 bits: no accidental collision, and still short enough for a folder's name
-_EXACT_INTEGER = 2**53  # beyond it a float no longer stands for one integer
+_EXACT_INTEGER = 2**53  # beyond it several integers round to the same float
 
 
 def digest_of(*parts: object) -> str:
-    """Digest of JSON-able values: 24 hex digits, the same on every machine.
+    """Compute the digest of values that have a JSON form: 24 hex digits, the same on every machine.
 
-    Values that compare equal have one digest: the order of a dict's keys does not count, a tuple is a list,
-    and 2.0 is 2. Booleans are not numbers here.
+    Values that compare equal have the same digest: the order of a dict's keys does not count, a tuple equals a list,
+    and 2.0 equals 2. Booleans are not numbers here.
 
     Raises:
-        StorageError: if a value has no canonical JSON form.
+        StorageError: if a value has no JSON form.
     """
     text = json.dumps(_canonical(list(parts)), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return _short(hashlib.sha256(text.encode("ascii")))
 
 
 def digest_file(path: str | Path) -> str:
-    """Digest of a file's bytes (its name does not count).
+    """Compute the digest of a file's bytes; its name does not count.
 
     Raises:
         StorageError: if it cannot be read.
@@ -72,10 +72,10 @@ def _digest_unchanged(path: Path, _size: int, _modified: int) -> str:
 
 
 def digest_folder(path: str | Path, *, suffixes: Collection[str] | None = None) -> str:
-    """Digest of the names and bytes of all files below a folder, or of those that end with one of `suffixes`.
+    """Compute the digest of the names and bytes of all files below a folder, or of those with one of the suffixes.
 
     Raises:
-        StorageError: if there is no such folder, no such file in it, or one cannot be read.
+        StorageError: if there is no such folder, no such file in it, or a file cannot be read.
     """
     root = Path(path)
     if not root.is_dir():
@@ -90,10 +90,10 @@ def digest_folder(path: str | Path, *, suffixes: Collection[str] | None = None) 
 
 
 def to_json(value: object) -> JSON:
-    """The value as plain JSON: tuples become lists, NumPy scalars become Python's.
+    """Return the value as plain JSON: tuples become lists, NumPy scalars become Python's.
 
     Raises:
-        StorageError: if something in it is no JSON (NaN and infinity are not).
+        StorageError: if a part of it has no JSON form (NaN and infinity have none).
     """
     match value:
         case None | bool() | str() | int():
@@ -124,7 +124,7 @@ def _canonical(value: object) -> JSON:
 
 
 def _unify_numbers(value: JSON) -> JSON:
-    """JSON where a float that is a whole number is an int."""
+    """Return the value with ints in place of floats that are whole numbers."""
     match value:
         case float() if value.is_integer() and abs(value) < _EXACT_INTEGER:
             return int(value)

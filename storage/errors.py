@@ -1,4 +1,4 @@
-"""Errors of the storage package: one sentence that says what is wrong, where, and what to do."""
+"""Errors of the storage package: one sentence each, with what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["StorageError", "VideoError", "WorkspaceError"]
 
 
 class StorageError(ValueError):
-    """Something given to or found in storage cannot be used."""
+    """An argument, or a file in storage, cannot be used."""
 
 
 class VideoError(StorageError):

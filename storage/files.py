@@ -1,6 +1,6 @@
 """Files under one root, local or remote, each written as a whole or not at all.
 
-Convention: a key is a relative path with forward slashes; `sizes` and `delete` know nothing of folders.
+Convention: a key is a relative path with forward slashes; a folder is not a file and has no size.
 """
 
 from __future__ import annotations
@@ -23,42 +23,53 @@ _REQUESTS = 16  # at the same time
 
 
 class Files(Protocol):
-    """What a workspace needs of the place that holds its files."""
+    """Operations of a workspace on its files."""
 
     def read(self, key: str) -> bytes:
-        """The bytes of one file. Raises FileNotFoundError."""
+        """Return the bytes of one file.
+
+        Raises:
+            FileNotFoundError: if it is absent.
+        """
 
     def read_many(self, keys: Iterable[str]) -> Mapping[str, bytes]:
-        """The bytes of those files that exist."""
+        """Return the bytes of those files that exist, by key."""
 
     def write(self, key: str, data: bytes) -> None:
-        """Write one file: a reader sees the old bytes or the new, never a mixture."""
+        """Write one file, and create its folders; a reader sees the old bytes or the new, never a mixture."""
 
     def sizes(self, prefix: str = "") -> Mapping[str, int]:
-        """Bytes of every file below `prefix`, by key relative to it, from one listing."""
+        """Return the size in bytes of every file below `prefix`, by key relative to it, from one listing."""
 
     def sizes_of(self, keys: Iterable[str]) -> Mapping[str, int]:
-        """Return the bytes of those files that exist, by key, without a listing."""
+        """Return the size in bytes of those files that exist, by key, without a listing."""
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete files one after the other, in the order given; those that are gone already do not matter."""
+        """Delete files one after the other, in the given order; absent ones are skipped."""
 
     def local_copy(self, key: str) -> contextlib.AbstractContextManager[Path]:
-        """A local path with the file's bytes, for reading, while the context lasts. Raises FileNotFoundError."""
+        """Open a context with a local path for reading the file.
+
+        Raises:
+            FileNotFoundError: if it is absent, when the context is entered.
+        """
 
     def local_output(self, key: str) -> contextlib.AbstractContextManager[Path]:
-        """A local path to write to; it becomes the file when the context ends without an error."""
+        """Open a context with a local path to write to, which becomes the file if the context ends without an error."""
 
 
 def is_partial(key: str) -> bool:
-    """Whether a key names a file that was still being written, by this module or by Zarr's local store."""
+    """Return whether a key is that of an unfinished file, of this module or of Zarr's local store."""
     name = key.rpartition("/")[2]
     return name.startswith(_PARTIAL) or name.endswith(_PARTIAL)
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside `path`, with its suffix, that is moved onto it when the context ends without an error."""
+    """Yield a temporary path with the same suffix, renamed to `path` if the context ends without an error.
+
+    It is in the same folder, since only a rename within one file system is atomic. Missing folders are created.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{_PARTIAL}-{uuid.uuid4().hex[:12]}-{path.name}")
     try:
@@ -69,7 +80,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a local file as a whole, so that it also survives a loss of power."""
+    """Write a local file as a whole.
+
+    Both the bytes and the folder's entry are flushed to disk, so that after a loss of power the file has either its
+    old content or its new one, and a completion record never outlives the files written before it.
+    """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(data)
         file.flush()
@@ -78,7 +93,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows opens no folders
+    if os.name == "nt":  # where folders cannot be opened
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -119,17 +134,17 @@ class LocalFiles:
         return {key: size for key, size in found.items() if size is not None}
 
     def delete(self, keys: Iterable[str]) -> None:
-        """See Files. Folders that become empty go too."""
+        """See Files. Removes folders that become empty."""
         for key in keys:
             path = self.root / key
             path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # not empty, or gone already
+            with contextlib.suppress(OSError):  # not empty, or removed by another process
                 for folder in path.relative_to(self.root).parents[:-1]:
                     (self.root / folder).rmdir()
 
     @contextlib.contextmanager
     def local_copy(self, key: str) -> Iterator[Path]:
-        """See Files. The file itself."""
+        """See Files. Yields the path of the file itself."""
         path = self.root / key
         if not path.is_file():
             raise FileNotFoundError(path)
@@ -157,13 +172,13 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
         if entry.is_dir():
             yield from _walk(folder / entry.name, f"{prefix}{entry.name}/")
         else:
-            with contextlib.suppress(FileNotFoundError):  # replaced or removed since the listing
+            with contextlib.suppress(FileNotFoundError):  # removed since the listing
                 yield f"{prefix}{entry.name}", entry.stat().st_size
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFiles:
-    """Files below a path of an fsspec file system, whose puts are atomic (as object stores' are)."""
+    """Files below a path of an fsspec file system with atomic writes, as in object stores."""
 
     filesystem: Any
     root: str
@@ -173,12 +188,16 @@ class RemoteFiles:
         return bytes(self.filesystem.cat_file(self._path(key)))
 
     def read_many(self, keys: Iterable[str]) -> Mapping[str, bytes]:
-        """See Files. Requests run side by side where the file system can."""
+        """See Files. Concurrent where the driver is asynchronous."""
         by_path = {self._path(key).lstrip("/"): key for key in keys}
         if not by_path:
             return {}
-        found = self.filesystem.cat([self._path(key) for key in by_path.values()], on_error="omit")
-        return {by_path[path.lstrip("/")]: bytes(data) for path, data in found.items()}
+        found = self.filesystem.cat([self._path(key) for key in by_path.values()], on_error="return")
+        for data in found.values():
+            if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
+                raise data  # a file that cannot be reached must not pass for an absent one
+        present = {path: data for path, data in found.items() if not isinstance(data, Exception)}
+        return {by_path[path.lstrip("/")]: bytes(data) for path, data in present.items()}
 
     def write(self, key: str, data: bytes) -> None:
         """See Files."""
@@ -186,7 +205,7 @@ class RemoteFiles:
 
     def sizes(self, prefix: str = "") -> Mapping[str, int]:
         """See Files."""
-        self.filesystem.invalidate_cache()  # drivers remember listings, other processes write
+        self.filesystem.invalidate_cache()  # drivers cache listings, and other processes write
         base = self._path(prefix).rstrip("/")
         found = self.filesystem.find(base, detail=True)
         skip = len(base.lstrip("/")) + 1
@@ -211,7 +230,7 @@ class RemoteFiles:
 
     @contextlib.contextmanager
     def local_copy(self, key: str) -> Iterator[Path]:
-        """See Files. A download, removed again."""
+        """See Files. Downloads to a temporary folder."""
         with tempfile.TemporaryDirectory(prefix="wave-") as folder:
             path = Path(folder) / Path(key).name
             self.filesystem.get_file(self._path(key), str(path))
@@ -219,7 +238,7 @@ class RemoteFiles:
 
     @contextlib.contextmanager
     def local_output(self, key: str) -> Iterator[Path]:
-        """See Files."""
+        """See Files. Uploads from a temporary folder."""
         with tempfile.TemporaryDirectory(prefix="wave-") as folder:
             path = Path(folder) / Path(key).name
             yield path

@@ -1,4 +1,4 @@
-"""Tables: rows in Parquet under `tables/`, one file per run, so that no two writers share a file."""
+"""Tables: rows in Parquet under `tables/`, one file per run, so that no two runs write the same file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from storage._layout import checked_path
 from storage.errors import WorkspaceError
 from storage.workspace import Workspace
 
-if TYPE_CHECKING:  # pandas takes a second to import, and few who import this package read tables
+if TYPE_CHECKING:  # pandas takes a second to import, and few importers of this module read tables
     import pandas as pd
 
 __all__ = ["append_run", "read_runs"]
@@ -28,33 +28,35 @@ def append_run(
     run: str,
     table: str = "runs",
 ) -> None:
-    """Write the rows of one run; the same run again replaces them.
+    """Write the rows of one run, replacing those of a run of the same name.
 
     Args:
-        workspace: where the table is kept.
-        rows: one row or several; values are numbers, strings, booleans, dates or None.
+        workspace: workspace of the table.
+        rows: one row or several, by column; values are numbers, strings, booleans, dates or None.
         run: the run's name, one word; it becomes the column `run`.
         table: the table's name, one word.
 
     Raises:
-        WorkspaceError: if a name is not one word, or a column mixes types that do not go together.
+        WorkspaceError: if a name is not one word, or a column mixes types that have no common one.
     """
     several = [rows] if isinstance(rows, Mapping) else list(rows)
-    columns = dict.fromkeys(["run", *(column for row in several for column in row)])  # of all rows, not of the first
+    columns = dict.fromkeys(
+        ["run", *(column for row in several for column in row)]
+    )  # pyarrow alone takes those of the first row
     try:
         content = pa.Table.from_pylist([{**columns, "run": run, **row} for row in several])
     except pa.ArrowException as error:
-        raise WorkspaceError(f"the rows of run {run} make no table: {error}") from error
+        raise WorkspaceError(f"the rows of run {run} do not form a table: {error}") from error
     buffer = io.BytesIO()
     pq.write_table(content, buffer)
     workspace.files.write(f"{_FOLDER}/{_word(table)}/{_word(run)}.parquet", buffer.getvalue())
 
 
 def read_runs(workspace: Workspace, *, table: str = "runs") -> pd.DataFrame:
-    """All rows of a table, run after run in the order of their names; empty where there are none.
+    """Return all rows of a table, run after run in the order of their names; an empty frame for an absent table.
 
     Raises:
-        WorkspaceError: if a file is damaged or the runs' columns do not go together.
+        WorkspaceError: if a file is damaged, or the types of a column differ too much between runs.
     """
     folder = f"{_FOLDER}/{_word(table)}"
     keys = sorted(key for key in workspace.files.sizes(folder) if key.endswith(".parquet"))
@@ -69,5 +71,5 @@ def read_runs(workspace: Workspace, *, table: str = "runs") -> pd.DataFrame:
 
 def _word(name: str) -> str:
     if "/" in checked_path(name):
-        raise WorkspaceError(f"a table and a run have names of one word, got {name!r}")
+        raise WorkspaceError(f"the name of a table or a run must be one word, got {name!r}")
     return name

@@ -23,10 +23,10 @@ __all__ = ["Workspace", "open_artifact"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
-    """An open workspace. `Workspace.open` makes one."""
+    """An open workspace, as returned by `Workspace.open`."""
 
     url: str
-    """A folder's absolute path, or the URL as given."""
+    """The absolute path of a folder, or a remote URL without a slash at its end."""
     files: Files
     store: Store
 
@@ -49,9 +49,13 @@ class Workspace:
         return _open_remote(text.rstrip("/")) if folder is None else _open_local(folder)
 
     def artifact(self, where: ArtifactRef | str) -> Artifact:
-        """An artifact by its reference, or, for reading only, by its path.
+        """Return an artifact by its reference or, for reading only, by its path.
 
-        The path of a reference is looked up in this workspace, wherever the reference was made.
+        The path of a reference is resolved in this workspace, even if the reference names another one: a workspace
+        may be moved or copied.
+
+        Raises:
+            WorkspaceError: if the path leaves the workspace.
         """
         path, digest = (where, None) if isinstance(where, str) else (where.path, where.digest)
         return Artifact(
@@ -59,11 +63,15 @@ class Workspace:
         )
 
     def ref(self, path: str, digest: str) -> ArtifactRef:
-        """The reference of an artifact that may or may not exist yet."""
+        """Return the reference of an artifact that may or may not exist yet.
+
+        Raises:
+            WorkspaceError: if the path leaves the workspace.
+        """
         return ArtifactRef(workspace=self.url, path=checked_path(path), digest=digest)
 
     def usage(self, path: str = "") -> int:
-        """Bytes kept below a path, or in the whole workspace."""
+        """Return the number of bytes stored below a path, or in the whole workspace."""
         return sum(self.files.sizes(checked_path(path) if path else "").values())
 
     def check_writable(self) -> None:
@@ -76,7 +84,7 @@ class Workspace:
         try:
             self.files.write(key, b"")
             self.files.delete([key])
-        except Exception as error:  # noqa: BLE001  # each driver has errors of its own, which cannot be named here
+        except Exception as error:  # noqa: BLE001  # drivers raise errors of their own, unknown here
             _fail(self.url, f"it cannot be written ({_first_line(error)})", error)
 
 
@@ -90,7 +98,7 @@ def open_artifact(ref: ArtifactRef) -> Artifact:
 
 
 def _local_folder(url: str) -> Path | None:
-    """The folder that a plain path or a file:// URL names; None for other URLs."""
+    """Return the folder that a plain path or a file:// URL names; None for other URLs."""
     if not url:
         raise WorkspaceError("a workspace needs a folder or a URL, got an empty string")
     if "://" not in url:
@@ -119,7 +127,7 @@ def _open_remote(url: str) -> Workspace:
         store = FsspecStore.from_url(url)
     except ImportError as error:
         _fail(url, f"a Python package is missing: {_first_line(error)}", error)
-    except Exception as error:  # noqa: BLE001  # each driver has errors of its own, which cannot be named here
+    except Exception as error:  # noqa: BLE001  # drivers raise errors of their own, unknown here
         _fail(url, _first_line(error), error)
     return Workspace(url=url, files=RemoteFiles(filesystem, root.rstrip("/")), store=store)
 

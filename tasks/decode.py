@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.artifact import Artifact
-from storage.digest import digest_file
+from storage.digest import digest_file_once
 from storage.reference import ArtifactRef
 from storage.video import VideoInfo, final_duration, probe, read_audio, read_frames
 from storage.workspace import open_artifact
@@ -32,7 +32,7 @@ def decode_clip(plan: EditPlan) -> ArtifactRef:
     if artifact.is_complete():
         return plan[DECODE].ref
     with measured() as figures, local_video(plan.request.video) as path:
-        if digest_file(path) != plan.clip.digest:
+        if digest_file_once(path) != plan.clip.digest:
             raise TaskInputError(f"The clip {plan.clip.name} changed after the edit was planned: start again.")
         info, audio = probe(path), read_audio(path)
         if audio is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from storage.digest import digest_file
+from storage.digest import digest_file_once
 from storage.video import VideoInfo, probe
 from storage.workspace import Workspace, open_artifact
 from tasks.models.checkpoints import resolve_controlnet, resolve_model
@@ -26,7 +26,7 @@ def prepare_edit(request: EditRequest, *, execution: Execution, flow_weights: st
         WorkspaceError: if the workspace cannot be opened.
     """
     with local_video(request.video) as path:
-        info, digest = probe(path), digest_file(path)
+        info, digest = probe(path), digest_file_once(path)
     model = resolve_model(request.model, dtype=execution.dtype)
     inputs = ResolvedInputs(
         request=request,

@@ -1,4 +1,4 @@
-"""Small clips with known content, made without the package under test."""
+"""Workspaces of every kind, and small clips with known content, written without the package under test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from storage import Workspace
+from storage.workspace import Workspace
 
 MakeClip: TypeAlias = Callable[..., Path]
 WORKSPACE_URLS = ("folder", "file", "memory")
@@ -20,14 +20,14 @@ WORKSPACE_URLS = ("folder", "file", "memory")
 
 @pytest.fixture(params=WORKSPACE_URLS)
 def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Workspace:
-    """An empty workspace of every kind that needs no network."""
+    """Return an empty workspace of every kind that needs no network."""
     urls = {"folder": str(tmp_path), "file": tmp_path.as_uri(), "memory": f"memory://{tmp_path.name}"}
     return Workspace.open(urls[request.param])
 
 
 @pytest.fixture
 def flat_frames() -> Callable[..., list[npt.NDArray[np.uint8]]]:
-    """Frames of one colour each."""
+    """Return a function that makes frames of one colour each."""
 
     def make(*colours: Sequence[int], size: tuple[int, int] = (48, 64)) -> list[npt.NDArray[np.uint8]]:
         return [np.full((*size, 3), colour, np.uint8) for colour in colours]
@@ -37,7 +37,7 @@ def flat_frames() -> Callable[..., list[npt.NDArray[np.uint8]]]:
 
 @pytest.fixture
 def make_clip(tmp_path: Path) -> MakeClip:
-    """Write RGB frames with PyAV as they are told to: `make_clip(frames, name=..., codec=..., times=...)`."""
+    """Return a function that writes RGB frames with PyAV: `make_clip(frames, name=..., codec=..., times=...)`."""
 
     def make(
         frames: Sequence[npt.NDArray[np.uint8]],
@@ -99,7 +99,7 @@ def _encoded_tone(stream: Any, tone: float, *, seconds: float, start: float) -> 
 
 @pytest.fixture
 def damage() -> Callable[[Path], None]:
-    """Flip the bits of a byte in the middle of a file."""
+    """Return a function that flips the bits of a byte in the middle of a file."""
 
     def flip(path: Path) -> None:
         data = bytearray(path.read_bytes())

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from storage import Workspace, WorkspaceError
-from storage.arrays import ArraySpec, chunk_keys, row_keys
+from storage.arrays import ArraySpec, chunk_keys, region_keys
+from storage.errors import WorkspaceError
+from storage.workspace import Workspace
 
 DTYPES = st.sampled_from(["uint8", "bool", "int32", "int64", "float16", "float32"])
 VALUES = DTYPES.flatmap(lambda dtype: arrays.arrays(dtype, arrays.array_shapes(min_dims=1, max_dims=4, max_side=5)))
@@ -32,11 +33,17 @@ def test_write_then_read_is_identity_for_any_chunks(values: npt.NDArray[np.gener
         assert again.array("v").dtype == values.dtype
 
 
-def test_the_keys_of_a_row_are_those_of_the_grid_at_that_place() -> None:
+@pytest.mark.parametrize(
+    ("start", "stop", "indices"), [(0, 2, [0]), (2, 4, [1]), (4, 5, [2]), (0, 5, [0, 1, 2]), (1, 3, [0, 1]), (2, 2, [])]
+)
+def test_the_keys_of_a_region_are_those_of_the_chunks_with_its_rows(start: int, stop: int, indices: list[int]) -> None:
     spec = ArraySpec(shape=(5, 3, 4), chunks=(2, 2, 4), dtype=np.dtype("uint8"))
-    assert list(row_keys(spec, 1)) == ["c/1/0/0", "c/1/1/0"]
-    assert [key for row in range(3) for key in row_keys(spec, row)] == list(chunk_keys(spec.shape, spec.chunks))
-    assert list(row_keys(ArraySpec(shape=(5,), chunks=(2,), dtype=np.dtype("uint8")), 2)) == ["c/2"]
+    expected = [key for key in chunk_keys(spec.shape, spec.chunks) if int(key.split("/")[1]) in indices]
+    assert list(region_keys(spec, start, stop)) == expected
+
+
+def test_the_keys_of_an_array_of_one_axis_have_one_number() -> None:
+    assert list(region_keys(ArraySpec(shape=(5,), chunks=(2,), dtype=np.dtype("uint8")), 4, 5)) == ["c/2"]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +56,7 @@ def test_the_keys_of_a_row_are_those_of_the_grid_at_that_place() -> None:
         {"dimension_names": ("t",)},
     ],
 )
-def test_an_impossible_array_is_refused(change: dict[str, tuple[int, ...]]) -> None:
-    possible = {"shape": (5, 3), "chunks": (2, 3), "dtype": np.dtype("uint8")}
+def test_an_invalid_array_is_refused(change: dict[str, tuple[int, ...]]) -> None:
+    valid = {"shape": (5, 3), "chunks": (2, 3), "dtype": np.dtype("uint8")}
     with pytest.raises(WorkspaceError):
-        ArraySpec(**(possible | change))  # type: ignore[arg-type]
+        ArraySpec(**(valid | change))  # type: ignore[arg-type]

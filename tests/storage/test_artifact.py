@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage import Workspace, WorkspaceError
 from storage.artifact import Artifact
-from storage.errors import StorageError
+from storage.errors import StorageError, WorkspaceError
+from storage.workspace import Workspace
 from tests._artifacts import artifact_of, with_rows
 
 Damage = Callable[[Path], None]
@@ -51,7 +51,7 @@ def test_the_record_lists_every_chunk_and_file_with_its_size(local: Workspace, t
 
 
 @pytest.mark.parametrize("key", ["rows/c/2/0/0", "rows/zarr.json", "report.json", "complete.json"])
-def test_a_missing_file_makes_it_incomplete(key: str, workspace: Workspace) -> None:
+def test_a_missing_file_makes_an_artifact_incomplete(key: str, workspace: Workspace) -> None:
     artifact = with_rows(artifact_of(workspace), 4)
     artifact.write_json("report.json", {})
     artifact.complete()
@@ -60,7 +60,7 @@ def test_a_missing_file_makes_it_incomplete(key: str, workspace: Workspace) -> N
 
 
 @pytest.mark.parametrize("key", ["rows/c/2/0/0", "report.json", "complete.json"])
-def test_a_file_cut_short_makes_it_incomplete(key: str, workspace: Workspace) -> None:
+def test_a_truncated_file_makes_an_artifact_incomplete(key: str, workspace: Workspace) -> None:
     artifact = with_rows(artifact_of(workspace), 4)
     artifact.write_json("report.json", {})
     artifact.complete()
@@ -82,7 +82,7 @@ def test_an_artifact_that_lacks_a_chunk_cannot_be_completed(workspace: Workspace
     assert not artifact.is_complete()
 
 
-def test_completing_twice_changes_no_byte(workspace: Workspace) -> None:
+def test_completing_twice_writes_the_same_record(workspace: Workspace) -> None:
     records = []
     for _ in range(2):
         with_rows(artifact_of(workspace), 4).complete({"b": 1, "a": 2})
@@ -103,7 +103,7 @@ def test_an_artifact_without_arrays_can_be_complete(workspace: Workspace) -> Non
     assert workspace.artifact(artifact.complete()).is_complete()
 
 
-def test_reading_the_record_of_what_is_not_there_is_refused(workspace: Workspace) -> None:
+def test_an_incomplete_artifact_has_no_record(workspace: Workspace) -> None:
     with pytest.raises(WorkspaceError, match="not complete"):
         artifact_of(workspace).record()
 
@@ -113,7 +113,7 @@ def test_an_artifact_opened_by_its_path_cannot_be_written(workspace: Workspace) 
         workspace.artifact("clips/c/stage").write_bytes("a", b"")
 
 
-def test_discarding_removes_everything_under_it_and_nothing_else(workspace: Workspace) -> None:
+def test_discarding_removes_everything_under_the_artifact_and_nothing_else(workspace: Workspace) -> None:
     with_rows(artifact_of(workspace), 4).complete()
     workspace.artifact(workspace.ref("clips/c/stage2", "d")).write_bytes("kept", b"1")
     artifact_of(workspace).discard()
@@ -122,25 +122,25 @@ def test_discarding_removes_everything_under_it_and_nothing_else(workspace: Work
 
 
 @pytest.mark.parametrize("kept", range(9))
-def test_a_removal_killed_anywhere_leaves_nothing_that_passes_for_finished(kept: int, local: Workspace) -> None:
+def test_an_interrupted_removal_leaves_nothing_that_passes_for_finished_work(kept: int, local: Workspace) -> None:
     artifact = with_rows(artifact_of(local), 4)
     artifact.complete_part("first", regions={"rows": (0, 2)})
     artifact.complete()
     removed: list[str] = []
 
-    class Killed(Exception):
+    class Interrupted(Exception):
         pass
 
     def delete(keys: object) -> None:
         for key in list(keys)[:kept]:  # type: ignore[call-overload]
             shutil.os.unlink(f"{local.url}/{key}")  # type: ignore[attr-defined]
             removed.append(key)
-        raise Killed
+        raise Interrupted
 
-    files = type("Killing", (), {"sizes": staticmethod(local.files.sizes), "delete": staticmethod(delete)})()
-    doomed = Artifact(workspace_url=local.url, files=files, store=local.store, path="clips/c/stage", digest="d1")
-    with pytest.raises(Killed):
-        doomed.discard()
+    files = type("InterruptedFiles", (), {"sizes": staticmethod(local.files.sizes), "delete": staticmethod(delete)})()
+    discarded = Artifact(workspace_url=local.url, files=files, store=local.store, path="clips/c/stage", digest="d1")
+    with pytest.raises(Interrupted):
+        discarded.discard()
     rest = artifact_of(local)
     assert rest.is_complete() == (kept == 0)
     assert rest.completed_parts() == ({"first"} if kept < 2 else set())
@@ -149,10 +149,10 @@ def test_a_removal_killed_anywhere_leaves_nothing_that_passes_for_finished(kept:
     np.testing.assert_array_equal(rest.read_region("rows", 0, surviving)[:, 0, 0], np.arange(surviving))
 
 
-# --- another digest's remains ---------------------------------------------------------------------------------------
+# --- content of another digest ---------------------------------------------------------------------------------------
 
 
-def test_what_another_digest_left_is_not_read(workspace: Workspace) -> None:
+def test_content_of_another_digest_is_not_read(workspace: Workspace) -> None:
     old = with_rows(artifact_of(workspace, "old"), 3)
     old.complete_part("first")
     old.write_bytes("audio.mka", b"old")
@@ -162,7 +162,7 @@ def test_what_another_digest_left_is_not_read(workspace: Workspace) -> None:
         new.read_bytes("audio.mka")
 
 
-def test_the_first_write_removes_what_another_digest_left(workspace: Workspace) -> None:
+def test_the_first_write_removes_content_of_another_digest(workspace: Workspace) -> None:
     old = with_rows(artifact_of(workspace, "old"), 4)
     old.write_bytes("audio.mka", b"old")
     old.complete()
@@ -190,7 +190,9 @@ def test_requiring_the_same_array_again_keeps_its_values(workspace: Workspace) -
         {"attributes": {"unit": "px"}},
     ],
 )
-def test_requiring_another_array_of_the_name_starts_it_anew(change: dict[str, object], workspace: Workspace) -> None:
+def test_requiring_an_array_with_another_description_creates_it_empty(
+    change: dict[str, object], workspace: Workspace
+) -> None:
     artifact = with_rows(artifact_of(workspace), 4)
     artifact.complete_part("first")
     artifact.complete()
@@ -244,7 +246,7 @@ def test_a_chunk_of_several_rows_counts_once_and_the_last_may_be_short(workspace
     assert artifact.complete().digest == "d1"
 
 
-def test_an_array_of_no_rows_is_complete(workspace: Workspace) -> None:
+def test_an_array_without_rows_can_be_completed(workspace: Workspace) -> None:
     artifact = artifact_of(workspace)
     artifact.require_array("pairs", shape=(0, 2), chunks=(1, 2), dtype="int32")
     assert workspace.artifact(artifact.complete()).read_region("pairs").shape == (0, 2)
@@ -258,7 +260,7 @@ def test_an_array_of_no_rows_is_complete(workspace: Workspace) -> None:
         (4, (2, 3), "uint8", "outside"),
         (-2, (2, 3), "uint8", "outside"),
         (0, (2, 2), "uint8", "rows of .* are"),
-        (0, (2, 3), "float32", "holds uint8"),
+        (0, (2, 3), "float32", "stores uint8"),
     ],
 )
 def test_a_region_that_does_not_fit_is_refused(
@@ -278,7 +280,7 @@ def test_floats_are_rounded_to_the_arrays_precision(workspace: Workspace) -> Non
 
 
 @pytest.mark.parametrize("length", [3, 6])
-def test_resizing_keeps_the_rows_and_drops_what_is_beyond(length: int, workspace: Workspace) -> None:
+def test_resizing_keeps_the_rows_within_the_new_length(length: int, workspace: Workspace) -> None:
     artifact = with_rows(artifact_of(workspace), 4)
     artifact.resize_array("rows", length)
     assert artifact_of(workspace).readable_prefix("rows") == min(length, 4)
@@ -287,7 +289,7 @@ def test_resizing_keeps_the_rows_and_drops_what_is_beyond(length: int, workspace
 
 
 @pytest.mark.parametrize("name", ["parts", "parts/x", "complete.json", "zarr.json", "a/zarr.json", "../x", "", "/x"])
-def test_reserved_and_escaping_names_are_refused(name: str, workspace: Workspace) -> None:
+def test_reserved_names_and_names_outside_the_artifact_are_refused(name: str, workspace: Workspace) -> None:
     artifact = artifact_of(workspace)
     with pytest.raises(WorkspaceError):
         artifact.require_array(name, shape=(1,), chunks=(1,), dtype="uint8")
@@ -295,7 +297,7 @@ def test_reserved_and_escaping_names_are_refused(name: str, workspace: Workspace
         artifact.write_bytes(name, b"")
 
 
-def test_what_is_not_there_is_refused_by_name(workspace: Workspace) -> None:
+def test_absent_content_is_refused_with_its_name(workspace: Workspace) -> None:
     artifact = artifact_of(workspace)
     artifact.write_bytes("there", b"{")
     for read in (artifact.array, artifact.read_bytes, artifact.read_region):
@@ -303,11 +305,11 @@ def test_what_is_not_there_is_refused_by_name(workspace: Workspace) -> None:
             read("absent")
     with pytest.raises(WorkspaceError, match="absent"), artifact.local_copy("absent"):
         pass
-    with pytest.raises(WorkspaceError, match="is no JSON"):
+    with pytest.raises(WorkspaceError, match="is not valid JSON"):
         artifact.read_json("there")
 
 
-def test_threads_with_handles_of_their_own_write_side_by_side(workspace: Workspace) -> None:
+def test_threads_with_their_own_handles_write_at_the_same_time(workspace: Workspace) -> None:
     def write(row: int) -> None:
         artifact = with_rows(artifact_of(workspace), 0, of=24)
         artifact.write_region("rows", row, np.full((1, 2, 3), row, np.float32))

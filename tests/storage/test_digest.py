@@ -9,22 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage import StorageError, digest_file, digest_folder, digest_of
-from storage.digest import digest_file_once
+from storage.digest import digest_file, digest_file_once, digest_folder, digest_of
+from storage.errors import StorageError
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4))
 
 
 def reordered(value: object) -> object:
-    """The same value with every dict's keys the other way round and lists as tuples."""
+    """Return the value with the keys of every dict in reverse order and tuples in place of lists."""
     if isinstance(value, dict):
         return {key: reordered(value[key]) for key in reversed(value)}
     return tuple(reordered(item) for item in value) if isinstance(value, list) else value
 
 
 def same(left: object, right: object) -> bool:
-    """Python's equality, except that a boolean is no number."""
+    """Compare as Python does, except that a boolean never equals a number."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, list) and isinstance(right, list):
@@ -35,12 +35,12 @@ def same(left: object, right: object) -> bool:
 
 
 @given(VALUES)
-def test_the_order_of_keys_and_the_kind_of_sequence_do_not_count(value: object) -> None:
+def test_the_order_of_keys_and_the_kind_of_sequence_do_not_change_a_digest(value: object) -> None:
     assert digest_of(value) == digest_of(reordered(value))
 
 
 @given(VALUES, VALUES)
-def test_two_values_share_a_digest_only_if_they_are_equal(left: object, right: object) -> None:
+def test_two_values_have_the_same_digest_only_if_they_are_equal(left: object, right: object) -> None:
     assert (digest_of(left) == digest_of(right)) == same(left, right)
 
 
@@ -58,15 +58,15 @@ def test_two_values_share_a_digest_only_if_they_are_equal(left: object, right: o
         (([],), ({},)),
     ],
 )
-def test_values_that_look_alike_differ(left: tuple[object, ...], right: tuple[object, ...]) -> None:
+def test_values_that_look_alike_have_different_digests(left: tuple[object, ...], right: tuple[object, ...]) -> None:
     assert digest_of(*left) != digest_of(*right)
 
 
-def test_numbers_that_are_equal_share_a_digest() -> None:
+def test_numbers_that_are_equal_have_the_same_digest() -> None:
     assert digest_of(2.0, -0.0, np.float32(0.5), np.int64(3)) == digest_of(2, 0, 0.5, 3)
 
 
-def test_a_digest_stays_what_it_was_and_is_short_hex() -> None:
+def test_a_digest_is_short_hex_that_never_changes() -> None:
     assert digest_of("invert", 1, {"steps": 50, "window": (1, 781), "seed": None}) == digest_of(
         "invert", 1, {"seed": None, "window": [1, 781], "steps": 50.0}
     )
@@ -74,7 +74,7 @@ def test_a_digest_stays_what_it_was_and_is_short_hex() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, {1: 2}, {1, 2}, object(), b"x", Path("x"), [np.zeros(2)]])
-def test_what_has_no_json_form_is_refused(value: object) -> None:
+def test_values_without_a_json_form_are_refused(value: object) -> None:
     with pytest.raises(StorageError):
         digest_of(value)
 
@@ -131,7 +131,7 @@ def test_a_folders_digest_depends_on_names_and_bytes_of_the_files_with_the_suffi
 
 
 @pytest.mark.parametrize("digest", [digest_file, digest_file_once, digest_folder])
-def test_a_missing_file_or_folder_gets_one_sentence(digest, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_file_or_folder_is_refused(digest, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(StorageError, match="absent"):
         digest(tmp_path / "absent")
 

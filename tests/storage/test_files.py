@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from storage import Workspace
 from storage.files import RemoteFiles, atomic_path, is_partial, write_atomic
+from storage.workspace import Workspace
 
 
-def test_what_is_written_is_read_listed_and_deleted(workspace: Workspace) -> None:
+def test_a_written_file_can_be_read_listed_and_deleted(workspace: Workspace) -> None:
     files = workspace.files
     files.write("a/b/one", b"1")
     files.write("a/two", b"22")
@@ -56,13 +56,26 @@ def test_a_file_that_does_not_exist_is_not_found(workspace: Workspace) -> None:
         pass
 
 
-def test_folders_whose_names_begin_alike_are_told_apart(workspace: Workspace) -> None:
+def test_a_file_that_cannot_be_reached_does_not_pass_for_an_absent_one() -> None:
+    class Driver:
+        def cat(self, paths: list[str], *, on_error: str) -> dict[str, object]:
+            found = {"root/one": b"1", "root/absent": FileNotFoundError(), "root/unreachable": TimeoutError()}
+            kept = {path: found[path] for path in paths}
+            return {path: data for path, data in kept.items() if isinstance(data, bytes) or on_error == "return"}
+
+    files = RemoteFiles(Driver(), "root")
+    assert files.read_many(["one", "absent"]) == {"one": b"1"}
+    with pytest.raises(TimeoutError):
+        files.read_many(["one", "unreachable"])
+
+
+def test_a_listing_leaves_out_folders_with_a_longer_name(workspace: Workspace) -> None:
     workspace.files.write("clip/a", b"1")
     workspace.files.write("clip2/a", b"22")
     assert dict(workspace.files.sizes("clip")) == {"a": 1}
 
 
-def test_an_output_appears_only_when_its_context_ends_well(workspace: Workspace) -> None:
+def test_an_output_appears_only_when_its_context_ends_without_an_error(workspace: Workspace) -> None:
     with workspace.files.local_output("x/video.mp4") as path:
         assert path.suffix == ".mp4"
         path.write_bytes(b"frames")
@@ -71,7 +84,7 @@ def test_an_output_appears_only_when_its_context_ends_well(workspace: Workspace)
         assert copy.read_bytes() == b"frames"
 
 
-def test_an_output_whose_writer_fails_leaves_the_old_file_and_no_remains(workspace: Workspace) -> None:
+def test_a_failed_output_leaves_the_old_file_and_no_temporary_one(workspace: Workspace) -> None:
     workspace.files.write("x/video.mp4", b"old")
 
     def fail() -> None:

@@ -1,4 +1,4 @@
-"""Processes killed while they write, and processes that write the same thing at the same time."""
+"""Processes killed while they write, and processes that write the same artifact at the same time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from storage import Workspace
+from storage.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 
 WRITER = """
 import sys
 import numpy as np
-from storage import Workspace
+from storage.workspace import Workspace
 workspace = Workspace.open(sys.argv[1])
 artifact = workspace.artifact(workspace.ref("clip/stage", "d"))
 artifact.require_array("rows", shape=(60, 64, 64), chunks=(1, 64, 64), dtype="float32")
@@ -40,7 +40,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
 
 
 def kill_after(process: subprocess.Popen[str], rows: int) -> int:
-    """Kill the writer a moment after its n-th row; the last row that it reported."""
+    """Kill the writer shortly after it reports its n-th row, and return the last row that it reported."""
     assert process.stdout is not None
     last = -1
     for _ in range(rows):
@@ -62,7 +62,7 @@ def test_every_row_that_was_written_before_a_kill_survives(tmp_path: Path) -> No
         np.testing.assert_array_equal(values, np.random.default_rng(row).random((64, 64), np.float32))
 
 
-def test_two_processes_that_complete_one_artifact_do_no_harm(tmp_path: Path) -> None:
+def test_two_processes_can_write_and_complete_the_same_artifact(tmp_path: Path) -> None:
     writers = [start(tmp_path), start(tmp_path)]
     assert [writer.communicate()[0].split()[-1] for writer in writers] == ["d", "d"]
     assert [writer.returncode for writer in writers] == [0, 0]

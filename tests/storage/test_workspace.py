@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
-from storage import ArtifactRef, Workspace, WorkspaceError, open_artifact, read_runs
+from storage.errors import WorkspaceError
+from storage.tables import read_runs
+from storage.workspace import Workspace, open_artifact
 
 
 def test_a_folder_is_known_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +74,7 @@ def test_a_file_at_the_path_or_above_it_is_refused_in_one_sentence(below: str, t
 
 
 @pytest.mark.parametrize("url", ["/proc/wave", "http://127.0.0.1:1/x"])
-def test_a_place_that_cannot_be_written_is_refused_in_one_sentence(url: str) -> None:
+def test_a_location_that_cannot_be_written_is_refused_in_one_sentence(url: str) -> None:
     with pytest.raises(WorkspaceError, match=r"cannot be written|package is missing") as caught:
         Workspace.open(url).check_writable()
     assert "\n" not in str(caught.value)
@@ -87,21 +88,14 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("path", ["", "/etc", "../x", "a/../b", "a//b", "a/", ".hidden", "a b", "a\\b", "~", "a\n"])
 def test_a_path_that_could_leave_the_workspace_is_refused(path: str, tmp_path: Path) -> None:
-    with pytest.raises(WorkspaceError, match="no path inside"):
+    with pytest.raises(WorkspaceError, match="not a path inside"):
         Workspace.open(tmp_path).ref(path, "d")
 
 
-def test_a_reference_survives_json_and_finds_its_artifact(workspace: Workspace) -> None:
+def test_a_reference_opens_its_artifact(workspace: Workspace) -> None:
     ref = workspace.ref("clips/c/source", "d")
     workspace.artifact(ref).write_bytes("a.bin", b"1")
-    assert ArtifactRef.from_dict(json.loads(json.dumps(ref.to_dict()))) == ref
     assert open_artifact(ref).read_bytes("a.bin") == b"1"
-
-
-@pytest.mark.parametrize("data", [{}, {"workspace": "w", "path": "p"}, {"workspace": "w", "path": "p", "digest": 1}])
-def test_a_damaged_reference_is_refused(data: dict[str, str]) -> None:
-    with pytest.raises(WorkspaceError, match="not a reference"):
-        ArtifactRef.from_dict(data)
 
 
 def test_usage_counts_bytes_below_a_path(workspace: Workspace) -> None:

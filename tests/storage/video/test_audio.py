@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from storage import VideoError, final_duration, probe, read_audio, read_frames, write_video
+from storage.errors import VideoError
+from storage.video import final_duration, probe, read_audio, read_frames, write_video
 
 FlatFrames = Callable[..., list[npt.NDArray[np.uint8]]]
 MakeClip = Callable[..., Path]

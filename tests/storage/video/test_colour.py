@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from storage import read_frames
+from storage.video import read_frames
 
 COLOURS = [(220, 40, 40), (40, 200, 60), (30, 60, 210), (230, 220, 40), (128, 128, 128)]
 BT601, BT709, BT2020 = (0.299, 0.114), (0.2126, 0.0722), (0.2627, 0.0593)

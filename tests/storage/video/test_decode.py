@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from storage import VideoError, final_duration, probe, read_audio, read_frames
+from storage.errors import VideoError
+from storage.video import final_duration, probe, read_audio, read_frames
 from storage.video._decode import _Timeline
 
 Image = npt.NDArray[np.uint8]

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage import VideoError, probe, read_frames, write_video
+from storage.errors import VideoError
+from storage.video import probe, read_frames, write_video
 
 Image = npt.NDArray[np.uint8]
 FlatFrames = Callable[..., list[Image]]

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from storage import final_duration, probe, read_audio, read_frames, write_video
+from storage.video import final_duration, probe, read_audio, read_frames, write_video
 
 CLIPS = Path(__file__).parents[3].parent / "shared" / "clips"
 

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from storage.flo import write_flo
 from tasks.errors import TaskInputError
 from tasks.evaluation.clips.true_flow import FlowClip
 from tasks.evaluation.comparison import EvaluationClip, Outcome
 from tasks.evaluation.comparisons.flow import COMPARISON
 from tasks.models.flow_estimators import FlowIdentity
 from tests._evaluation import RESOURCES
+from tests._flo import write_flo
 from wave_ops.flow import build_raft
 from wave_ops.flow_colours import flow_pictures, longest_of
 from wave_ops.scenes.rendering import Scene, cut, render

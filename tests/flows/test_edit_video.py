@@ -16,19 +16,22 @@ import httpx
 import pytest
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows import placement
 from flows.edit_video import edit_video
-from flows.placement import task_runner
 from flows.planning import plan_edit_request
 from flows.settings import WaveSettings
 from storage.tables import read_runs
 from storage.video import probe
 from storage.workspace import Workspace, open_artifact
 from tasks.artifacts import EDITED
+from tasks.errors import TaskInputError
 from tasks.planning.plan import EditPlan
 from tasks.planning.request import EditRequest, edit_request
 from tasks.planning.stages import ENCODE, INVERT
 from tests._stages import contents, run_stages
 from wave_ops.errors import WaveOpsError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +40,30 @@ def request_(clip: Path, sd15: Path) -> EditRequest:
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> WaveSettings:
-    return WaveSettings(workspace=str(tmp_path_factory.mktemp("workspace")), max_tasks=2)
+def finished(server: str, request_: EditRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Run the flow once; return its workspace, for reading and copying, and its run's ID."""
+    workspace = tmp_path_factory.mktemp("finished") / "workspace"
+    run = flow_run_of(server, request_, WaveSettings(workspace=str(workspace), max_tasks=2))
+    return workspace, run
 
 
-@pytest.fixture(scope="module")
-def plan(server: str, request_: EditRequest, settings: WaveSettings) -> EditPlan:
-    edit_video(request_, settings)
+@pytest.fixture
+def settings(finished: tuple[Path, str], tmp_path: Path) -> WaveSettings:
+    """Settings of a copy of the finished workspace, so that no test sees what another has written."""
+    copy = shutil.copytree(finished[0], tmp_path / "workspace")
+    return WaveSettings(workspace=str(copy), max_tasks=2)
+
+
+@pytest.fixture
+def plan(request_: EditRequest, settings: WaveSettings) -> EditPlan:
     return plan_edit_request(request_, settings)
+
+
+def flow_run_of(server: str, request: EditRequest, settings: WaveSettings) -> str:
+    """Run the flow and return the ID of its run."""
+    state = edit_video(request, settings, return_state=True)
+    state.result()
+    return str(state.state_details.flow_run_id)
 
 
 def ask(server: str, what: str, **query: Any) -> list[dict[str, Any]]:
@@ -52,33 +71,37 @@ def ask(server: str, what: str, **query: Any) -> list[dict[str, Any]]:
     return found
 
 
-def states(server: str) -> Counter[str]:
-    """Count the states of the last completed flow run's tasks, once the server has heard of the last of them."""
-    run = ask(server, "flow_runs", sort="START_TIME_DESC", limit=1)[0]
+def tasks_of(server: str, run: str) -> list[dict[str, Any]]:
+    """Return the task runs of a flow run, once the server has heard of the last of them."""
     for _ in range(100):
-        tasks = ask(server, "task_runs", flow_runs={"id": {"any_": [run["id"]]}})
-        finished = {task["name"] for task in tasks if task["state_type"] == "COMPLETED"}
-        if len(finished) == len(tasks) and "Record the run" in finished:
+        tasks = ask(server, "task_runs", flow_runs={"id": {"any_": [run]}})
+        completed = {task["name"] for task in tasks if task["state_type"] == "COMPLETED"}
+        if len(completed) == len(tasks) and "Record the run" in completed:
             break
         time.sleep(0.2)
-    return Counter(task["state_name"] for task in tasks)
+    return tasks
+
+
+def states(server: str, run: str) -> Counter[str]:
+    return Counter(task["state_name"] for task in tasks_of(server, run))
 
 
 def test_the_flow_makes_the_same_files_as_its_stages(
-    plan: EditPlan, request_: EditRequest, settings: WaveSettings, tmp_path: Path
+    finished: tuple[Path, str], request_: EditRequest, settings: WaveSettings, tmp_path: Path
 ) -> None:
-    again = plan_edit_request(request_, settings.model_copy(update={"workspace": str(tmp_path)}))
+    again = plan_edit_request(request_, settings.model_copy(update={"workspace": str(tmp_path / "stages")}))
     run_stages(again)
-    assert contents(tmp_path) == contents(Path(settings.workspace))
-    with open_artifact(plan[ENCODE].ref).local_copy(EDITED) as video:
-        assert probe(video).frame_count == plan.clip.frame_count
+    assert contents(tmp_path / "stages") == contents(finished[0])
+    with open_artifact(again[ENCODE].ref).local_copy(EDITED) as video:
+        assert probe(video).frame_count == again.clip.frame_count
 
 
-def test_a_person_understands_what_the_server_shows(server: str, plan: EditPlan) -> None:
-    assert states(server) == {"Completed": 9 + len(plan.intervals)}
-    run = ask(server, "flow_runs", sort="START_TIME_DESC", limit=1)[0]
-    assert run["name"] == "clip.mp4: a blue star"
-    tags = {task["name"]: set(task["tags"]) for task in ask(server, "task_runs")}
+def test_a_person_understands_what_the_server_shows(server: str, finished: tuple[Path, str], plan: EditPlan) -> None:
+    run = finished[1]
+    assert states(server, run) == {"Completed": 9 + len(plan.intervals)}
+    (shown,) = ask(server, "flow_runs", flow_runs={"id": {"any_": [run]}})
+    assert shown["name"] == "clip.mp4: a blue star"
+    tags = {task["name"]: set(task["tags"]) for task in tasks_of(server, run)}
     assert tags["Invert 3 keyframes of clip.mp4"] == {"wave", "gpu"}
     assert tags["Propagate the edit over clip.mp4, frames 0 to 3"] == {"wave", "cpu"}
     preview = next(item for item in ask(server, "artifacts") if item["key"] == "edit-preview")
@@ -86,38 +109,37 @@ def test_a_person_understands_what_the_server_shows(server: str, plan: EditPlan)
 
 
 def test_a_second_prompt_takes_decoding_flow_and_inversion_from_the_cache(
-    server: str, plan: EditPlan, request_: EditRequest, settings: WaveSettings
+    server: str, request_: EditRequest, settings: WaveSettings
 ) -> None:
-    edit_video(request_.model_copy(update={"prompt": "a green ring"}), settings)
-    assert states(server)["Cached"] == 4
-    assert len(read_runs(Workspace.open(settings.workspace))) == 2
+    edit_video(request_, settings)  # the copy's own results, which name their workspace
+    run = flow_run_of(server, request_.model_copy(update={"prompt": "a green ring"}), settings)
+    assert states(server, run)["Cached"] == 4
+    assert len(read_runs(Workspace.open(settings.workspace))) == 3
 
 
 def test_prefects_cache_does_not_stand_in_for_what_the_workspace_has_lost(
     server: str, plan: EditPlan, request_: EditRequest, settings: WaveSettings
 ) -> None:
+    edit_video(request_, settings)
     before = contents(Path(settings.workspace))
     shutil.rmtree(Path(settings.workspace) / plan[INVERT].ref.path)
     shutil.rmtree(Path(settings.workspace) / plan[ENCODE].ref.path)
-    edit_video(request_, settings)
+    run = flow_run_of(server, request_, settings)
     assert contents(Path(settings.workspace)) == before
-    assert states(server) == {"Completed": 3, "Cached": 6 + len(plan.intervals)}  # anew: invert, encode, record
+    assert states(server, run) == {"Completed": 3, "Cached": 6 + len(plan.intervals)}  # invert, encode, record
 
 
 def test_a_workspace_that_was_moved_is_used_where_it_is_now(
-    server: str, plan: EditPlan, request_: EditRequest, settings: WaveSettings, tmp_path: Path
+    server: str, request_: EditRequest, settings: WaveSettings, tmp_path: Path
 ) -> None:
-    moved = Path(shutil.copytree(settings.workspace, tmp_path / "moved"))
-    away = Path(settings.workspace).rename(tmp_path / "away")
-    try:
-        edit_video(request_, settings.model_copy(update={"workspace": str(moved)}))
-        assert not Path(settings.workspace).exists()
-    finally:
-        away.rename(settings.workspace)
+    edit_video(request_, settings)
+    moved = Path(settings.workspace).rename(tmp_path / "moved")
+    edit_video(request_, settings.model_copy(update={"workspace": str(moved)}))
+    assert not Path(settings.workspace).exists()
 
 
 def test_the_error_of_the_stage_that_failed_is_raised(
-    server: str, plan: EditPlan, request_: EditRequest, settings: WaveSettings, monkeypatch: pytest.MonkeyPatch
+    server: str, request_: EditRequest, settings: WaveSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise WaveOpsError("no latents today")
@@ -127,8 +149,35 @@ def test_the_error_of_the_stage_that_failed_is_raised(
         edit_video(request_.model_copy(update={"seed": 9}), settings)
 
 
-def test_threads_are_the_default_runner(settings: WaveSettings) -> None:
-    assert isinstance(task_runner(settings), ThreadPoolTaskRunner)
+def test_the_runner_follows_the_settings_of_the_run(
+    server: str, request_: EditRequest, settings: WaveSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WAVE_MAX_TASKS", "3")
+    made: list[WaveSettings] = []
+    original = placement.task_runner
+    monkeypatch.setattr(placement, "task_runner", lambda chosen: made.append(chosen) or original(chosen))
+    edit_video(request_, settings.model_copy(update={"max_tasks": 5}))
+    edit_video(request_.model_copy(), WaveSettings(workspace=settings.workspace))
+    assert [chosen.max_tasks for chosen in made] == [5, 3]
+
+
+def test_threads_are_the_default_runner_and_a_scheduler_asks_for_dask() -> None:
+    assert isinstance(placement.task_runner(WaveSettings()), ThreadPoolTaskRunner)
+    assert type(placement.task_runner(WaveSettings(dask_address="tcp://nowhere:1"))).__name__ == "DaskTaskRunner"
+
+
+@pytest.mark.parametrize("module", ["flows.edit_video", "flows.evaluate", "flows.train_embedded", "flows.cli"])
+def test_a_wrong_variable_does_not_break_an_import(module: str) -> None:
+    environment = os.environ | {"WAVE_DEVICE": "tpu", "WAVE_NONSENSE": "1"}
+    subprocess.run([sys.executable, "-c", f"import {module}"], env=environment, check=True, cwd=ROOT)
+
+
+def test_a_wrong_variable_is_one_sentence_when_a_run_starts(
+    server: str, request_: EditRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WAVE_DEVICE", "tpu")
+    with pytest.raises(TaskInputError, match="WAVE_DEVICE cannot be 'tpu'"):
+        edit_video(request_)
 
 
 @pytest.fixture(scope="module")
@@ -173,4 +222,4 @@ def _command(clip: Path, options: list[str], workspace: Path) -> list[str]:
 
 
 def _environment(server: str) -> dict[str, str]:
-    return os.environ | {"PREFECT_API_URL": server, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return os.environ | {"PREFECT_API_URL": server, "PYTHONPATH": str(ROOT)}

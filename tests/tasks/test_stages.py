@@ -99,9 +99,9 @@ def test_the_report_tells_the_request_the_scores_and_what_each_stage_took(plan: 
 
 
 def test_a_second_run_writes_nothing(plan: EditPlan, workspace: Path, request_: EditRequest) -> None:
-    before = {path: path.stat().st_mtime_ns for path in workspace.rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in (workspace / "clips").rglob("*")}
     run_stages(make_plan(request_, workspace))
-    assert {path: path.stat().st_mtime_ns for path in workspace.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in (workspace / "clips").rglob("*")} == before
 
 
 class Crash(Exception):
@@ -197,11 +197,19 @@ def test_a_cut_is_not_bridged(tmp_path: Path, request_: EditRequest) -> None:
 
 
 @pytest.fixture(scope="module")
-def full(plan: EditPlan, request_: EditRequest, workspace: Path) -> EditPlan:
-    return run_stages(make_plan(request_.model_copy(update={"full_resolution": True}), workspace))
+def full_workspace(plan: EditPlan, workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy the workspace: what is made at full resolution must not be added to the one that others compare."""
+    return Path(shutil.copytree(workspace, tmp_path_factory.mktemp("full") / "workspace"))
 
 
-def test_at_full_resolution_the_sources_frames_guide_the_edit_to_their_size(plan: EditPlan, full: EditPlan) -> None:
+@pytest.fixture(scope="module")
+def full(request_: EditRequest, full_workspace: Path) -> EditPlan:
+    return run_stages(make_plan(request_.model_copy(update={"full_resolution": True}), full_workspace))
+
+
+def test_at_full_resolution_the_sources_frames_guide_the_edit_to_their_size(
+    plan: EditPlan, full: EditPlan, full_workspace: Path
+) -> None:
     source, edited = (artifact_of(full, stage).read_region("frames") for stage in (DECODE, PROPAGATE))
     with artifact_of(full, ENCODE).local_copy(EDITED) as path:
         shown = np.stack([frame for _, frame in read_frames(path)])
@@ -210,15 +218,16 @@ def test_at_full_resolution_the_sources_frames_guide_the_edit_to_their_size(plan
     reports = [artifact_of(each, ASSESS).read_json(REPORT) for each in (plan, full)]
     assert [report["full_resolution"] for report in reports] == [False, True]
     assert reports[0]["scores"] == reports[1]["scores"]  # measured at the working size
-    assert is_complete(plan, ENCODE)
-    assert is_complete(plan, ASSESS)
+    plain = make_plan(plan.request, full_workspace)
+    assert is_complete(plain, ENCODE)
+    assert is_complete(plain, ASSESS)
 
 
 def test_an_encoding_that_was_killed_leaves_no_video_and_goes_on_to_the_same_one(
-    full: EditPlan, request_: EditRequest, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    full: EditPlan, full_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy = Path(shutil.copytree(workspace, tmp_path / "copy"))
-    again = make_plan(full.inputs.request, copy)
+    copy = Path(shutil.copytree(full_workspace, tmp_path / "copy"))
+    again = make_plan(full.request, copy)
     shutil.rmtree(copy / again[ENCODE].ref.path)
     with monkeypatch.context() as patch:
         patch.setattr("tasks.encode.upsample_edit", _crash)
@@ -226,7 +235,7 @@ def test_an_encoding_that_was_killed_leaves_no_video_and_goes_on_to_the_same_one
             run_stages(again)
     assert not list((copy / again[ENCODE].ref.path).rglob(EDITED))
     run_stages(again)
-    assert contents(copy) == contents(workspace)
+    assert contents(copy) == contents(full_workspace)
 
 
 def _crash(*_: Any) -> None:
@@ -239,4 +248,4 @@ def test_frames_are_edited_at_the_working_size_and_shown_at_the_sources(plan: Ed
         shown = np.stack([frame for _, frame in read_frames(path)])
     difference = np.abs(shown.astype(int) - resize_frames(frames, plan.clip.size))
     assert difference.mean() < 8  # the rest is the codec's
-    assert digest_file(plan.inputs.request.video) == plan.clip.digest
+    assert digest_file(plan.request.video) == plan.clip.digest

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
+from tasks.planning.request import EditRequest
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +23,11 @@ def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
     with pytest.raises(SystemExit) as ended:
         main()
     return int(ended.value.code or 0)
+
+
+def plan_of_nothing() -> None:
+    """End a command where it would plan."""
+    raise KeyboardInterrupt
 
 
 def text_file(folder: Path) -> Path:
@@ -110,6 +116,38 @@ def test_a_dry_run_tells_whether_the_source_guides_the_edit(
     arguments = ("--prompt", "a star", "--model", sd15, "--workspace", tmp_path / "workspace", "--dry-run", *options)
     assert run("edit", clip, *arguments, monkeypatch=monkeypatch) == 0
     assert words in next(line for line in capfd.readouterr().out.splitlines() if "encode" in line)
+
+
+def test_the_commands_defaults_are_the_requests(
+    clip: Path, sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[EditRequest] = []
+    monkeypatch.setattr("flows.cli.edit.plan", lambda request, _: asked.append(request) or plan_of_nothing())
+    run("edit", clip, "--prompt", "a star", monkeypatch=monkeypatch)
+    assert asked == [EditRequest(video=str(clip), prompt="a star")]
+
+
+def test_every_field_of_the_request_is_an_option(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "prompt": "a star",
+        "source_prompt": "a ring",
+        "negative_prompt": "grey",
+        "model": "embedded",
+        "controlnet": "auto",
+        "flow": "raft",
+        "keyframe_interval": 4,
+        "steps": 7,
+        "seed": 3,
+        "size": "128x64",
+        "guidance_scale": 2.5,
+        "injection": 0.25,
+    }
+    assert set(given) | {"video", "full_resolution"} == set(EditRequest.model_fields)
+    asked: list[EditRequest] = []
+    monkeypatch.setattr("flows.cli.edit.plan", lambda request, _: asked.append(request) or plan_of_nothing())
+    options = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
+    run("edit", clip, *options, "--full-resolution", monkeypatch=monkeypatch)
+    assert asked == [EditRequest(video=str(clip), full_resolution=True, **{**given, "size": (64, 128)})]
 
 
 @pytest.mark.parametrize(

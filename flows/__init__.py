@@ -1,1 +1,1 @@
-"""Flows: what a user starts, and the `wave` command."""
+"""Flows: orchestration of the tasks, and the `wave` command."""

@@ -1,4 +1,4 @@
-"""Compare methods on the same clips: plan, run every clip, publish."""
+"""Compare methods on the same clips: plan, run every clip, publish the results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["evaluate"]
 def _run_name() -> str:
     given: Any = flow_run.parameters["request"]
     request = EvaluationRequest(**given) if isinstance(given, dict) else given
-    with suppress(ValueError):  # told by the flow itself, which plans again
+    with suppress(ValueError):  # raised by the flow itself, which plans again
         count = len(planned_clips(request))
         return f"{request.comparison} on {count} clip{'s' if count > 1 else ''}"
     return str(request.comparison)
@@ -49,7 +49,7 @@ def evaluate(request: EvaluationRequest, settings: WaveSettings | None = None, o
     Workspace.open(plan.workspace).check_writable()
     with placed(settings, "gpu" if plan.resources.device.startswith("cuda") else "cpu"):
         clips = [evaluate_clip.submit(plan, clip) for clip in plan.clips]
-    wait(clips)  # a clip that fails leaves the others their time: what they find is kept
+    wait(clips)  # a clip that fails does not stop the others: their outcomes are kept
     for clip in clips:
         clip.result()
     return publish_results(plan, output or f"evaluation/{request.comparison}")

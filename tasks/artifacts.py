@@ -1,4 +1,4 @@
-"""What artifacts hold: file names, and frames, flows and latents as the stages read them, one at a time."""
+"""Names and contents of artifacts: files, and frames, flows and latents, read one at a time to bound memory."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def frames_at(
 
 
 def stored_warps(flow: Artifact, pairs: Sequence[tuple[int, int]]) -> PairWarps | None:
-    """Serve the stored flows and masks of the keyframe pairs; None where there is no pair.
+    """Return the stored flows and masks of the keyframe pairs, read when asked for; None without pairs.
 
     Args:
         flow: the keyframe flow.
-        pairs: keyframe slots (first, second), in the order in which they are stored.
+        pairs: keyframe indices (first, second), in the order in which they are stored.
     """
     if not pairs:
         return None
@@ -67,7 +67,7 @@ def stored_warps(flow: Artifact, pairs: Sequence[tuple[int, int]]) -> PairWarps 
 
 
 def require_latents(artifact: Artifact, steps: int, latents: Tensor) -> int:
-    """Make the array of all steps' latents, one chunk per step, or reopen it; tell how many steps it holds."""
+    """Create the array of all steps' latents, one chunk per step, or reopen it; return how many are stored."""
     shape = (steps + 1, *latents.shape)
     artifact.require_array(
         "latents",
@@ -80,7 +80,7 @@ def require_latents(artifact: Artifact, steps: int, latents: Tensor) -> int:
 
 
 class _Stored(Mapping[tuple[int, int], Tensor]):
-    """An array of pairs under both directions of each, read when asked for."""
+    """An array of pairs under both directions of each pair, read when asked for."""
 
     def __init__(self, artifact: Artifact, pairs: Sequence[tuple[int, int]], *, forth: str, back: str) -> None:
         self._artifact = artifact

@@ -1,4 +1,4 @@
-"""Assess: figures of merit, a contact sheet and both clips side by side."""
+"""Assess: metrics, a contact sheet, and source and edit side by side."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def assess_edit(
     artifact, source, edited = (open_artifact(ref) for ref in (plan[ASSESS].ref, clip, frames))
     if artifact.is_complete():
         return plan[ASSESS].ref
-    with measured() as figures:
+    with measured() as cost:
         artifact.write_bytes(CONTACT_SHEET, _png(_contact_sheet(plan, source, edited)))
         _write_side_by_side(artifact, plan, source, edited)
         scores = _scores(plan, source, edited, open_artifact(flow))
         artifact.write_json(REPORT, _report(plan, scores, video))
-        return artifact.complete(figures())
+        return artifact.complete(cost())
 
 
 def _contact_sheet(plan: EditPlan, source: Artifact, edited: Artifact) -> NDArray[np.uint8]:
@@ -64,20 +64,20 @@ def _write_side_by_side(artifact: Artifact, plan: EditPlan, source: Artifact, ed
     shown = finished_frames(plan, source, edited, size=size)
     pairs = zip(stream_frames(source, every, size=size), shown, strict=True)
     with stage_progress(plan[ASSESS], total=len(every)) as progress, artifact.local_output(SIDE_BY_SIDE) as path:
-        beside = (side_by_side(left[None], right[None])[0] for left, right in pairs)
-        write_like(source, path, counted(beside, progress), crf=20)
+        both = (side_by_side(left[None], right[None])[0] for left, right in pairs)
+        write_like(source, path, counted(both, progress), crf=20)
 
 
 def _scores(plan: EditPlan, source: Artifact, edited: Artifact, flow: Artifact) -> dict[str, float | None]:
-    """Measure, at the working size: how much changed, and how steady source and edit are along the flow."""
+    """Compute metrics at the working size: how much changed, and the warp errors of source and edit."""
     every = range(plan.clip.frame_count)
     clips = [stream_frames(artifact, every, size=plan.size) for artifact in (source, edited)]
-    likeness = [float(psnr(*map(_image, pair))) for pair in zip(*clips, strict=True)]
-    steadiness = [_warp_errors(artifact, plan, flow) for artifact in (source, edited)]
+    similarity = [float(psnr(*map(_image, pair))) for pair in zip(*clips, strict=True)]
+    warp_errors = [_warp_errors(artifact, plan, flow) for artifact in (source, edited)]
     return {
-        "psnr_to_source_db": _mean(likeness),
-        "warp_error_source": _mean(steadiness[0]),
-        "warp_error_edited": _mean(steadiness[1]),
+        "psnr_to_source_db": _mean(similarity),
+        "warp_error_source": _mean(warp_errors[0]),
+        "warp_error_edited": _mean(warp_errors[1]),
     }
 
 
@@ -104,7 +104,7 @@ def _image(frame: NDArray[np.uint8]) -> Tensor:
 
 
 def _mean(values: list[float]) -> float | None:
-    """Average what is finite; None where nothing is."""
+    """Return the mean of the finite values; None without any."""
     finite = [value for value in values if np.isfinite(value)]
     return round(float(np.mean(finite)), 6) if finite else None
 
@@ -120,11 +120,11 @@ def _report(plan: EditPlan, scores: dict[str, float | None], video: ArtifactRef)
         "keyframes": plan.keyframes,
         "scores": scores,
         "video": f"{video.workspace}/{video.path}/{EDITED}",
-        "stages": {stage.name: _stage_figures(stage) for stage in plan.stages if stage.name != "assess"},
+        "stages": {stage.name: _stage_cost(stage) for stage in plan.stages if stage.name != "assess"},
     }
 
 
-def _stage_figures(stage: Stage[StageSettings]) -> dict[str, Any]:
+def _stage_cost(stage: Stage[StageSettings]) -> dict[str, Any]:
     found = open_artifact(stage.ref).metadata
     return {"digest": stage.ref.digest, **{key: found[key] for key in ("seconds", "peak_memory_mib")}}
 

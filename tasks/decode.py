@@ -31,7 +31,7 @@ def decode_clip(plan: EditPlan) -> ArtifactRef:
     artifact = open_artifact(plan[DECODE].ref)
     if artifact.is_complete():
         return plan[DECODE].ref
-    with measured() as figures, local_video(plan.request.video) as path:
+    with measured() as cost, local_video(plan.request.video) as path:
         if digest_file_once(path) != plan.clip.digest:
             raise TaskInputError(f"The clip {plan.clip.name} changed after the edit was planned: start again.")
         info, audio = probe(path), read_audio(path)
@@ -47,11 +47,11 @@ def decode_clip(plan: EditPlan) -> ArtifactRef:
             "has_audio": audio is not None,
             "last_duration": final_duration(info, timestamps),
         }
-        return artifact.complete(_metadata(info) | found | figures())
+        return artifact.complete(_metadata(info) | found | cost())
 
 
 class _StoringFrames:
-    """Frames on their way from the file to whoever looks at them, stored as they pass."""
+    """Stores frames as they are read from the file and passes them on."""
 
     def __init__(self, artifact: Artifact, info: VideoInfo, progress: StageProgress) -> None:
         self._artifact, self._progress = artifact, progress
@@ -76,7 +76,7 @@ class _StoringFrames:
             yield frame
 
     def finish(self) -> list[int]:
-        """Cut the array to what came, and store the timestamps."""
+        """Shorten the array to the frames that were read, and store the timestamps."""
         count = len(self._timestamps)
         if count != self._length:
             self._artifact.resize_array("frames", count)

@@ -1,4 +1,4 @@
-"""Edit: the keyframes, all together, as the prompt wants them."""
+"""Edit: all keyframes together, following the prompt."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["edit_keyframes"]
 
 @stage_task(EDIT)
 def edit_keyframes(plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef, inversion: ArtifactRef) -> ArtifactRef:
-    """Denoise all keyframes together, storing every step; a second run goes on after the last one stored."""
+    """Denoise all keyframes together, storing every step; a second run resumes after the last one stored."""
     artifact, parts, execution = open_artifact(plan[EDIT].ref), plan.inputs, plan.execution
     if artifact.is_complete():
         return plan[EDIT].ref
     with (
-        measured() as figures,
+        measured() as cost,
         loaded_model(parts.model, parts.controlnet, device=execution.device, dtype=execution.dtype) as model,
     ):
         latents = _denoise(artifact, model, plan, clip=clip, flow=flow, inversion=inversion)
@@ -41,7 +41,7 @@ def edit_keyframes(plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef, inversi
             dimension_names=("keyframe", "height", "width", "channel"),
         )
         artifact.write_region("frames", 0, keyframes)
-        return artifact.complete({"keyframes": plan.keyframes, **figures()})
+        return artifact.complete({"keyframes": plan.keyframes, **cost()})
 
 
 def _denoise(
@@ -53,8 +53,8 @@ def _denoise(
     flow: ArtifactRef,
     inversion: ArtifactRef,
 ) -> Tensor:
-    given, inverted = plan[EDIT].settings, _Inversion(open_artifact(inversion))
-    settings = given.editing
+    stage, inverted = plan[EDIT].settings, _Inversion(open_artifact(inversion))
+    settings = stage.editing
     start = _start(artifact, settings.steps, inverted)
     edges = None
     if model.controlnet is not None:
@@ -68,9 +68,9 @@ def _denoise(
         return edit(
             model,
             inverted,
-            prompt=given.prompt,
+            prompt=stage.prompt,
             source_prompt=plan[INVERT].settings.source_prompt,
-            negative_prompt=given.negative_prompt,
+            negative_prompt=stage.negative_prompt,
             orders=inverted.orders(),
             warps=stored_warps(open_artifact(flow), plan.pairs),
             settings=settings,
@@ -96,9 +96,9 @@ class _Inversion:
 
 
 def _start(artifact: Artifact, steps: int, inverted: _Inversion) -> tuple[int, Tensor]:
-    """Find the last step that is stored, or begin with the inversion's end.
+    """Return the last step that is stored, or the inversion's last.
 
-    Steps lie in the order in which they are computed: x_S, x_{S-1}, ..., x_0.
+    Steps are stored in the order in which they are computed: x_S, x_{S-1}, ..., x_0.
     """
     latents = inverted(steps)
     stored = require_latents(artifact, steps, latents)

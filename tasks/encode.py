@@ -1,4 +1,4 @@
-"""Encode: the edited frames as a video of the source's size, timing and sound."""
+"""Encode: write the edited frames as a video of the source's size, timing and audio."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def encode_edit(plan: EditPlan, clip: ArtifactRef, frames: ArtifactRef) -> Artif
     artifact, source = open_artifact(plan[ENCODE].ref), open_artifact(clip)
     if artifact.is_complete():
         return plan[ENCODE].ref
-    with measured() as figures, stage_progress(plan[ENCODE], total=plan.clip.frame_count) as progress:
+    with measured() as cost, stage_progress(plan[ENCODE], total=plan.clip.frame_count) as progress:
         with artifact.local_output(EDITED) as path:
             edited = finished_frames(plan, source, open_artifact(frames), size=plan.clip.size)
             write_like(source, path, counted(edited, progress))
-        return artifact.complete(figures())
+        return artifact.complete(cost())
 
 
 def finished_frames(
     plan: EditPlan, source: Artifact, edited: Artifact, *, size: tuple[int, int]
 ) -> Iterator[NDArray[np.uint8]]:
-    """Read the edited frames one by one at a size: guided there by the source's if the plan says so, else resized."""
+    """Read the edited frames one by one at a size: guided by the source's frames if the plan says so, else resized."""
     every = range(plan.clip.frame_count)
     if not plan[ENCODE].settings.full_resolution:
         return stream_frames(edited, every, size=size)
@@ -47,7 +47,7 @@ def finished_frames(
 
 
 def write_like(source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]], *, crf: int = 16) -> None:
-    """Write frames with the timestamps and the sound of a decoded clip."""
+    """Write frames with the timestamps and the audio of a decoded clip."""
     found = source.metadata
     write_video(
         path,

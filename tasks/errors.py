@@ -6,4 +6,4 @@ __all__ = ["TaskInputError"]
 
 
 class TaskInputError(ValueError):
-    """A request that cannot be carried out; the message says what was expected, what came and what to do."""
+    """A request that cannot be carried out; the message says what was expected, what was found and what to do."""

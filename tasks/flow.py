@@ -34,7 +34,7 @@ def estimate_keyframe_flow(plan: EditPlan, clip: ArtifactRef) -> ArtifactRef:
         return plan[KEYFRAME_FLOW].ref
     pairs = [(plan.keyframes[first], plan.keyframes[second]) for first, second in plan.pairs]
     size = plan[KEYFRAME_FLOW].settings.size
-    with measured() as figures:
+    with measured() as cost:
         done = _require_arrays(artifact, len(pairs), size, masks=True)
         estimate = load_flow(plan.inputs.flow, device=plan.execution.device)
         with stage_progress(plan[KEYFRAME_FLOW], total=len(pairs), done=done) as progress:
@@ -44,7 +44,7 @@ def estimate_keyframe_flow(plan: EditPlan, clip: ArtifactRef) -> ArtifactRef:
                 _write(artifact, i, FLOWS, flows)
                 _write(artifact, i, MASKS, _masks(first, second, *flows))
                 progress.report(i + 1)
-        return artifact.complete({"pairs": pairs, "size": size, **figures()})
+        return artifact.complete({"pairs": pairs, "size": size, **cost()})
 
 
 @stage_task(FRAME_FLOW)
@@ -55,7 +55,7 @@ def estimate_frame_flow(plan: EditPlan, clip: ArtifactRef) -> ArtifactRef:
         return plan[FRAME_FLOW].ref
     size, count = plan[FRAME_FLOW].settings.size, plan.clip.frame_count - 1
     cuts = set(plan.clip.cuts or ())
-    with measured() as figures:
+    with measured() as cost:
         done = _require_arrays(artifact, count, size, masks=False)
         estimate = load_flow(plan.inputs.flow, device=plan.execution.device)
         nothing = np.zeros((2, *size), np.float32)
@@ -64,11 +64,11 @@ def estimate_frame_flow(plan: EditPlan, clip: ArtifactRef) -> ArtifactRef:
             for i, (prev, cur) in enumerate(neighbours, start=done):
                 _write(artifact, i, FLOWS, (nothing, nothing) if i + 1 in cuts else estimate(prev, cur))
                 progress.report(i + 1)
-        return artifact.complete({"size": size, **figures()})
+        return artifact.complete({"size": size, **cost()})
 
 
 def _require_arrays(artifact: Artifact, count: int, size: tuple[int, int], *, masks: bool) -> int:
-    """Make the arrays, one chunk per pair, or reopen them; tell how many pairs they hold already."""
+    """Create the arrays, one chunk per pair, or reopen them; return how many pairs are stored."""
     for name in FLOWS:
         artifact.require_array(
             name,
@@ -93,7 +93,7 @@ def _write(artifact: Artifact, i: int, names: tuple[str, str], values: tuple[NDA
 def _masks(
     first: NDArray[np.uint8], second: NDArray[np.uint8], to_prev: NDArray[np.float32], to_cur: NDArray[np.float32]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Compute the warp mask on the second frame's grid and, the roles exchanged, on the first's."""
+    """Compute the warp mask on the second frame's grid and, with the roles exchanged, on the first's."""
     images = to_images(np.stack([first, second]))
     flows = [torch.from_numpy(flow)[None] for flow in (to_prev, to_cur)]
     on_second = warp_mask(images[:1], images[1:], flows[0], flows[1])

@@ -1,4 +1,4 @@
-"""Invert: the keyframes' latents at every noise level."""
+"""Invert: compute the keyframes' latents at every noise level."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = ["invert_keyframes"]
 
 @stage_task(INVERT)
 def invert_keyframes(plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef) -> ArtifactRef:
-    """Invert all keyframes together, storing every step; a second run goes on after the last one stored."""
+    """Invert all keyframes together, storing every step; a second run resumes after the last one stored."""
     artifact, execution = open_artifact(plan[INVERT].ref), plan.execution
     if artifact.is_complete():
         return plan[INVERT].ref
     settings = plan[INVERT].settings.inversion
     with (
-        measured() as figures,
+        measured() as cost,
         loaded_model(plan.inputs.model, device=execution.device, dtype=execution.dtype) as model,
     ):
         start, points = _start(artifact, model, plan, open_artifact(clip))
@@ -51,11 +51,11 @@ def invert_keyframes(plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef) -> Ar
                 callback=store,
             )
         _store_orders(artifact, len(plan.keyframes), settings)
-        return artifact.complete({"keyframes": plan.keyframes, "size": plan.size, **figures()})
+        return artifact.complete({"keyframes": plan.keyframes, "size": plan.size, **cost()})
 
 
 def _store_orders(artifact: Artifact, count: int, settings: InversionSettings) -> None:
-    """Store the order of every step, for the edit takes the very same."""
+    """Store the order of every step: the edit uses the same ones."""
     orders = np.asarray(step_orders(count, settings), np.int32)
     artifact.require_array(
         "orders", shape=orders.shape, chunks=orders.shape, dtype="int32", dimension_names=("step", "place")
@@ -64,7 +64,7 @@ def _store_orders(artifact: Artifact, count: int, settings: InversionSettings) -
 
 
 def _start(artifact: Artifact, model: StableDiffusion, plan: EditPlan, clip: Artifact) -> tuple[int, Tensor]:
-    """Find the last step that is stored, or begin with the frames' own latents; give them and, if any, those before."""
+    """Return the last step that is stored, 0 if none, with its latents and, if any, those of the step before."""
     latents = encode_frames(model, frames_at(clip, plan.keyframes, size=plan.size))
     stored = require_latents(artifact, plan[INVERT].settings.inversion.steps, latents)
     if stored == 0:

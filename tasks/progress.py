@@ -1,4 +1,4 @@
-"""How far a stage is, for whoever watches: a bar in the terminal, a progress artifact in Prefect's UI."""
+"""Progress of a stage: for a bar in the terminal, and as a progress artifact in Prefect's UI."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SECONDS_BETWEEN_UPDATES = 2.0
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Let a listener hear of the stages that run in this process."""
+    """Call a listener with the progress of the stages that run in this process."""
     token = _LISTENER.set(listener)
     try:
         yield
@@ -46,16 +46,16 @@ class StageProgress:
     total: int
     part: str = ""
     _artifact: UUID | None = None
-    _told: float = field(default_factory=time.monotonic)
+    _reported: float = field(default_factory=time.monotonic)
 
     def report(self, done: int) -> None:
-        """Tell that `done` of all units are done."""
+        """Report that `done` of all units are done."""
         listener = _LISTENER.get()
         if listener is not None:
             listener(self.stage.name, self.part, done, self.total)
         now = time.monotonic()
-        if now - self._told >= SECONDS_BETWEEN_UPDATES or (self._artifact is not None and done == self.total):
-            self._told = now
+        if now - self._reported >= SECONDS_BETWEEN_UPDATES or (self._artifact is not None and done == self.total):
+            self._reported = now
             self._publish(100.0 * done / max(self.total, 1))
 
     def _publish(self, percent: float) -> None:
@@ -85,7 +85,7 @@ def stage_progress(
 
 
 def counted(items: Iterable[T], progress: StageProgress) -> Iterator[T]:
-    """Pass items on and report how many have passed."""
+    """Yield the items and report how many have been yielded."""
     for done, item in enumerate(items, start=1):
         yield item
         progress.report(min(done, progress.total))

@@ -22,7 +22,7 @@ __all__ = ["begin_propagation", "finish_propagation", "propagate_frames"]
 
 
 def begin_propagation(plan: EditPlan) -> None:
-    """Make the array that the intervals' tasks fill side by side, or reopen it."""
+    """Create the array that the intervals' tasks fill in parallel, or reopen it."""
     artifact = open_artifact(plan[PROPAGATE].ref)
     if not artifact.is_complete():
         artifact.require_array(
@@ -40,14 +40,14 @@ def propagate_frames(
 ) -> ArtifactRef:
     """Synthesise the frames of one interval between two keyframes.
 
-    The interval's own chunks are its frames from the first up to, not with, the last; where no interval
-    follows in the shot, with the last.
+    The task writes the interval's frames from the first up to, but not including, the last, which belongs to the next
+    interval; at the end of a shot it writes the last one too.
     """
     artifact, part = open_artifact(plan[PROPAGATE].ref), part_name(interval)
     if artifact.is_complete() or artifact.has_part(part):
         return plan[PROPAGATE].ref
     first, last = interval
-    with measured() as figures, stage_progress(plan[PROPAGATE], total=last - first + 1, part=part) as progress:
+    with measured() as cost, stage_progress(plan[PROPAGATE], total=last - first + 1, part=part) as progress:
         edited = open_artifact(keyframes)
         ends = [_keyframe(edited, plan.keyframes.index(frame)) for frame in interval]
         to_prev, to_cur = _flows(open_artifact(flow), plan, interval)
@@ -63,7 +63,7 @@ def propagate_frames(
         )
         own = frames if last in plan.shot_ends else frames[:-1]
         artifact.write_region("frames", first, own)
-        artifact.complete_part(part, figures(), regions={"frames": (first, first + len(own))})
+        artifact.complete_part(part, cost(), regions={"frames": (first, first + len(own))})
     return plan[PROPAGATE].ref
 
 
@@ -78,15 +78,15 @@ def finish_propagation(plan: EditPlan, intervals: list[ArtifactRef]) -> Artifact
     if missing:
         raise WorkspaceError(f"the frames {min(missing)} of {plan.clip.name} are missing: run the edit again")
     parts = artifact.parts_metadata(names).values()
-    figures = {
+    cost = {
         "seconds": round(sum(part["seconds"] for part in parts), 2),
         "peak_memory_mib": max(part["peak_memory_mib"] for part in parts),
     }
-    return artifact.complete({"keyframes": plan.keyframes, "intervals": len(parts)} | figures)
+    return artifact.complete({"keyframes": plan.keyframes, "intervals": len(parts)} | cost)
 
 
-def _keyframe(edited: Artifact, slot: int) -> NDArray[np.uint8]:
-    frame: NDArray[np.uint8] = edited.read_region("frames", slot, slot + 1)[0]
+def _keyframe(edited: Artifact, index: int) -> NDArray[np.uint8]:
+    frame: NDArray[np.uint8] = edited.read_region("frames", index, index + 1)[0]
     return frame
 
 

@@ -1,4 +1,4 @@
-"""Record: a row in the workspace's run table, and a picture in Prefect's UI."""
+"""Record: add a row to the workspace's table of runs, and a preview to Prefect's UI."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["record_run"]
 
 @task(name="record", tags=["wave", "cpu"], task_run_name="Record the run", persist_result=False)
 def record_run(plan: EditPlan, report: ArtifactRef) -> None:
-    """Add the finished run to the table `runs`, and show its preview; a run that found all done is one too."""
+    """Add the finished run to the table `runs`, and show its preview; also for a run with nothing left to compute."""
     artifact = open_artifact(report)
     scores = artifact.read_json(REPORT)["scores"]
     append_run(Workspace.open(report.workspace), _row(plan, scores), run=str(flow_run.id or "local"))
@@ -56,7 +56,7 @@ def _row(plan: EditPlan, scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def _page(plan: EditPlan, artifact: Artifact, scores: dict[str, Any]) -> str:
-    """Draw up the preview's page. The picture is a data URI, for the UI cannot reach the workspace."""
+    """Write the preview as Markdown. The picture is a data URI: the UI cannot read the workspace."""
     buffer = io.BytesIO()
     Image.open(io.BytesIO(artifact.read_bytes(CONTACT_SHEET))).convert("RGB").save(buffer, "JPEG", quality=85)
     picture = base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -70,12 +70,12 @@ class StageTask:
     def submit(self, plan: EditPlan, *inputs: Any) -> PrefectFuture[ArtifactRef]:
         """Submit the stage, with its result kept in the workspace.
 
-        A result that Prefect remembers counts only where the workspace holds the whole artifact.
+        A result that Prefect remembers counts only where the workspace contains the whole artifact.
         """
         return self._submit(plan, *inputs, stored=open_artifact(plan[self.spec].ref).is_complete())
 
     def submit_intervals(self, plan: EditPlan, *inputs: Any) -> list[PrefectFuture[ArtifactRef]]:
-        """Submit one task for each interval between keyframes; the workspace is listed once for all of them."""
+        """Submit one task for each interval between keyframes, after listing the workspace once for all of them."""
         artifact = open_artifact(plan[self.spec].ref)
         stored = _stored_intervals(artifact, plan)
         return [

@@ -57,12 +57,12 @@ def artifact_of(plan: EditPlan, spec: StageSpec[StageSettings]) -> Artifact:
 
 
 def contents(workspace: Path) -> dict[str, str]:
-    """Digests of all chunks and files below clips/, but for records, which tell how long a stage took."""
+    """Return digests of all chunks and files below clips/, without records, which contain how long a stage took."""
     return dict(_digests(workspace / "clips"))
 
 
 def _digests(folder: Path) -> Iterator[tuple[str, str]]:
     for path in sorted(folder.rglob("*")):
-        told = path.name in {"complete.json", "report.json"} or path.parent.name == "parts"
-        if path.is_file() and not told:
+        recorded = path.name in {"complete.json", "report.json"} or path.parent.name == "parts"
+        if path.is_file() and not recorded:
             yield str(path.relative_to(folder)), sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""What all subcommands share: the application, the consoles, common options, and the connection to Prefect."""
+"""The application, and what its subcommands share: consoles, common options, the connection to Prefect."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def draw_demo(folder: Path) -> Path:
 
 
 def demo_request(video: Path) -> EditRequest:
-    """Ask for another colour of the object."""
+    """Return the request for another colour of the object."""
     from wave_ops.scenes.specs import edit_spec
 
     scene = demo_scene()

@@ -25,8 +25,8 @@ def request_options(
 ) -> Callable[[F], F]:
     """Give a command one option for each field of a request; the command receives them in its `**fields`.
 
-    Fields that the command names itself are left to it. A required field has no default: the request, which validates
-    all of them, says in a sentence what is missing.
+    Fields that the command declares itself are left out. A required field has no default: the request, which
+    validates all of them, says in a sentence what is missing.
 
     Args:
         request: the model.

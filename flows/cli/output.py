@@ -1,4 +1,4 @@
-"""The edited clip outside the workspace."""
+"""Copies of results outside the workspace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["check_output", "copy_out", "deliver"]
 
 
 def check_output(output: Path | None, *, video: str) -> None:
-    """Check, before anything runs, that the result can be written where it is wanted.
+    """Check, before anything runs, that the result can be written to the output.
 
     Raises:
         TaskInputError: if not.
@@ -37,11 +37,11 @@ def check_output(output: Path | None, *, video: str) -> None:
         raise TaskInputError(f"The output {output} is the source clip itself; give another name.")
     folder = next(parent for parent in output.absolute().parents if parent.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise TaskInputError(f"The output {output} cannot be written: {folder} is no writable folder.")
+        raise TaskInputError(f"The output {output} cannot be written: {folder} is not a writable folder.")
 
 
 def deliver(plan: EditPlan, output: Path | None) -> str:
-    """Copy the edited clip to where it is wanted, and say where it is."""
+    """Copy the edited clip to the output, if one is given, and return where it is."""
     ref = plan[ENCODE].ref
     if output is None:
         return f"{ref.workspace}/{ref.path}/{EDITED}"

@@ -1,4 +1,4 @@
-"""The Prefect server that a run talks to: the one that is set, one that runs on this machine, or a temporary one."""
+"""The Prefect server that a run uses: the configured one, one that runs on this machine, or a temporary one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUIET = {
 
 
 def connect_server(*, verbose: bool = False) -> str:
-    """Settle on a server and tell Prefect; must run before Prefect is imported for the first time.
+    """Choose a server and configure Prefect to use it; must run before Prefect is imported for the first time.
 
     Returns:
         The server's URL; empty for a temporary one.
@@ -46,10 +46,10 @@ def connect_server(*, verbose: bool = False) -> str:
 
 
 def find_server() -> str:
-    """Look for the server to use; empty where there is none.
+    """Return the URL of the server to use; empty if there is none.
 
-    What the person has set, in the environment or in Prefect's own profile, is left alone. Else a healthy local
-    server of the same series is taken, for starting a temporary one costs half a minute.
+    A server configured in the environment or in Prefect's profile is used. Otherwise a healthy local server of the
+    same series is used: starting a temporary one takes half a minute.
 
     Raises:
         TaskInputError: if a server is set and does not answer.
@@ -79,7 +79,7 @@ def _is_healthy(api: str) -> bool:
 
 
 def _is_compatible(api: str) -> bool:
-    """Tell whether the server is of our major version and not older than our minor one."""
+    """Return whether the server has our major version and is not older than our minor one."""
     theirs, ours = (_series(str(version)) for version in (_get(f"{api}/admin/version"), _our_version()))
     return theirs[:1] == ours[:1] and theirs >= ours
 

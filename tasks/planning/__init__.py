@@ -1,1 +1,1 @@
-"""Planning: what an edit will compute, and the identity of every result, before anything runs."""
+"""Planning: the stages of an edit and the identity of every result, before anything runs."""

@@ -1,4 +1,4 @@
-"""Plans: what will be computed for a request, and the identity of every result, before anything runs."""
+"""Plans: the results that a request needs, and the identity of each, before anything runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user asks for, validated once."""
+"""The edit request, validated once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Size = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_size)]
 
 
 class EditRequest(BaseModel):
-    """One edit of one clip. A value of None leaves the choice to the model's own advice, then to the method."""
+    """One edit of one clip. None leaves the choice to the model's own advice, then to the method."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -25,6 +25,6 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """Start a Prefect server with a database of its own, and give its URL."""
+    """Start a Prefect server with a database of its own, and return its URL."""
     with prefect_test_harness(server_startup_timeout=240):
         yield str(PREFECT_API_URL.value())

@@ -32,7 +32,7 @@ def test_what_is_given_goes_before_the_environment(monkeypatch: pytest.MonkeyPat
         ("WAVE_ZZZZZZZZ", "1", "known are WAVE_"),
     ],
 )
-def test_a_wrong_variable_is_told_in_one_sentence(
+def test_a_wrong_variable_is_refused_with_one_sentence(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
 ) -> None:
     monkeypatch.setenv(name, value)

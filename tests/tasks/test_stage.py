@@ -94,7 +94,7 @@ def test_measured_counts_seconds_and_memory() -> None:
     assert found["peak_memory_mib"] > 1
 
 
-def test_a_listener_hears_a_stage_from_where_it_resumes_to_its_end() -> None:
+def test_a_listener_is_called_from_where_a_stage_resumes_to_its_end() -> None:
     heard: list[tuple[str, str, int, int]] = []
     stage: Any = fake_plan("a")[PROPAGATE]
     with listening(lambda *event: heard.append(event)), stage_progress(stage, total=3, done=1, part="x") as progress:

@@ -87,7 +87,7 @@ def test_keyframes_pass_through_the_propagation_unchanged(plan: EditPlan) -> Non
     assert len(frames) == plan.clip.frame_count
 
 
-def test_the_report_tells_the_request_the_scores_and_what_each_stage_took(plan: EditPlan) -> None:
+def test_the_report_contains_the_request_the_scores_and_the_cost_of_each_stage(plan: EditPlan) -> None:
     artifact = artifact_of(plan, ASSESS)
     report = artifact.read_json(REPORT)
     assert report["request"]["prompt"] == "a blue star"
@@ -146,7 +146,7 @@ def test_a_run_killed_in_a_stage_goes_on_from_there_with_the_same_bytes(
     written.clear()
     run_stages(make_plan(request_, tmp_path))
     assert contents(tmp_path) == contents(workspace)
-    if stage is not DECODE:  # a file is decoded anew; nothing else is written twice
+    if stage is not DECODE:  # a file is decoded again; nothing else is written twice
         assert not set(before) & set(written)
 
 

@@ -104,7 +104,7 @@ def test_a_dry_run_prints_the_plan_and_computes_nothing(
 @pytest.mark.parametrize(
     ("options", "words"), [((), "7 frames, 64x48 "), (("--full-resolution",), "7 frames, 64x48, guided by the source")]
 )
-def test_a_dry_run_tells_whether_the_source_guides_the_edit(
+def test_a_dry_run_says_whether_the_source_guides_the_edit(
     options: tuple[str, ...],
     words: str,
     clip: Path,

@@ -12,7 +12,7 @@ from tasks.errors import TaskInputError
 
 
 class Answering(BaseHTTPRequestHandler):
-    """A server that tells its health and its version."""
+    """A server that returns its health and its version."""
 
     version = "3.8.8"
 

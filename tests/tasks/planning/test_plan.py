@@ -79,7 +79,7 @@ def test_full_resolution_is_stored_next_to_the_plain_result_and_leaves_its_ident
         assert f"edits/{plan[PROPAGATE].ref.digest}/" in full[stage].ref.path
 
 
-def test_device_and_batches_change_no_result_but_precision_and_the_way_of_propagating_do(plan: EditPlan) -> None:
+def test_device_and_batches_change_no_result_but_precision_and_backend_do(plan: EditPlan) -> None:
     elsewhere = replace(plan.execution, device="cuda", keyframe_batch=2)
     assert shared_with(plan, changed(plan, execution=elsewhere)) == set(NAMES)
     on_torch = replace(plan.execution, propagation="torch")
@@ -106,7 +106,7 @@ def test_the_request_goes_before_the_models_advice_and_that_before_the_method(pl
     assert settings(advice, guidance_scale=2.0, negative_prompt="grey") == (2, "grey")
 
 
-def test_no_two_stages_share_a_place(plan: EditPlan) -> None:
+def test_no_two_stages_share_a_path(plan: EditPlan) -> None:
     assert len({stage.ref.path for stage in plan.stages}) == len(plan.stages)
     assert all(stage.ref.path.startswith(f"clips/{plan.clip.digest}/") for stage in plan.stages)
 

@@ -27,7 +27,7 @@ from tasks.planning.request import edit_request, parse_size
         ({"colour": "red"}, "colour cannot be 'red'"),
     ],
 )
-def test_a_wrong_field_is_told_in_one_sentence(fields: dict[str, Any], words: str) -> None:
+def test_a_wrong_field_is_refused_with_one_sentence(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(TaskInputError) as caught:
         edit_request(**{"video": "clip.mp4", "prompt": "a star", **fields})
     assert words in str(caught.value)

@@ -123,8 +123,8 @@ def open_array(store: Store, path: str) -> zarr.Array[Any]:
 def chunk_keys(shape: Sequence[int], chunks: Sequence[int]) -> Iterator[str]:
     """Yield the keys of all chunks of an array, in C order."""
     counts = [math.ceil(size / chunk) for size, chunk in zip(shape, chunks, strict=True)]
-    for place in itertools.product(*map(range, counts)):
-        yield "/".join(["c", *map(str, place)])
+    for index in itertools.product(*map(range, counts)):
+        yield "/".join(["c", *map(str, index)])
 
 
 def region_keys(spec: ArraySpec, start: int, stop: int) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Video files in and out: upright RGB frames, exact timestamps, audio kept undecoded."""
+"""Reading and writing of video files: upright RGB frames, exact timestamps, audio copied without decoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Audio: taken out of one file undecoded, put into another."""
+"""Audio: copied from one file into another without decoding.
+
+Each source stream has a lane to its stream of the output. A lane copies packets if the output's container supports the
+codec, so that nothing is lost, and otherwise decodes them and encodes AAC.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +26,14 @@ _AAC_LAYOUTS = {"mono": 1, "stereo": 2, "3.0": 3, "4.0": 4, "5.0": 5, "5.1": 6, 
 
 
 def read_audio(path: str | Path) -> bytes | None:
-    """All audio streams of a video file, undecoded, as a file of its own; None where there are none.
+    """Return all audio streams of a video file as an audio file; None where there are none.
 
-    An MP4 file, which keeps every sample's time, an encoder's warm-up and a cut at the end; or a Matroska file where
-    MP4 cannot hold a codec. A codec that neither can hold becomes AAC. Times are on the same clock as `read_frames`'s
-    timestamps.
+    The result is an MP4 file, which stores times in samples and keeps the encoder's delay and a trimmed end; or a
+    Matroska file if MP4 does not support a codec. A codec that neither supports is encoded as AAC. Times are on the
+    clock of the timestamps of `read_frames`.
 
     Raises:
-        VideoError: if it is no video.
+        VideoError: if there is no such file or it is not a video.
     """
     with opened(path) as (source, _):
         streams = [stream for stream in source.streams.audio if stream.codec_context is not None]
@@ -49,14 +53,21 @@ def read_audio(path: str | Path) -> bytes | None:
 
 
 class AudioCopy:
-    """Audio on its way into a container that is being written, a stretch at a time, beside the video."""
+    """Copy of audio into a container that is being written, interleaved with the video.
+
+    A player reads a file from front to back, so the packets of both have to be near each other.
+    """
 
     def __init__(self, data: bytes, target: Any) -> None:
-        """Add the output streams; nothing is written yet."""
+        """Add the output streams, which must happen before the first packet is written.
+
+        Raises:
+            VideoError: if the audio cannot be read.
+        """
         try:
             self._source = av.open(io.BytesIO(data))
         except (av.error.FFmpegError, ValueError) as error:
-            raise VideoError(f"the audio kept beside the frames cannot be read ({error})") from error
+            raise VideoError(f"the audio for the frames cannot be read ({error})") from error
         self._target = target
         self._lanes = {
             stream.index: _lane(stream, target)
@@ -67,7 +78,7 @@ class AudioCopy:
         self._next = next(self._packets, None)
 
     def write_until(self, seconds: Fraction | None) -> None:
-        """Write what starts before a time; all the rest for None."""
+        """Write the packets that start before a time, in seconds; for None all remaining ones."""
         while self._next is not None and (seconds is None or self._next.pts * self._next.time_base < seconds):
             self._target.mux(self._lanes[self._next.stream_index].packets(self._next))
             self._next = next(self._packets, None)
@@ -83,7 +94,7 @@ def _lane(stream: Any, target: Any) -> _CopyLane | _EncodeLane:
 
 
 def _fits(stream: Any, container: str) -> bool:
-    """Whether a container, by ffmpeg's name for its format, can hold a stream as it is."""
+    """Return whether a container, by ffmpeg's name of its format, supports a stream's codec."""
     with av.open(io.BytesIO(), "w", format=container) as trial:
         try:
             trial.add_stream_from_template(stream)
@@ -93,8 +104,8 @@ def _fits(stream: Any, container: str) -> bool:
 
 
 def _packets(container: Any, indices: list[int]) -> Iterator[Any]:
-    """Packets of the given streams that carry data and a time, in the file's order, as far as it can be read."""
-    if not indices:  # which would mean all streams
+    """Yield the packets of these streams that have data and a time, in the file's order, until it is truncated."""
+    if not indices:  # PyAV takes an empty list for all streams
         return
     with contextlib.suppress(av.error.FFmpegError):
         for packet in container.demux([container.streams[index] for index in indices]):
@@ -103,7 +114,11 @@ def _packets(container: Any, indices: list[int]) -> Iterator[Any]:
 
 
 class _CopyLane:
-    """Packets copied. Where the source's clock is coarser than its samples, times go back to whole samples."""
+    """Copy of one stream's packets, with times on the clock of its samples.
+
+    Matroska stores times in milliseconds, which are not multiples of a packet's duration (1024 samples at 48 kHz are
+    21.33 ms). Copied as they are, packets would overlap or leave gaps of a fraction of a millisecond.
+    """
 
     def __init__(self, stream: Any, target: Any) -> None:
         self._output = target.add_stream_from_template(stream)
@@ -115,14 +130,14 @@ class _CopyLane:
     def packets(self, packet: Any) -> list[Any]:
         if packet is None:
             return []
-        packet.dts = packet.pts  # audio is stored in the order in which it is heard
+        packet.dts = packet.pts  # audio packets are decoded in the order in which they are played
         if self._samples and packet.time_base != self._tick:
             self._restore_clock(packet)
         packet.stream = self._output
         return [packet]
 
     def _restore_clock(self, packet: Any) -> None:
-        """Let a packet begin where the one before it ended, if its rounded time may mean that."""
+        """Start a packet at the end of the previous one, if its time differs by no more than rounding explains."""
         seconds = packet.pts * packet.time_base
         samples = round(seconds / self._tick)
         if self._expected is not None and abs(self._expected * self._tick - seconds) <= packet.time_base:
@@ -134,7 +149,7 @@ class _CopyLane:
 
 
 class _EncodeLane:
-    """Packets decoded and encoded again as AAC. Damaged ones are left out, unusual layouts become stereo."""
+    """Encoding of one stream as AAC; damaged packets are left out, channel layouts unknown to AAC become stereo."""
 
     def __init__(self, stream: Any, target: Any) -> None:
         codec = stream.codec_context
@@ -153,7 +168,7 @@ class _EncodeLane:
 
 
 def _layout(layout: Any) -> str:
-    """The AAC layout of a source's; raw audio often says no more than how many channels it has."""
+    """Return the AAC layout for a source's; by the number of channels if it has no name, as in much raw audio."""
     if layout.name in _AAC_LAYOUTS:
         return str(layout.name)
     unnamed = layout.name.endswith("channels")

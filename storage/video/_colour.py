@@ -1,7 +1,7 @@
-"""Colour: stored pictures to RGB and back, by the matrix and range that the stream declares.
+"""Conversion of stored pictures to RGB and back, by the matrix and range that the stream declares.
 
-Only matrix and range are converted. Primaries and transfer curve are taken as they come, so HDR (PQ, HLG) material
-keeps its code values and is not tone-mapped.
+Only matrix and range are converted. Primaries and transfer curve stay as they are, so HDR (PQ, HLG) videos keep their
+code values and are not tone-mapped.
 """
 
 from __future__ import annotations
@@ -15,29 +15,30 @@ from av.video.reformatter import VideoReformatter
 
 __all__ = ["FromRgb", "ToRgb", "tag_as_bt709"]
 
-_BT709 = 1  # both in ffmpeg's tags and in swscale's table
+_BT709 = 1  # in both ffmpeg's tags and swscale's table
 _LIMITED, _FULL = 1, 2
 _UNSPECIFIED = 2
-_SWSCALE_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # tag of a stream: number in swscale's table
+_SWSCALE_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # from a stream's tag to a number in swscale's table
 _SD_MATRIX = 5
 _HD_LINES = 720
+# Formats that imply full range, since decoders may leave the flag of the range unset
 _FULL_RANGE_FORMATS = ("yuvj", "rgb", "bgr", "gbr", "argb", "abgr", "pal8")
-# bicubic | full chroma interpolation | full chroma input | accurate rounding | bit-exact
+# bicubic | full chroma interpolation | full chroma input | accurate rounding | bit-exact: the same on every processor
 _SCALER = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
 
 
 class ToRgb:
-    """Decoded frames to RGB images, all of the first frame's size."""
+    """Converter of decoded frames to RGB images, all of the first frame's size."""
 
     def __init__(self) -> None:
-        self._scaler = VideoReformatter()  # one for all frames: each holds buffers of a picture's size
+        self._scaler = VideoReformatter()  # one for all frames, since each allocates buffers of a picture's size
         self._size: tuple[int, int] | None = None
 
     def __call__(self, frame: Any) -> npt.NDArray[np.uint8]:
-        """The frame as RGB (height, width, 3).
+        """Convert a frame to RGB uint8 (height, width, 3).
 
-        A stream that does not name its matrix is taken for BT.709 from 720 lines on and for BT.601 below, as
-        players do.
+        A stream that does not declare its matrix is read as BT.709 from 720 lines on and as BT.601 below, as players
+        do.
         """
         self._size = self._size or (frame.width, frame.height)
         full = frame.color_range == _FULL or frame.format.name.startswith(_FULL_RANGE_FORMATS)
@@ -56,13 +57,13 @@ class ToRgb:
 
 
 class FromRgb:
-    """RGB images to BT.709 limited-range yuv420p frames."""
+    """Converter of RGB images to BT.709 limited-range yuv420p frames."""
 
     def __init__(self) -> None:
         self._scaler = VideoReformatter()
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> Any:
-        """The frame of an image (height, width, 3) with even sides."""
+        """Convert an image (height, width, 3) with even sides to a frame."""
         return self._scaler.reformat(
             VideoFrame.from_ndarray(image, format="rgb24"),
             format="yuv420p",
@@ -74,6 +75,6 @@ class FromRgb:
 
 
 def tag_as_bt709(codec: Any) -> None:
-    """Declare what `from_rgb` makes, so that every player reads it the same way."""
+    """Declare the colours of `FromRgb` in an encoder, so that every player decodes them the same way."""
     codec.color_range = _LIMITED
     codec.colorspace = codec.color_primaries = codec.color_trc = _BT709

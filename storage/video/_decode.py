@@ -1,4 +1,4 @@
-"""Decoding: a video file's upright RGB frames with their timestamps, streaming."""
+"""Decoding of a video file to upright RGB frames with their timestamps, one at a time."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ __all__ = ["VideoInfo", "final_duration", "opened", "origin", "probe", "read_fra
 
 Frame: TypeAlias = npt.NDArray[np.uint8]
 
-# Text "decodes" as terminal art, and playlists name other files: neither is a video here
+# ffmpeg decodes text as terminal art and opens the files that a playlist names: neither is a video here
 _NO_VIDEO_FORMATS = frozenset({"tty", "concat", "hls", "dash", "lavfi"})
 _DEFAULT_RATE = Fraction(25)
-_LONGEST_STEP_BACK = 1  # seconds; further back is a new clock, not a frame out of order
+_LONGEST_STEP_BACK = 1  # seconds; a longer one is a restart of the clock, as in joined recordings
 _LONGEST_LAST_FRAME = 10  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoInfo:
-    """What a video file says of its picture."""
+    """Properties of a video file."""
 
     width: int
-    """Pixels of an upright frame, as `read_frames` gives it."""
+    """Pixels of an upright frame, as returned by `read_frames`."""
     height: int
     frame_count: int
-    """As the file states it, else counted packets; a damaged file may decode to fewer."""
+    """As the file states it, else the number of packets; a damaged file may decode to fewer frames."""
     rate: Fraction
     """Mean frames per second."""
     time_base: Fraction
@@ -45,22 +45,22 @@ class VideoInfo:
     duration: float
     """Seconds of the video stream."""
     rotation: int
-    """Degrees clockwise that turn a stored frame upright; `read_frames` has done so."""
+    """Degrees clockwise that turn a stored frame upright; `read_frames` applies them."""
     pixel_aspect: Fraction
     """Width of a pixel over its height, upright."""
     has_audio: bool
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """What a video file is, from its header and its first frame.
+    """Return the properties of a video file, from its header and its first frame.
 
     Raises:
-        VideoError: if it is no video, or its first frame cannot be decoded.
+        VideoError: if there is no such file, it is not a video, or no frame can be decoded.
     """
     with opened(path) as (container, stream):
         first = next(_decoded(container, stream), None)
         if first is None:
-            raise VideoError(f"{path} holds no frame that can be decoded")
+            raise VideoError(f"{path} has no frame that can be decoded")
         turn = Orientation.of(first)
         height, width = turn.size((first.height, first.width))
         aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
@@ -80,14 +80,17 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def read_frames(path: str | Path) -> Iterator[tuple[int, Frame]]:
-    """Timestamps, in ticks of `VideoInfo.time_base`, and upright RGB frames (height, width, 3), one at a time.
+    """Yield timestamps and upright frames, one pair at a time.
 
-    Timestamps rise strictly and are the file's own, less the file's start (so that a recording's clock, as in a
-    transport stream, does not count) and repaired where they are missing or do not rise. All frames have the first
-    one's size. Damaged frames are left out.
+    Timestamps are the file's own minus its start, since the clock of a recording (as in a transport stream) may start
+    anywhere; they are repaired where they are missing or do not increase. Damaged frames are left out.
+
+    Yields:
+        The timestamp, in ticks of `VideoInfo.time_base`, strictly increasing, and the RGB frame, uint8 (height, width,
+        3); all frames have the first one's size.
 
     Raises:
-        VideoError: if it is no video, or no frame can be decoded.
+        VideoError: if there is no such file, it is not a video, or no frame can be decoded.
     """
     with opened(path) as (container, stream):
         stream.thread_type = "AUTO"
@@ -95,16 +98,19 @@ def read_frames(path: str | Path) -> Iterator[tuple[int, Frame]]:
         start = round(origin(container) / stream.time_base)
         to_rgb, turn = ToRgb(), None
         for frame in _decoded(container, stream):
-            # Once: asking a frame for its side data ties it into a cycle, which only the collector frees
+            # Only once: reading a frame's side data makes a reference cycle, so that its memory waits for the collector
             turn = turn or Orientation.of(frame)
             pts = frame.pts if frame.pts is not None else frame.dts
             yield timeline.place(None if pts is None else pts - start), turn.apply(to_rgb(frame))
         if turn is None:
-            raise VideoError(f"{path} holds no frame that can be decoded")
+            raise VideoError(f"{path} has no frame that can be decoded")
 
 
 def final_duration(info: VideoInfo, timestamps: list[int]) -> int:
-    """Ticks that the last frame is shown, from the stream's duration; the mean step where that makes no sense."""
+    """Return the duration of the last frame in ticks: the rest of the stream's duration, or the mean step.
+
+    The mean step is used if that rest is negative or longer than ten seconds, as in damaged files.
+    """
     elapsed = timestamps[-1] - timestamps[0]
     rest = round(Fraction(info.duration) / info.time_base) - elapsed
     if 0 < rest * info.time_base < _LONGEST_LAST_FRAME:
@@ -114,10 +120,10 @@ def final_duration(info: VideoInfo, timestamps: list[int]) -> int:
 
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
-    """The open container and its video stream.
+    """Open a video file and yield its container and video stream.
 
     Raises:
-        VideoError: if there is no such file or no video in it; also for errors of the decoder in the context's body.
+        VideoError: if there is no such file or it has no video stream.
     """
     file = Path(path)
     if file.is_dir():
@@ -126,7 +132,7 @@ def opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
         raise VideoError(f"there is no file {path}")
     with contextlib.ExitStack() as stack:
         try:
-            # The absolute path keeps a name like "http:x" a name; the white list keeps the file from naming others
+            # An absolute path, so that a file named "http:x" is not a URL; a whitelist, so that it opens no other files
             container = stack.enter_context(
                 av.open(str(file.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
             )
@@ -136,10 +142,10 @@ def opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
 
 
 def origin(container: Any) -> Fraction:
-    """Seconds on the file's clock that count as zero.
+    """Return the time on the file's clock, in seconds, that becomes zero for video and audio alike.
 
-    The earliest start of the video and audio streams if that is late; 0 if only audio begins before 0 (its
-    encoder's warm-up), which leaves it where it is.
+    It is the earliest start of all video and audio streams if that is positive, else the start of the video or 0.
+    Audio may start before 0: that is its encoder's delay, which players skip, and not an offset of the file.
     """
     video, audio = (
         [stream.start_time * stream.time_base for stream in streams if stream.start_time is not None]
@@ -150,7 +156,7 @@ def origin(container: Any) -> Fraction:
 
 
 class _Timeline:
-    """Timestamps that rise strictly, whatever the file says."""
+    """Repair of timestamps, so that they strictly increase."""
 
     def __init__(self, time_base: Fraction, rate: Fraction) -> None:
         self._step = max(1, round(1 / (rate * time_base)))
@@ -159,7 +165,7 @@ class _Timeline:
         self._last: int | None = None
 
     def place(self, pts: int | None) -> int:
-        """The timestamp of the next frame, given the file's."""
+        """Return the timestamp of the next frame from the file's, both in ticks; None where the file has none."""
         self._last = self._next(pts)
         return self._last
 
@@ -171,7 +177,7 @@ class _Timeline:
         if pts + self._offset > self._last:
             return pts + self._offset
         if self._last - (pts + self._offset) < self._limit:
-            return self._last + 1  # leaves the frames after it where they are
+            return self._last + 1  # a frame out of order, as short as possible: later frames keep their times
         self._offset = self._last + self._step - pts
         return self._last + self._step
 
@@ -181,11 +187,11 @@ def _video_stream(path: str | Path, container: Any) -> Any:
         raise VideoError(f"{path} is not a video (it looks like {container.format.long_name})")
     streams = [stream for stream in container.streams.video if not _is_cover(stream)]
     if not streams:
-        raise VideoError(f"{path} holds no video stream")
+        raise VideoError(f"{path} has no video stream")
     best = container.streams.best("video")
     stream = best if best in streams else streams[0]
     if stream.codec_context is None:
-        raise VideoError(f"{path} is encoded in a way that this installation cannot decode")
+        raise VideoError(f"{path} uses a codec that this installation cannot decode")
     return stream
 
 
@@ -194,7 +200,7 @@ def _is_cover(stream: Any) -> bool:
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:
-    """All frames that can be decoded, leaving out damaged packets and stopping where the file breaks off."""
+    """Yield all frames that can be decoded: skip damaged packets, and stop where the file is truncated."""
     packets = container.demux(stream)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Encoding: frames with timestamps, and audio, to an H.264 file."""
+"""Encoding of frames with timestamps, and audio, to an H.264 file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["write_video"]
 Frame: TypeAlias = npt.NDArray[np.uint8]
 
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-_FINE = 10_000  # ticks per second
+_FINE = 10_000  # ticks per second, at least
 _LARGEST_INT = 2**31 - 1
 
 
@@ -40,18 +40,18 @@ def write_video(
     crf: int = 16,
     pixel_aspect: Fraction = Fraction(1),
 ) -> None:
-    """Write RGB frames (height, width, 3) as H.264, yuv420p, BT.709, streaming.
+    """Write RGB frames as H.264, yuv420p, BT.709, one frame in memory at a time.
 
-    The bytes depend on the input alone. A side of odd length, which yuv420p cannot have, is made even by repeating
-    its last row or column. In MP4 and QuickTime the timestamps are exact; Matroska rounds them to milliseconds.
+    The bytes depend on the input alone. yuv420p requires even sides, so an odd one is extended by a copy of its last
+    row or column. In MP4 and QuickTime the timestamps are exact; Matroska rounds them to milliseconds.
 
     Args:
-        path: the file, ending .mp4, .m4v, .mov or .mkv; it appears when all is written, replacing one that is there.
-        frames: as many as timestamps, all of one size.
-        timestamps: ticks of `time_base`, rising strictly.
+        path: the file, with the suffix .mp4, .m4v, .mov or .mkv; it appears, or replaces an older one, when complete.
+        frames: uint8 (height, width, 3), all of one size, as many as timestamps.
+        timestamps: ticks of `time_base`, strictly increasing.
         time_base: seconds per tick.
-        last_duration: ticks that the last frame is shown; the mean step by default.
-        audio: what `read_audio` gave; copied, or encoded as AAC where the container cannot hold its codec.
+        last_duration: duration of the last frame in ticks; the mean step by default.
+        audio: return value of `read_audio`; copied, or encoded as AAC where the container does not support its codec.
         crf: x264's quality, 0 (lossless) to 51.
         pixel_aspect: width of a pixel over its height.
 
@@ -79,7 +79,7 @@ def write_video(
 
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """When each frame is shown and for how long."""
+    """Start and duration of each frame, in ticks of the time base."""
 
     times: tuple[int, ...]
     time_base: Fraction
@@ -92,11 +92,11 @@ class _Clock:
         if not times:
             raise VideoError("there are no frames to write")
         if any(step <= 0 for step in steps):
-            raise VideoError("the timestamps of the frames must rise strictly")
+            raise VideoError("the timestamps of the frames must strictly increase")
         if not 0 < max(time_base.numerator, time_base.denominator) <= _LARGEST_INT or time_base <= 0:
             raise VideoError(f"a time base of {time_base} s cannot be written")
         if last_duration is not None and last_duration <= 0:
-            raise VideoError(f"the last frame must be shown for a time, got {last_duration} ticks")
+            raise VideoError(f"the duration of the last frame must be positive, got {last_duration} ticks")
         mean = round(sum(steps) / len(steps)) if steps else max(1, round(Fraction(1, 25) / time_base))
         return cls(times, time_base, dict(zip(times, [*steps, last_duration or mean], strict=True)))
 
@@ -108,11 +108,11 @@ class _Clock:
 
     @property
     def fine_ticks(self) -> int:
-        """Ticks per second of which the time base is a multiple, fine enough for audio too."""
+        """Ticks per second, a multiple of the time base's denominator so that the start of the video is exact."""
         return self.time_base.denominator * -(-_FINE // self.time_base.denominator)
 
     def timed(self, packets: list[Any]) -> list[Any]:
-        """The packets with the duration of their frames, which the encoder does not pass on."""
+        """Set the durations of packets from their frames, since the encoder does not pass them on."""
         for packet in packets:
             packet.duration = self.durations[round(packet.pts * packet.time_base / self.time_base)]
             packet.duration = round(packet.duration * self.time_base / packet.time_base)
@@ -121,14 +121,14 @@ class _Clock:
 
 @contextlib.contextmanager
 def _container(target: Path, clock: _Clock) -> Iterator[Any]:
-    """A container being written; it becomes the file when the context ends without an error."""
+    """Yield a container to write to, which becomes the file if the context ends without an error."""
     if target.suffix.lower() not in _FORMATS:
-        raise VideoError(f"cannot write {target}: the name must end with one of {', '.join(_FORMATS)}")
+        raise VideoError(f"cannot write {target}: the suffix must be one of {', '.join(_FORMATS)}")
     if target.is_dir():
         raise VideoError(f"cannot write {target}: it is a folder")
     kind = _FORMATS[target.suffix.lower()]
-    # faststart: the index goes to the front, so that a browser plays the file while it loads. movie_timescale: a start
-    # other than 0 is kept in these ticks, by default milliseconds
+    # faststart: the index goes to the front, so that a browser plays the file while it loads. movie_timescale: the unit
+    # of a stream's start, which by default would be rounded to milliseconds
     options = {} if kind == "matroska" else {"movflags": "+faststart", "movie_timescale": str(clock.fine_ticks)}
     try:
         with (
@@ -156,7 +156,11 @@ def _add_stream(container: Any, clock: _Clock, *, size: Sequence[int], crf: int,
 
 
 def _checked(frames: Iterable[Frame], count: int) -> Iterator[Frame]:
-    """The frames, of even size. Raises VideoError where one differs from the first, or there are more or fewer."""
+    """Yield the frames, extended to even sides.
+
+    Raises:
+        VideoError: if a frame differs from the first in shape, is not uint8 RGB, or their number is not the expected.
+    """
     shape: tuple[int, ...] | None = None
     seen = 0
     for frame in frames:
@@ -165,7 +169,7 @@ def _checked(frames: Iterable[Frame], count: int) -> Iterator[Frame]:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.shape != shape or 0 in shape:
             raise VideoError(
                 f"frames must be uint8 RGB (height, width, 3) of one size, got {frame.dtype} {frame.shape} "
-                f"as number {seen} after {shape}"
+                f"as frame {seen} after {shape}"
             )
         if seen > count:
             raise VideoError(f"there are more frames than the {count} timestamps")

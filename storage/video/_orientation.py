@@ -1,4 +1,8 @@
-"""The way a stored frame is turned to stand upright."""
+"""Orientation: how stored frames are rotated and mirrored to be upright.
+
+A phone stores the sensor's rows as they come and adds a display matrix, which players apply, so frames are turned
+before anything else sees them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ __all__ = ["Orientation"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orientation:
-    """A quarter turn, with or without mirroring: transpose, then mirror columns, then mirror rows."""
+    """One of the eight orientations of an image: transpose, then mirror columns, then mirror rows."""
 
     transposed: bool = False
     mirror_columns: bool = False
@@ -21,32 +25,31 @@ class Orientation:
 
     @classmethod
     def of(cls, frame: Any) -> Orientation:
-        """The orientation that a decoded frame's display matrix asks for; angles between quarters go to the next one.
+        """Return the orientation in a decoded frame's display matrix, rounded to the nearest quarter turn.
 
-        Convention: the matrix (a b u, c d v, x y w) sends the stored pixel (x, y) to (a x + c y, b x + d y),
-        y down.
+        Convention: the matrix (a b u, c d v, x y w) maps the stored pixel (x, y) to (a x + c y, b x + d y), y down.
         """
         side_data = {data.type.name: data for data in frame.side_data}
         if "DISPLAYMATRIX" not in side_data:
             return cls()
         matrix = np.frombuffer(bytes(side_data["DISPLAYMATRIX"]), np.int32).astype(np.int64)
-        a, b, c, d = (int(matrix[place]) for place in (0, 1, 3, 4))
+        a, b, c, d = (int(matrix[index]) for index in (0, 1, 3, 4))
         if abs(b) + abs(c) > abs(a) + abs(d):
             return cls(transposed=True, mirror_columns=c < 0, mirror_rows=b < 0)
         return cls(mirror_columns=a < 0, mirror_rows=d < 0)
 
     @property
     def degrees(self) -> int:
-        """Degrees clockwise, after which at most a mirror image is left."""
+        """Degrees clockwise that turn a stored frame upright, apart from mirroring."""
         if self.transposed:
             return 90 if self.mirror_columns else 270
         return 180 if self.mirror_columns and self.mirror_rows else 0
 
     def size(self, stored: tuple[int, int]) -> tuple[int, int]:
-        """Upright (height, width) of a stored (height, width)."""
+        """Return the upright (height, width) of a stored (height, width)."""
         return (stored[1], stored[0]) if self.transposed else stored
 
     def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """The upright image of a stored one (height, width, 3)."""
+        """Return the upright image of a stored image (height, width, 3)."""
         turned = image.transpose(1, 0, 2) if self.transposed else image
         return np.ascontiguousarray(turned[:: -1 if self.mirror_rows else 1, :: -1 if self.mirror_columns else 1])

@@ -63,15 +63,15 @@ def make_clip(tmp_path: Path) -> MakeClip:
             if matrix is not None:
                 stream.codec_context.colorspace = matrix
             stream.codec_context.color_range = 2 if full_range else 1
-            sounds = [_add_tone(container, audio_codec, place) for place, _ in enumerate(tones)]
-            for place, image in enumerate(frames):
+            sounds = [_add_tone(container, audio_codec, index) for index, _ in enumerate(tones)]
+            for index, image in enumerate(frames):
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
                     format=pix_fmt,
                     src_color_range=2,
                     dst_colorspace={None: 5, 1: 1, 6: 5, 9: 9}[matrix],
                     dst_color_range=2 if full_range else 1,
                 )
-                frame.pts, frame.time_base = (times[place] if times else place), time_base
+                frame.pts, frame.time_base = (times[index] if times else index), time_base
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
             for sound, tone in zip(sounds, tones, strict=True):
@@ -81,9 +81,9 @@ def make_clip(tmp_path: Path) -> MakeClip:
     return make
 
 
-def _add_tone(container: Any, codec: str, place: int) -> Any:
+def _add_tone(container: Any, codec: str, index: int) -> Any:
     sound = container.add_stream(codec, rate=48000, layout="mono")
-    sound.metadata["language"] = ("eng", "deu", "fra")[place]
+    sound.metadata["language"] = ("eng", "deu", "fra")[index]
     return sound
 
 

@@ -21,7 +21,7 @@ GREYS = [(8 * level, 8 * level, 8 * level) for level in range(1, 31)]
 
 
 def rewritten(path: Path, name: str = "out.mp4") -> Path:
-    """The clip's frames and audio written to another file, as the pipeline does."""
+    """Write the clip's frames and audio to another file, as the pipeline does."""
     info = probe(path)
     times = [time for time, _ in read_frames(path)]
     target = path.with_name(name)
@@ -36,10 +36,10 @@ def rewritten(path: Path, name: str = "out.mp4") -> Path:
     return target
 
 
-def packets(path: Path, place: int = 0) -> list[tuple[Fraction, bytes]]:
-    """Time in seconds and content of every packet of an audio stream."""
+def packets(path: Path, index: int = 0) -> list[tuple[Fraction, bytes]]:
+    """Return the time in seconds and the content of every packet of an audio stream."""
     with av.open(str(path)) as container:
-        stream = container.streams.audio[place]
+        stream = container.streams.audio[index]
         return [
             (packet.pts * packet.time_base, bytes(packet))
             for packet in container.demux(stream)
@@ -47,17 +47,17 @@ def packets(path: Path, place: int = 0) -> list[tuple[Fraction, bytes]]:
         ]
 
 
-def samples(path: Path, place: int = 0) -> npt.NDArray[Any]:
+def samples(path: Path, index: int = 0) -> npt.NDArray[Any]:
     with av.open(str(path)) as container:
         resampler = av.AudioResampler(format="flt", layout="mono", rate=48000)
         frames = [
-            part for frame in container.decode(container.streams.audio[place]) for part in resampler.resample(frame)
+            part for frame in container.decode(container.streams.audio[index]) for part in resampler.resample(frame)
         ]
         return np.concatenate([part.to_ndarray()[0] for part in frames])
 
 
 def loudest(wave: npt.NDArray[Any]) -> float:
-    """The frequency of a tone, in Hz."""
+    """Return the frequency of the loudest tone, in Hz."""
     return float(np.abs(np.fft.rfft(wave[:48000])).argmax() * 48000 / len(wave[:48000]))
 
 
@@ -76,7 +76,7 @@ def test_packets_are_copied_with_their_times(codec: str, make_clip: MakeClip, fl
 
 
 @pytest.mark.parametrize("start", [0.5, 0.1234])
-def test_audio_that_begins_late_begins_late_in_the_output(
+def test_audio_that_starts_late_starts_late_in_the_output(
     start: float, make_clip: MakeClip, flat_frames: FlatFrames
 ) -> None:
     path = make_clip(flat_frames(*GREYS), name="clip.mkv", tones=[440.0], audio_start=start)
@@ -86,13 +86,13 @@ def test_audio_that_begins_late_begins_late_in_the_output(
 
 def test_all_audio_streams_are_kept_in_order_with_their_language(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
     out = rewritten(make_clip(flat_frames(*GREYS), tones=[300.0, 600.0, 1200.0]))
-    assert [loudest(samples(out, place)) for place in range(3)] == pytest.approx([300, 600, 1200], abs=2)
+    assert [loudest(samples(out, index)) for index in range(3)] == pytest.approx([300, 600, 1200], abs=2)
     with av.open(str(out)) as container:
         assert [stream.language for stream in container.streams.audio] == ["eng", "deu", "fra"]
 
 
 @pytest.mark.parametrize(("codec", "name"), [("pcm_u8", "clip.mkv"), ("adpcm_ms", "clip.avi")])
-def test_a_codec_that_mp4_cannot_hold_is_encoded_as_aac(
+def test_a_codec_that_mp4_does_not_support_is_encoded_as_aac(
     codec: str, name: str, make_clip: MakeClip, flat_frames: FlatFrames
 ) -> None:
     path = make_clip(flat_frames(*GREYS), name=name, tones=[440.0], audio_codec=codec)
@@ -103,7 +103,7 @@ def test_a_codec_that_mp4_cannot_hold_is_encoded_as_aac(
     assert len(samples(out)) == pytest.approx(len(samples(path)), abs=2100)
 
 
-def test_it_is_copied_where_the_container_can_hold_it(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+def test_a_codec_is_copied_into_a_container_that_supports_it(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
     path = make_clip(flat_frames(*GREYS), name="clip.mkv", tones=[440.0], audio_codec="pcm_u8")
     with av.open(str(rewritten(path, "out.mkv"))) as container:
         assert container.streams.audio[0].codec_context.name == "pcm_u8"
@@ -115,7 +115,7 @@ def test_the_containers_duration_is_kept(make_clip: MakeClip, flat_frames: FlatF
         assert after.duration == before.duration
 
 
-def test_sound_and_picture_lie_beside_each_other_in_the_file(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+def test_audio_and_video_are_interleaved_in_the_file(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
     out = rewritten(make_clip(flat_frames(*GREYS), tones=[440.0]))
     with av.open(str(out)) as container:
         kinds = [packet.stream.type for packet in container.demux() if packet.size]
@@ -132,7 +132,7 @@ def test_audio_that_cannot_be_read_is_refused(flat_frames: FlatFrames, tmp_path:
 
 
 @pytest.mark.parametrize(("codec", "kind"), [("aac", "mp4"), ("pcm_u8", "matroska")])
-def test_audio_is_kept_in_mp4_or_else_in_matroska(
+def test_audio_is_read_as_mp4_or_else_as_matroska(
     codec: str, kind: str, make_clip: MakeClip, flat_frames: FlatFrames
 ) -> None:
     path = make_clip(flat_frames(*GREYS), name="clip.mkv", tones=[440.0], audio_codec=codec)
@@ -141,7 +141,9 @@ def test_audio_is_kept_in_mp4_or_else_in_matroska(
         assert len(container.streams.video) == 0
 
 
-def test_milliseconds_go_back_to_the_sample_clock(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+def test_times_rounded_to_milliseconds_are_restored_to_whole_samples(
+    make_clip: MakeClip, flat_frames: FlatFrames
+) -> None:
     path = make_clip(flat_frames(*GREYS), name="clip.mkv", tones=[440.0])
     times = [time * 48000 for time, _ in packets(rewritten(path))]
     assert {after - before for before, after in itertools.pairwise(times)} == {1024}

@@ -21,7 +21,7 @@ MakeClip = Callable[..., Path]
 
 
 def yuv_of(colour: tuple[int, int, int], weights: tuple[float, float], *, full: bool) -> tuple[int, int, int]:
-    """Y, Cb and Cr of a colour, as ITU-R BT.601, 709 and 2020 define them."""
+    """Return Y, Cb and Cr of a colour, as ITU-R BT.601, 709 and 2020 define them."""
     red, green, blue = (value / 255 for value in colour)
     red_weight, blue_weight = weights
     luma = red_weight * red + (1 - red_weight - blue_weight) * green + blue_weight * blue
@@ -34,17 +34,17 @@ def yuv_of(colour: tuple[int, int, int], weights: tuple[float, float], *, full: 
 def write_yuv(
     path: Path, pictures: list[tuple[int, int, int]], *, height: int, codec: str, pix_fmt: str, tag: int, tag_range: int
 ) -> Path:
-    """A clip of flat pictures with exactly these code values, 64 pixels wide."""
+    """Write a clip of flat pictures with exactly these code values, 64 pixels wide."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=25, options={"crf": "1"} if codec == "libx264" else {})
         stream.width, stream.height, stream.pix_fmt = 64, height, pix_fmt
         stream.codec_context.colorspace, stream.codec_context.color_range = tag, tag_range
-        for place, codes in enumerate(pictures):
+        for index, codes in enumerate(pictures):
             planes = np.full((3, height, 64), np.array(codes)[:, None, None], np.uint8)
             frame = av.VideoFrame.from_ndarray(planes, format="yuv444p")
             frame.colorspace, frame.color_range = tag, tag_range
             frame = frame.reformat(format=pix_fmt)
-            frame.pts, frame.time_base = place, Fraction(1, 25)
+            frame.pts, frame.time_base = index, Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
@@ -75,7 +75,7 @@ def test_colours_follow_the_matrix_and_range_that_the_stream_declares(
         assert np.abs(frame.astype(int) - colour).max() <= 3
 
 
-def test_an_untagged_range_is_taken_for_limited(tmp_path: Path) -> None:
+def test_an_untagged_range_is_read_as_limited(tmp_path: Path) -> None:
     pictures = [yuv_of(colour, BT601, full=False) for colour in COLOURS]
     path = write_yuv(
         tmp_path / "clip.mp4", pictures, height=48, codec="libx264", pix_fmt="yuv420p", tag=UNTAGGED, tag_range=0
@@ -85,7 +85,7 @@ def test_an_untagged_range_is_taken_for_limited(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("codec", "name", "pix_fmt"), [("png", "clip.png", "rgb24"), ("ffv1", "clip.mkv", "bgr0")])
-def test_rgb_sources_pass_through(
+def test_rgb_sources_are_read_unchanged(
     codec: str, name: str, pix_fmt: str, make_clip: MakeClip, flat_frames: FlatFrames
 ) -> None:
     for colour in COLOURS:
@@ -94,7 +94,7 @@ def test_rgb_sources_pass_through(
         assert np.abs(frame.astype(int) - colour).max() == 0
 
 
-def test_transparency_is_dropped_and_the_colour_under_it_kept(tmp_path: Path) -> None:
+def test_transparency_is_dropped_and_the_colour_below_it_kept(tmp_path: Path) -> None:
     image = np.full((48, 64, 4), (220, 40, 40, 90), np.uint8)
     with av.open(str(tmp_path / "clip.mov"), "w") as container:
         stream: Any = container.add_stream("png", rate=25)

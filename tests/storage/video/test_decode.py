@@ -34,11 +34,11 @@ def quarters() -> Image:
 
 
 def turned(path: Path, *, a: int, b: int, c: int, d: int) -> Path:
-    """The clip with this display matrix written into its track header."""
+    """Write this display matrix into the clip's track header, and return the clip."""
     data = bytearray(path.read_bytes())
-    place = data.index(b"tkhd") + 44
-    assert struct.unpack(">9i", data[place : place + 36]) == (ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30)
-    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    start = data.index(b"tkhd") + 44
+    assert struct.unpack(">9i", data[start : start + 36]) == (ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30)
+    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path
 
@@ -46,21 +46,21 @@ def turned(path: Path, *, a: int, b: int, c: int, d: int) -> Path:
 def blank_pictures(path: Path, only: int | None = None) -> None:
     """Zero the bytes of all JPEG pictures in a file, or of one."""
     data = path.read_bytes()
-    for place, picture in enumerate(re.finditer(b"\xff\xd8\xff.*?\xff\xd9", data, re.DOTALL)):
-        if only in (None, place):
+    for index, picture in enumerate(re.finditer(b"\xff\xd8\xff.*?\xff\xd9", data, re.DOTALL)):
+        if only in (None, index):
             data = data[: picture.start()] + bytes(len(picture[0])) + data[picture.end() :]
     path.write_bytes(data)
 
 
 def levels(path: Path) -> list[int]:
-    """Which of GREYS each frame shows."""
+    """Return which of GREYS each frame shows, counted from 1."""
     return [round(frame.mean() / 16) for _, frame in read_frames(path)]
 
 
-# --- what is there --------------------------------------------------------------------------------------------------
+# --- contents --------------------------------------------------------------------------------------------------
 
 
-def test_probe_says_what_the_clip_is(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+def test_probe_returns_the_properties_of_the_clip(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
     info = probe(make_clip(flat_frames(*GREYS[:6]), tones=[440.0]))
     assert (info.width, info.height, info.frame_count) == (64, 48, 6)
     assert info.rate == Fraction(25)
@@ -70,31 +70,31 @@ def test_probe_says_what_the_clip_is(make_clip: MakeClip, flat_frames: FlatFrame
     assert info.has_audio
 
 
-def test_frames_come_in_order_with_their_timestamps(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+def test_frames_are_read_in_order_with_their_timestamps(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
     path = make_clip(flat_frames(*GREYS), options={"bf": "3"})
     info = probe(path)
     assert [time * info.time_base * 25 for time, _ in read_frames(path)] == list(range(14))
     assert levels(path) == list(range(1, 15))
 
 
-def test_a_varying_rate_is_kept_exactly(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+def test_a_variable_frame_rate_is_read_exactly(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
     times = [0, 100, 150, 151, 400, 900]
     path = make_clip(flat_frames(*GREYS[:6]), times=times, time_base=Fraction(1, 600))
     info = probe(path)
     assert [time * info.time_base * 600 for time, _ in read_frames(path)] == times
 
 
-def test_a_container_that_states_no_count_is_counted(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+def test_the_frames_of_a_container_without_a_count_are_counted(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
     assert probe(make_clip(flat_frames(*GREYS[:7]), name="clip.mkv")).frame_count == 7
 
 
-def test_a_recordings_clock_does_not_count(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+def test_the_start_of_a_recordings_clock_becomes_zero(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
     path = make_clip(flat_frames(*GREYS), name="clip.ts", times=range(250, 264))
     info = probe(path)
     assert [round(time * info.time_base * 25) for time, _ in read_frames(path)] == list(range(14))
 
 
-def test_a_picture_that_begins_after_the_sound_stays_behind_it(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+def test_video_that_starts_after_the_audio_keeps_its_delay(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
     path = make_clip(flat_frames(*GREYS[:5]), name="clip.mkv", times=[5, 6, 7, 8, 9], tones=[440.0], audio_codec="flac")
     info = probe(path)
     assert [round(time * info.time_base * 25) for time, _ in read_frames(path)] == [5, 6, 7, 8, 9]
@@ -103,7 +103,7 @@ def test_a_picture_that_begins_after_the_sound_stays_behind_it(make_clip: MakeCl
 
 
 @pytest.mark.parametrize(("codec", "name"), [("mpeg4", "clip.avi"), ("mpeg4", "clip.mp4"), ("libvpx-vp9", "clip.webm")])
-def test_other_codecs_and_containers_decode_too(
+def test_other_codecs_and_containers_are_decoded(
     codec: str, name: str, make_clip: MakeClip, flat_frames: FlatFrames
 ) -> None:
     path = make_clip(flat_frames(*GREYS[:6]), name=name, codec=codec, options={"b": "4000000"})
@@ -113,7 +113,7 @@ def test_other_codecs_and_containers_decode_too(
 
 
 @pytest.mark.parametrize("size", [(47, 63), (1, 1), (48, 63)])
-def test_odd_sizes_are_read_as_they_are(size: tuple[int, int], make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+def test_odd_sizes_are_read_unchanged(size: tuple[int, int], make_clip: MakeClip, flat_frames: FlatFrames) -> None:
     path = make_clip(flat_frames((200, 30, 30), size=size), name="clip.mkv", codec="ffv1", pix_fmt="yuv444p")
     (_, frame), *_ = read_frames(path)
     assert frame.shape == (*size, 3)
@@ -172,15 +172,17 @@ def test_a_damaged_frame_is_left_out_and_the_others_keep_their_times(
     assert [time * time_base * 25 for time, _ in read_frames(path)] == [*range(6), *range(7, 14)]
 
 
-def test_a_file_whose_every_frame_is_damaged_is_refused(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+def test_a_file_with_only_damaged_frames_is_refused(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
     path = make_clip(flat_frames(*GREYS), name="clip.avi", codec="mjpeg", pix_fmt="yuvj420p", full_range=True)
     blank_pictures(path)
     for read in (probe, lambda path: list(read_frames(path))):
-        with pytest.raises(VideoError, match="holds no frame"):
+        with pytest.raises(VideoError, match="has no frame"):
             read(path)
 
 
-def test_a_file_that_breaks_off_gives_what_came_before(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+def test_the_frames_of_a_truncated_file_are_read_as_far_as_possible(
+    make_clip: MakeClip, flat_frames: FlatFrames
+) -> None:
     path = make_clip(flat_frames(*GREYS), name="clip.ts", options={"g": "1"})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     seen = levels(path)
@@ -200,20 +202,20 @@ def test_a_file_that_breaks_off_gives_what_came_before(make_clip: MakeClip, flat
         ([0, 300, 310, 0, 10, 20], [0, 300, 310, 320, 330, 340]),
     ],
 )
-def test_missing_and_falling_timestamps_are_repaired(stored: list[int | None], placed: list[int]) -> None:
+def test_missing_and_decreasing_timestamps_are_repaired(stored: list[int | None], placed: list[int]) -> None:
     timeline = _Timeline(Fraction(1, 250), Fraction(25))
     assert [timeline.place(time) for time in stored] == placed
 
 
-def test_the_last_frames_duration_is_what_remains_of_the_stream(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+def test_the_last_frame_has_the_rest_of_the_streams_duration(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
     info = probe(make_clip(flat_frames(*GREYS[:5])))
     step = round(Fraction(1, 25) / info.time_base)
-    assert final_duration(info, [step * place for place in range(5)]) == step
-    assert final_duration(info, [step * place for place in range(4)]) == 2 * step
-    assert final_duration(info, [step * place for place in range(9)]) == step
+    assert final_duration(info, [step * index for index in range(5)]) == step
+    assert final_duration(info, [step * index for index in range(4)]) == 2 * step
+    assert final_duration(info, [step * index for index in range(9)]) == step
 
 
-# --- what is no video -----------------------------------------------------------------------------------------------
+# --- other files ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("read", [probe, lambda path: next(read_frames(path)), read_audio])
@@ -228,7 +230,7 @@ def test_the_last_frames_duration_is_what_remains_of_the_stream(make_clip: MakeC
         ("list.ffconcat", b"ffconcat version 1.0\nfile clip.mp4\n", "not a video"),
     ],
 )
-def test_what_is_no_video_gets_one_sentence(
+def test_a_file_that_is_not_a_video_is_refused_in_one_sentence(
     name: str, content: bytes | None, reason: str, read: Callable[[Path], object], tmp_path: Path
 ) -> None:
     path = tmp_path / name
@@ -240,16 +242,14 @@ def test_what_is_no_video_gets_one_sentence(
     assert name in str(caught.value)
 
 
-def test_a_folder_is_no_video(tmp_path: Path) -> None:
+def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="is a folder"):
         probe(tmp_path)
 
 
-def test_sound_alone_is_no_video_even_with_a_cover(
-    make_clip: MakeClip, flat_frames: FlatFrames, tmp_path: Path
-) -> None:
+def test_audio_alone_is_refused(make_clip: MakeClip, flat_frames: FlatFrames, tmp_path: Path) -> None:
     with av.open(io.BytesIO(read_audio(make_clip(flat_frames(*GREYS), tones=[440.0])) or b"")) as source:
-        path = tmp_path / "sound.m4a"
+        path = tmp_path / "audio.m4a"
         with av.open(str(path), "w", format="mp4") as target:
             stream = target.add_stream_from_template(source.streams.audio[0])
             for packet in source.demux(source.streams.audio[0]):
@@ -260,12 +260,12 @@ def test_sound_alone_is_no_video_even_with_a_cover(
         probe(path)
 
 
-def test_a_video_of_no_frames_is_refused(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+def test_a_video_without_frames_is_refused(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
     path = make_clip(flat_frames(*GREYS[:2]), name="clip.mkv", codec="ffv1")
     data = bytearray(path.read_bytes())
     start = data.index(b"\x1f\x43\xb6\x75")  # the first cluster
     path.write_bytes(data[:start])
-    with pytest.raises(VideoError, match=r"holds no frame|not a video"):
+    with pytest.raises(VideoError, match=r"has no frame|not a video"):
         list(read_frames(path))
-    with pytest.raises(VideoError, match=r"holds no frame|not a video"):
+    with pytest.raises(VideoError, match=r"has no frame|not a video"):
         probe(path)

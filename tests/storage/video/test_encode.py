@@ -28,7 +28,7 @@ from fractions import Fraction
 import numpy as np
 from storage.video import write_video
 noise = np.random.default_rng(0).integers(0, 256, (320, 800, 3), dtype=np.uint8)
-frames = [noise[place:][:288, 2 * place:][:, :780] for place in range(6)]
+frames = [noise[index:][:288, 2 * index:][:, :780] for index in range(6)]
 write_video(sys.argv[1], frames, timestamps=range(6), time_base=Fraction(1, 25))
 """
 
@@ -44,12 +44,12 @@ def times_of(path: Path) -> list[Fraction]:
     start=st.integers(0, 2000),
     time_base=st.sampled_from([Fraction(1, 25), Fraction(1001, 30000), Fraction(1, 90000), Fraction(1, 1000)]),
 )
-def test_timestamps_and_duration_come_back_exactly(
+def test_timestamps_and_duration_are_stored_exactly(
     steps: list[int], start: int, time_base: Fraction, tmp_path: Path
 ) -> None:
-    times = [start + sum(steps[:place]) for place in range(len(steps))]
+    times = [start + sum(steps[:index]) for index in range(len(steps))]
     path = tmp_path / "out.mp4"
-    frames = [np.full((32, 32, 3), 10 * place, np.uint8) for place in range(len(times))]
+    frames = [np.full((32, 32, 3), 10 * index, np.uint8) for index in range(len(times))]
     write_video(path, frames, timestamps=times, time_base=time_base, last_duration=steps[-1])
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -64,7 +64,7 @@ def test_timestamps_and_duration_come_back_exactly(
     "colour", [(0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 120, 40), (13, 77, 199)]
 )
 @pytest.mark.parametrize("size", [(48, 64), (720, 64)])
-def test_a_colour_written_and_read_again_is_the_same(
+def test_a_colour_is_the_same_after_writing_and_reading(
     colour: tuple[int, int, int], size: tuple[int, int], flat_frames: FlatFrames, tmp_path: Path
 ) -> None:
     frames = flat_frames(colour, colour, size=size)
@@ -103,7 +103,7 @@ def test_the_encoder_runs_without_its_macroblock_tree(flat_frames: FlatFrames, t
 
 
 @pytest.mark.parametrize("size", [(47, 64), (48, 63), (47, 63), (1, 1)])
-def test_an_odd_side_is_made_even_by_repeating_its_last_line(
+def test_an_odd_side_is_made_even_by_repeating_its_last_row_or_column(
     size: tuple[int, int], flat_frames: FlatFrames, tmp_path: Path
 ) -> None:
     write_video(tmp_path / "out.mp4", flat_frames(GREY, size=size), timestamps=[0], time_base=Fraction(1, 25))
@@ -112,7 +112,7 @@ def test_an_odd_side_is_made_even_by_repeating_its_last_line(
     assert np.abs(frame.astype(int) - 90).max() <= 3
 
 
-def test_a_detailed_picture_survives(tmp_path: Path) -> None:
+def test_a_detailed_picture_is_stored_with_a_small_error(tmp_path: Path) -> None:
     y, x = np.mgrid[:96, :128]
     image = np.stack([x * 2, y * 2, (np.sin(x / 9) + 1) * 127], axis=-1).astype(np.uint8)
     write_video(tmp_path / "out.mp4", [image] * 3, timestamps=[0, 1, 2], time_base=Fraction(1, 25))
@@ -120,14 +120,14 @@ def test_a_detailed_picture_survives(tmp_path: Path) -> None:
         assert np.abs(frame.astype(int) - image).mean() < 3
 
 
-def test_the_shape_of_pixels_is_kept(flat_frames: FlatFrames, tmp_path: Path) -> None:
+def test_the_aspect_ratio_of_pixels_is_stored(flat_frames: FlatFrames, tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     write_video(path, flat_frames(GREY), timestamps=[0], time_base=Fraction(1, 25), pixel_aspect=Fraction(128, 117))
     assert probe(path).pixel_aspect == Fraction(128, 117)
 
 
 @pytest.mark.parametrize("suffix", [".mov", ".mkv", ".m4v", ".MP4"])
-def test_other_containers_work(suffix: str, flat_frames: FlatFrames, tmp_path: Path) -> None:
+def test_other_containers_can_be_written(suffix: str, flat_frames: FlatFrames, tmp_path: Path) -> None:
     path = tmp_path / f"out{suffix}"
     write_video(path, flat_frames(GREY, GREY), timestamps=[0, 3], time_base=Fraction(1, 25))
     assert times_of(path) == [0, Fraction(3, 25)]
@@ -137,15 +137,15 @@ def test_frames_are_taken_one_at_a_time(flat_frames: FlatFrames, tmp_path: Path)
     alive: list[int] = []
 
     def frames() -> Iterator[Image]:
-        for place in range(5):
-            alive.append(place)
-            yield flat_frames((place, place, place))[0]
+        for index in range(5):
+            alive.append(index)
+            yield flat_frames((index, index, index))[0]
 
     write_video(tmp_path / "out.mp4", frames(), timestamps=range(5), time_base=Fraction(1, 25))
     assert alive == [0, 1, 2, 3, 4]
 
 
-def test_a_failure_leaves_the_old_file_and_no_remains(flat_frames: FlatFrames, tmp_path: Path) -> None:
+def test_a_failure_leaves_the_old_file_and_no_temporary_one(flat_frames: FlatFrames, tmp_path: Path) -> None:
     (tmp_path / "out.mp4").write_bytes(b"old")
 
     def frames() -> Iterator[Image]:
@@ -164,8 +164,8 @@ def test_a_failure_leaves_the_old_file_and_no_remains(flat_frames: FlatFrames, t
         (0, [0], "no frames"),
         (2, [0], "more frames than the 1"),
         (2, [0, 1, 2], "2 frames for 3"),
-        (2, [0, 0], "rise strictly"),
-        (2, [1, 0], "rise strictly"),
+        (2, [0, 0], "strictly increase"),
+        (2, [1, 0], "strictly increase"),
     ],
 )
 def test_frames_and_timestamps_must_match(
@@ -186,18 +186,18 @@ def test_frames_and_timestamps_must_match(
         [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 6, 3), np.uint8)],
     ],
 )
-def test_what_is_no_frame_is_refused(frames: list[Image], tmp_path: Path) -> None:
+def test_an_invalid_frame_is_refused(frames: list[Image], tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="uint8 RGB"):
         write_video(tmp_path / "out.mp4", frames, timestamps=range(len(frames)), time_base=Fraction(1, 25))
 
 
 @pytest.mark.parametrize("name", ["out.webm", "out", "out.gif", "/proc/wave/out.mp4"])
-def test_a_place_that_cannot_be_written_gets_one_sentence(name: str, flat_frames: FlatFrames, tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_refused(name: str, flat_frames: FlatFrames, tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="cannot write"):
         write_video(tmp_path / name, flat_frames(GREY), timestamps=[0], time_base=Fraction(1, 25))
 
 
-def test_a_folder_in_the_files_place_gets_one_sentence(flat_frames: FlatFrames, tmp_path: Path) -> None:
+def test_a_folder_at_the_path_is_refused(flat_frames: FlatFrames, tmp_path: Path) -> None:
     (tmp_path / "out.mp4").mkdir()
     with pytest.raises(VideoError, match="is a folder"):
         write_video(tmp_path / "out.mp4", flat_frames(GREY), timestamps=[0], time_base=Fraction(1, 25))

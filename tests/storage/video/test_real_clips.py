@@ -14,7 +14,7 @@ CLIPS = Path(__file__).parents[3].parent / "shared" / "clips"
 
 
 @pytest.mark.parametrize("name", [pytest.param("bigbuckbunny.mp4", marks=pytest.mark.slow), "carphone_pristine.mp4"])
-def test_a_real_clip_rewritten_keeps_picture_times_duration_and_sound(name: str, tmp_path: Path) -> None:
+def test_a_real_clip_keeps_frames_times_duration_and_audio_when_rewritten(name: str, tmp_path: Path) -> None:
     source, target = CLIPS / name, tmp_path / name
     if not source.exists():
         pytest.skip("the clip is not there")

@@ -238,14 +238,6 @@ class Artifact:
         part = self._read_parts([name])[name]
         return part is not None and layout.has_chunks(part, self._sizes_of(part["chunks"]))
 
-    def part_metadata(self, name: str) -> dict[str, Any]:
-        """Return the metadata passed to `complete_part`; for several parts see `parts_metadata`.
-
-        Raises:
-            WorkspaceError: if the part has no record of this digest.
-        """
-        return self.parts_metadata([name])[name]
-
     def parts_metadata(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Return the metadata of several parts by name, in the given order, from one batch of reads.
 

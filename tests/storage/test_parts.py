@@ -32,7 +32,7 @@ def test_finished_parts_are_found_with_their_metadata(workspace: Workspace) -> N
     artifact.complete_part("004-008.v1")
     again = artifact_of(workspace)
     assert again.completed_parts() == {"000-004", "004-008.v1"}
-    assert again.part_metadata("000-004") == {"seconds": 2}
+    assert again.parts_metadata(["000-004"])["000-004"] == {"seconds": 2}
     assert [again.has_part(name) for name in ("000-004", "004-008.v1", "008-012")] == [True, True, False]
 
 
@@ -48,7 +48,7 @@ def test_the_first_missing_part_is_named(workspace: Workspace) -> None:
     artifact = artifact_of(workspace)
     artifact.complete_part("b")
     with pytest.raises(WorkspaceError, match="no finished part a"):
-        artifact.part_metadata("a")
+        artifact.parts_metadata(["a"])
     with pytest.raises(WorkspaceError, match="no finished part c"):
         artifact.parts_metadata(["b", "c", "a"])
 
@@ -97,7 +97,7 @@ def test_the_record_of_a_part_lists_its_own_chunks_with_their_sizes(workspace: W
     [
         lambda artifact: artifact.has_part("001"),
         lambda artifact: artifact.has_part("absent"),
-        lambda artifact: artifact.part_metadata("001"),
+        lambda artifact: artifact.parts_metadata(["001"]),
         lambda artifact: artifact.complete_part("last", regions={"rows": (1, 2)}),
     ],
 )

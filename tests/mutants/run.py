@@ -84,11 +84,7 @@ def _surprise(mutant: Mutant, verdict: str) -> Iterator[str]:
 
 
 def _copy_tree(target: Path) -> Path:
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, names.split("\0")):
-        if (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, target / name)
+    shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(".*", "__pycache__", "demo", "wave-workspace"))
     return target
 
 

@@ -19,7 +19,7 @@ from wave_ops.scenes.specs import SceneSpec, edit_spec, random_scene
 
 Frame = NDArray[np.uint8]
 SIZES = [((1279, 717), (128, 72)), ((48, 64), (64, 64)), ((30, 41), (7, 9)), ((5, 3), (2, 1)), ((9, 9), (9, 9))]
-RECORD = Path(__file__).parents[2] / "docs" / "decisions" / "0007-the-source-guides-the-enlargement.md"
+RECORD = Path(__file__).parents[2] / "docs" / "decisions" / "0007-the-source-guides-the-upsampling.md"
 
 
 def noise(height: int, width: int) -> Frame:
@@ -153,7 +153,7 @@ def recorded() -> Mapping[str, Mapping[str, float]]:
 
 
 @pytest.mark.slow
-def test_the_decision_record_tells_what_is_measured(measured: Mapping[str, Mapping[str, float]]) -> None:
+def test_the_decision_record_contains_what_is_measured(measured: Mapping[str, Mapping[str, float]]) -> None:
     assert measured == {name: pytest.approx(row, abs=0.2) for name, row in recorded().items()}
 
 

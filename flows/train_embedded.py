@@ -1,4 +1,4 @@
-"""Train the embedded model from nothing: the order of the stages, and what each of them is given."""
+"""Flow that trains the embedded model from scratch."""
 
 from __future__ import annotations
 
@@ -23,29 +23,30 @@ __all__ = ["TrainSettings", "train_embedded"]
 
 
 class TrainSettings(BaseModel):
-    """What the training is given; the defaults make the model that is shipped."""
+    """Settings of the training; the defaults are those of the embedded model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     output: str = Field(min_length=1)
-    """Folder of the model that is written, in the diffusers layout."""
+    """Folder of the model, written in the diffusers layout."""
     work_folder: str = Field(min_length=1)
-    """Folder of frames, latents, checkpoints and curves; a training that was broken off goes on from there."""
+    """Folder of frames, latents, checkpoints and curves; an interrupted training resumes from it."""
     seed: int = Field(default=0, ge=0)
+    """Seed of the scenes, the initial weights and the batches."""
     threads: int = Field(default=1, ge=1)
-    """Threads of each operation; one is the fastest where cores are shared."""
+    """Threads of each torch operation; one is fastest on a machine that is shared."""
     frames: int = Field(default=24_000, ge=32)
-    """Training pictures that are drawn."""
+    """Number of training frames."""
     vae_steps: int = Field(default=3_800, ge=1)
     unet_steps: int = Field(default=8_000, ge=1)
     controlnet_steps: int = Field(default=3_200, ge=1)
     minutes: float | None = Field(default=None, gt=0)
-    """Time for the three trainings together; each ends with its steps or its share of the time, whichever is sooner."""
-    figure_scenes: int = Field(default=24, ge=1)
-    """Held-out scenes that the finished model is measured on."""
+    """Time for all three trainings; each ends with its steps or its fraction of the time, whichever is sooner."""
+    metric_scenes: int = Field(default=24, ge=1)
+    """Number of held-out scenes on which the finished model is measured."""
 
 
-_SHARES = {"vae": 0.12, "unet": 0.50, "controlnet": 0.38}
+_TIME_FRACTIONS = {"vae": 0.12, "unet": 0.50, "controlnet": 0.38}
 
 
 @flow(name="train-embedded")
@@ -78,11 +79,11 @@ def train_embedded(settings: TrainSettings) -> str:
         unet_checkpoint=unet,
         controlnet_checkpoint=controlnet,
     )
-    figures = measure_model(work, output, scenes=settings.figure_scenes)
-    write_card(work, output, figures=figures, seed=seed, frames=settings.frames)
+    metrics = measure_model(work, output, scenes=settings.metric_scenes)
+    write_card(work, output, metrics=metrics, seed=seed, frames=settings.frames)
     return output
 
 
 def _budget(settings: TrainSettings, part: str, steps: int) -> Budget:
-    minutes = None if settings.minutes is None else settings.minutes * _SHARES[part]
+    minutes = None if settings.minutes is None else settings.minutes * _TIME_FRACTIONS[part]
     return Budget(steps=steps, minutes=minutes)

@@ -1,4 +1,4 @@
-"""The training flow: its settings, and a training in miniature."""
+"""The training flow: its settings, and a tiny training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flows.cli.server import connect_server
 connect_server()
 from flows.train_embedded import TrainSettings, train_embedded
 steps = dict(vae_steps=1, unet_steps=2, controlnet_steps=1)
-train_embedded(TrainSettings(output="model", work_folder="work", frames=32, figure_scenes=1, seed=3, **steps))
+train_embedded(TrainSettings(output="model", work_folder="work", frames=32, metric_scenes=1, seed=3, **steps))
 """
 
 
@@ -35,7 +35,7 @@ def test_settings_cannot_be_changed() -> None:
 
 
 @pytest.mark.slow
-def test_the_flow_leaves_a_model_with_its_card(tmp_path: Path) -> None:
+def test_the_flow_writes_a_model_and_its_card(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(tmp_path / "prefect")}
     done = subprocess.run(
         [sys.executable, "-c", TRAIN], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -77,7 +77,7 @@ class _EdgesEmbedding(ControlNetConditioningEmbedding):  # type: ignore[misc]  #
     def forward(
         self, conditioning: Float[Tensor, "batch 3 height width"]
     ) -> Float32[Tensor, "batch channel rows columns"]:
-        """Embed images; an eighth of their sides is left."""
+        """Embed images at an eighth of their size."""
         with torch.autocast(conditioning.device.type, torch.bfloat16):
             embedding: Tensor = super().forward(conditioning.to(memory_format=torch.channels_last))
         return embedding.float()

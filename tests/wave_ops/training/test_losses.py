@@ -38,13 +38,15 @@ def test_the_diffusion_loss_weights_each_samples_error() -> None:
 
 
 class HalvingAutoencoder:
-    """Encodes pixels to half of them, with a log-variance of 0.5, and decodes latents as they are."""
+    """Encodes pixels to half of them, with a log-variance of 14, and decodes latents as they are."""
 
     def encode(self, pixels: Tensor) -> SimpleNamespace:
         assert torch.is_autocast_enabled("cpu")
         mean = pixels / 2
-        variance = torch.full_like(mean, 0.5)
-        return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, logvar=variance, sample=lambda: mean.bfloat16()))
+        log_variance = torch.full_like(mean, 14)  # large, since the weight of the divergence is 1e-6
+        return SimpleNamespace(
+            latent_dist=SimpleNamespace(mean=mean, logvar=log_variance, sample=lambda: mean.bfloat16())
+        )
 
     def decode(self, latents: Tensor) -> SimpleNamespace:
         return SimpleNamespace(sample=latents)
@@ -53,7 +55,7 @@ class HalvingAutoencoder:
 def test_the_autoencoders_step_loss_compares_what_it_decodes_with_the_pixels() -> None:
     pixels = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     expected = autoencoder_loss(
-        (pixels / 2).bfloat16().float(), pixels, mean=pixels / 2, log_variance=torch.full_like(pixels, 0.5)
+        (pixels / 2).bfloat16().float(), pixels, mean=pixels / 2, log_variance=torch.full_like(pixels, 14)
     )
     found = autoencoder_step_loss(HalvingAutoencoder(), pixels)
     assert found.dtype == torch.float32

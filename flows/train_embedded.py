@@ -1,4 +1,4 @@
-"""Train the embedded model from nothing: the order of the stages, and what each of them is given."""
+"""Flow that trains the embedded model from scratch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from wave_ops.training.schedules import Budget
 __all__ = ["train_embedded"]
 
 
-_SHARES = {"vae": 0.12, "unet": 0.50, "controlnet": 0.38}
+_TIME_FRACTIONS = {"vae": 0.12, "unet": 0.50, "controlnet": 0.38}
 
 
 @flow(name="train-embedded")
@@ -55,11 +55,11 @@ def train_embedded(settings: TrainSettings) -> str:
         unet_checkpoint=unet,
         controlnet_checkpoint=controlnet,
     )
-    figures = measure_model(work, output, scenes=settings.metric_scenes)
-    write_card(work, output, figures=figures, seed=seed, frames=settings.frames)
+    metrics = measure_model(work, output, scenes=settings.metric_scenes)
+    write_card(work, output, metrics=metrics, seed=seed, frames=settings.frames)
     return output
 
 
 def _budget(settings: TrainSettings, part: str, steps: int) -> Budget:
-    minutes = None if settings.minutes is None else settings.minutes * _SHARES[part]
+    minutes = None if settings.minutes is None else settings.minutes * _TIME_FRACTIONS[part]
     return Budget(steps=steps, minutes=minutes)

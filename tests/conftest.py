@@ -41,6 +41,7 @@ jaxtyping.install_import_hook(
         "wave_ops.propagation.synthesis",
         "wave_ops.feature_warping",
         "wave_ops.schedule",
+        "wave_ops.training",
         "wave_ops.unet",
         "wave_ops.guided_upsampling",
         "wave_ops.warp",

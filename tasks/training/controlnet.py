@@ -1,4 +1,4 @@
-"""Training of the embedded model's ControlNet on edges, with the UNet and the text encoder at rest."""
+"""Training of the embedded model's ControlNet on edges; UNet and text encoder are frozen."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tasks.training.frames import load_frames
 from tasks.training.tokenizer import load_tokenizer
 from tasks.training.unet import load_denoiser
 from wave_ops.edges import canny_edges
-from wave_ops.training.batches import Captions, DiffusionBatch, draw_batch
+from wave_ops.training.batches import Captions, draw_batch
 from wave_ops.training.loop import Training
-from wave_ops.training.losses import diffusion_loss
+from wave_ops.training.losses import controlnet_step_loss
 from wave_ops.training.modules import build_controlnet
 from wave_ops.training.schedules import Budget
 
@@ -39,7 +39,24 @@ def train_controlnet(
     matrix_learning_rate: float = 0.01,
     save_every: int = 100,
 ) -> str:
-    """Train the ControlNet, from its checkpoint if there is one. Returns the checkpoint's path."""
+    """Train the ControlNet, from its checkpoint if there is one.
+
+    Args:
+        work_folder: folder of the checkpoint and the curve.
+        frames_folder: from `draw_frames`.
+        latents_path: from `encode_training_frames`, for the same frames.
+        tokenizer_folder: from `build_tokenizer`.
+        unet_checkpoint: from `train_unet`.
+        budget: length of the training.
+        seed: seed of the initial weights and of all batches.
+        batch_size: samples per step.
+        learning_rate: of AdamW, for everything but matrices.
+        matrix_learning_rate: of Muon, for matrices.
+        save_every: steps between two checkpoints.
+
+    Returns:
+        The checkpoint's path.
+    """
     path = Path(work_folder) / "controlnet.safetensors"
     frames, _ = load_frames(frames_folder)
     tensors, facts = load_tensors(Path(latents_path))
@@ -52,37 +69,21 @@ def train_controlnet(
         learning_rate=learning_rate,
         matrix_learning_rate=matrix_learning_rate,
         budget=budget,
-        longest_memory=0.99,
+        max_decay=0.99,
     )
-
-    everything = torch.arange(len(frames))
+    all_frames = torch.arange(len(frames))
 
     def loss_at(step: int) -> Tensor:
-        batch = draw_batch(tensors["latents"], captions, among=everything, size=batch_size, seed=(seed, step))
+        batch = draw_batch(tensors["latents"], captions, candidates=all_frames, size=batch_size, seed=(seed, step))
         edges = canny_edges(frames[batch.indices].numpy())
-        noise_pred = _predict(unet, model, batch, hidden_states=text_encoder(batch.token_ids)[0], edges=edges)
-        return diffusion_loss(noise_pred, batch.noise, weights=batch.weights)
+        return controlnet_step_loss(model, unet, text_encoder, batch=batch, edges=edges)
 
     train_with_checkpoints(path, training, loss_at, save_every=save_every)
     return str(path)
 
 
 def load_controlnet(path: str, unet: Any) -> Any:
-    """The averaged ControlNet of a checkpoint, for the UNet that it was trained with."""
+    """Load the averaged ControlNet of a checkpoint, for the UNet that it was trained with."""
     model: Any = build_controlnet(unet)
     load_average(Path(path), dict(model.named_parameters()))
     return model.eval()
-
-
-def _predict(unet: Any, model: Any, batch: DiffusionBatch, *, hidden_states: Tensor, edges: Tensor) -> Tensor:
-    """The UNet's noise, steered by the ControlNet."""
-    down, middle = model(batch.noisy, batch.timesteps, hidden_states, edges, return_dict=False)
-    noise_pred: Tensor = unet(
-        batch.noisy,
-        batch.timesteps,
-        hidden_states,
-        down_block_additional_residuals=down,
-        mid_block_additional_residual=middle,
-        return_dict=False,
-    )[0]
-    return noise_pred

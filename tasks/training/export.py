@@ -1,4 +1,4 @@
-"""The trained parts as one model folder in the diffusers layout."""
+"""Export of the trained parts to a model folder in the diffusers layout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from wave_ops.training.modules import build_controlnet, build_scheduler
 __all__ = ["export_model"]
 
 _ADVICE: Final = {"guidance_scale": 3.0, "negative_prompt": ""}
-"""What the model recommends for its own use: it has never read the words of the usual negative prompt."""
+"""Recommended settings. The negative prompt is empty because the usual one has words that the training never used."""
 
 
 @task(name="Export the model", cache_policy=NO_CACHE, persist_result=False)
@@ -34,9 +34,17 @@ def export_model(
     unet_checkpoint: str,
     controlnet_checkpoint: str | None,
 ) -> str:
-    """Write the model folder in half precision, replacing an older one part by part. Returns the folder.
+    """Write the model folder in half precision; the files of an older one are replaced one by one.
 
-    Without a ControlNet's checkpoint an untrained one is written: it starts as one that changes nothing.
+    Args:
+        work_folder: folder of the rescaled autoencoder.
+        output: folder of the model.
+        tokenizer_folder: from `build_tokenizer`.
+        unet_checkpoint: from `train_unet`.
+        controlnet_checkpoint: from `train_controlnet`; None for an untrained ControlNet, which changes nothing.
+
+    Returns:
+        The folder of the model.
     """
     target = Path(output)
     unet, text_encoder = load_denoiser(unet_checkpoint, tokenizer_folder)
@@ -61,20 +69,20 @@ def _replace_part(target: Path, part: Any) -> None:
         part = part.half()
     part.save_pretrained(staged)
     for config in staged.glob("*.json"):
-        _without_own_paths(config)
+        _drop_local_path(config)
     _replace_folder(target, staged)
     shutil.rmtree(staged)
 
 
-def _without_own_paths(config: Path) -> None:
-    """Drop what names the folder that a part was loaded from."""
+def _drop_local_path(config: Path) -> None:
+    """Drop the name of the folder that a part was loaded from."""
     values = json.loads(config.read_text(encoding="utf-8"))
     kept = {key: value for key, value in values.items() if key != "_name_or_path"}
     config.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def _replace_folder(target: Path, source: Path) -> None:
-    """Put a folder's files in place one by one, each of them whole at every moment."""
+    """Copy a folder's files one by one; each of them is replaced atomically."""
     target.mkdir(parents=True, exist_ok=True)
     for file in source.iterdir():
         unfinished = target / f".{file.name}.{os.getpid()}"

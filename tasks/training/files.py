@@ -1,4 +1,4 @@
-"""Files of a training: checkpoints and data as safetensors, curves as JSON lines, all written whole or not at all."""
+"""Files of a training, written atomically: checkpoints and data as safetensors, curves as JSON lines."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ __all__ = [
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, facts: Mapping[str, object]) -> None:
-    """Write tensors and JSON-able facts about them to one safetensors file."""
+    """Write tensors, with JSON-able facts about them as metadata, to a safetensors file."""
     metadata = {"facts": json.dumps(dict(facts))}
     write_atomic(path, save({name: value.contiguous() for name, value in tensors.items()}, metadata=metadata))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """The tensors and the facts of a file that `save_tensors` wrote."""
+    """Load the tensors and the facts of a file that `save_tensors` wrote."""
     with safe_open(path, framework="pt") as file:
         facts = json.loads((file.metadata() or {}).get("facts", "{}"))
         return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (not a mapping)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically."""
     write_atomic(path, text.encode())
 
 
 def save_checkpoint(path: Path, training: Training) -> None:
-    """Write everything that `resume` needs."""
+    """Write the checkpoint that `resume` reads."""
     save_tensors(path, training.state(), facts={"step": training.step, "seconds": training.seconds})
 
 
 def resume(path: Path, training: Training) -> None:
-    """Take up a training from its checkpoint, if it has one."""
+    """Continue a training from its checkpoint, if there is one."""
     if path.exists():
         state, facts = load_tensors(path)
         training.restore(state, step=int(str(facts["step"])), seconds=float(str(facts["seconds"])))
@@ -62,14 +62,14 @@ def resume(path: Path, training: Training) -> None:
 
 @torch.no_grad()
 def load_average(path: Path, parameters: Mapping[str, Tensor]) -> None:
-    """Set parameters to the running average of a checkpoint."""
+    """Set parameters, in place, to the moving average of a checkpoint."""
     state, _ = load_tensors(path)
     for name, value in parameters.items():
         value.copy_(state[f"average/{name}"])
 
 
 class CurveWriter:
-    """A training's curve: one JSON line, and one of the log, for every few steps, with the mean loss over them."""
+    """Writer of a training's curve: a JSON line and a log record for every few steps, with their mean loss."""
 
     def __init__(self, path: Path, *, every: int = 20) -> None:
         self._path = path
@@ -77,13 +77,13 @@ class CurveWriter:
         self._since: list[TrainingProgress] = []
 
     def add(self, progress: TrainingProgress) -> None:
-        """Take note of a step."""
+        """Add a step, and write a record when enough steps are collected."""
         self._since.append(progress)
         if progress.step % self._every == 0:
             self.finish()
 
     def finish(self) -> None:
-        """Write down the steps that have not been yet, if any."""
+        """Write a record of the steps since the last one, if any."""
         if not self._since:
             return
         last = self._since[-1]
@@ -100,7 +100,7 @@ class CurveWriter:
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:
-    """The records of a curve; a last line that a lost machine left half-written is passed over."""
+    """Read the records of a curve; an incomplete last line, left by an interruption, is ignored."""
     if not path.exists():
         return []
     *lines, _ = path.read_text(encoding="utf-8").split("\n")
@@ -110,17 +110,17 @@ def read_curve(path: Path) -> list[dict[str, float]]:
 def train_with_checkpoints(
     path: Path, training: Training, loss_at: Callable[[int], Tensor], *, save_every: int
 ) -> None:
-    """Train to the end of the budget, from the checkpoint at `path` if there is one, keeping curve and checkpoints.
+    """Train to the end of the budget, from the checkpoint at `path` if there is one, and write curve and checkpoints.
 
     Args:
-        path: the checkpoint; the curve lies beside it, with the suffix .jsonl.
-        training: fresh; it takes up the checkpoint's state.
-        loss_at: the loss at a step, a function of the step alone.
-        save_every: steps between two checkpoints; one more is written at the end.
+        path: file of the checkpoint; the curve has the same name with the suffix .jsonl.
+        training: a new training; it continues from the checkpoint.
+        loss_at: returns the loss of a step; it must depend on the step alone.
+        save_every: steps between two checkpoints; the last step is always saved.
     """
     resume(path, training)
     curve_path = path.with_suffix(".jsonl")
-    _rewind(curve_path, step=training.step)
+    _truncate_curve(curve_path, step=training.step)
     curve = CurveWriter(curve_path)
     for progress in training.run(loss_at):
         curve.add(progress)
@@ -130,7 +130,7 @@ def train_with_checkpoints(
     save_checkpoint(path, training)
 
 
-def _rewind(curve_path: Path, *, step: int) -> None:
-    """Take back what a curve tells of steps after `step`: they are run again."""
+def _truncate_curve(curve_path: Path, *, step: int) -> None:
+    """Remove the records of steps after `step`, which will be run again."""
     records = [record for record in read_curve(curve_path) if record["step"] <= step]
     write_text(curve_path, "".join(json.dumps(record) + "\n" for record in records))

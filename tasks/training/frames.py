@@ -1,4 +1,4 @@
-"""The pictures that the embedded model learns from, drawn once."""
+"""Frames that the embedded model is trained on, drawn once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ _SEEDS_APART: Final = 1_000_000
 
 @task(name="Draw training frames", cache_policy=NO_CACHE, persist_result=False)
 def draw_frames(work_folder: str, *, count: int, seed: int) -> str:
-    """Draw frames with captions into files of a folder; what is there already is kept. Returns the folder."""
+    """Draw frames with captions into the files of a folder; files that exist already are not drawn again.
+
+    Args:
+        work_folder: folder in which the folder `frames` is created.
+        count: number of frames.
+        seed: seed of the scenes.
+
+    Returns:
+        The folder of the frames.
+    """
     folder = Path(work_folder) / "frames"
     for first in range(0, count, _PER_FILE):
         path = folder / f"{seed}_{first:07d}_{min(_PER_FILE, count - first)}.safetensors"
@@ -32,14 +41,19 @@ def draw_frames(work_folder: str, *, count: int, seed: int) -> str:
             drawn = [
                 random_frame(start + i, size=(SAMPLE_SIZE, SAMPLE_SIZE)) for i in range(min(_PER_FILE, count - first))
             ]
-            pictures = torch.from_numpy(np.stack([picture for picture, _ in drawn]))
+            frames = torch.from_numpy(np.stack([frame for frame, _ in drawn]))
             hard = [is_hard(start + i) for i in range(len(drawn))]
-            save_tensors(path, {"frames": pictures}, facts={"captions": [text for _, text in drawn], "hard": hard})
+            save_tensors(path, {"frames": frames}, facts={"captions": [caption for _, caption in drawn], "hard": hard})
     return str(folder)
 
 
 def load_frames(folder: str) -> tuple[Tensor, dict[str, list[Any]]]:
-    """All frames of a folder, uint8 (frame, height, width, 3), and of each its `captions` and whether it is `hard`."""
+    """Load all frames of a folder.
+
+    Returns:
+        Frames, uint8 (frame, height, width, 3), and two lists with an item for each: `captions`, and `hard`, which is
+        true for a frame of a hard scene.
+    """
     frames: list[Tensor] = []
     known: dict[str, list[Any]] = {"captions": [], "hard": []}
     for path in sorted(Path(folder).glob("*.safetensors")):

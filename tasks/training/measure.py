@@ -1,4 +1,4 @@
-"""What a trained model can do: the comparison `model`, run where it was trained."""
+"""Metrics of a trained model, by the comparison `model`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,18 @@ __all__ = ["measure_model"]
 
 @task(name="Measure the model", cache_policy=NO_CACHE, persist_result=False)
 def measure_model(work_folder: str, folder: str, *, scenes: int = 72, steps: int = 50) -> dict[str, float]:
-    """The mean over held-out scenes of each of the comparison's figures, by its name.
+    """Compute the mean over held-out scenes of each of the comparison's metrics.
 
-    The figures of every scene are kept in the work folder, so that measuring goes on where it was broken off.
+    The metrics of each scene are stored in the work folder: an interrupted measurement resumes from there.
+
+    Args:
+        work_folder: folder of the training.
+        folder: folder of the model.
+        scenes: number of held-out scenes.
+        steps: inversion and sampling steps.
+
+    Returns:
+        Means by the metric's name, without metrics that no scene has.
     """
     model = resolve_model(str(Path(folder).resolve()))
     resources = Resources(
@@ -38,20 +47,20 @@ def measure_model(work_folder: str, folder: str, *, scenes: int = 72, steps: int
     comparison = ModelComparison(steps=steps)
     records = Path(work_folder) / "figures"
     clips = comparison.clips(quick=False, count=scenes, seed=resources.seed)
-    each = [_figures(records, comparison, clip, resources) for clip in clips]
+    each = [_scene_metrics(records, comparison, clip, resources) for clip in clips]
     taken = {name: [found[name] for found in each if name in found] for name in _names(comparison)}
     return {name: sum(values) / len(values) for name, values in taken.items() if values}
 
 
 def _names(comparison: ModelComparison) -> list[str]:
-    """All figures but the time, which tells of the machine."""
+    """Return the names of all metrics but the time, which depends on the machine."""
     return [measure.name for measure in comparison.measures if measure.name != "seconds"]
 
 
-def _figures(
+def _scene_metrics(
     records: Path, comparison: ModelComparison, clip: EvaluationClip, resources: Resources
 ) -> dict[str, float]:
-    """The figures of one scene, measured unless they are on record."""
+    """Return the metrics of a scene, from its record or measured."""
     method, own = comparison.methods(quick=False)[0], resources.controlnet and resources.controlnet.digest
     identity: tuple[Any, ...] = (comparison.version, dict(method.factors), clip.digest, resources.model.digest, own)
     path = records / f"{digest_of('figures', identity)}.json"

@@ -1,4 +1,4 @@
-"""The embedded model's tokenizer."""
+"""Tokenizer of the embedded model."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _SPECIAL: Final = {
 
 @task(name="Build the tokenizer", cache_policy=NO_CACHE, persist_result=False)
 def build_tokenizer(work_folder: str) -> str:
-    """Write a CLIPTokenizer that reads every word of a caption as one token. Returns its folder."""
+    """Write a CLIPTokenizer that encodes every word of a caption as one token; return its folder."""
     vocabulary, merges = byte_pair_vocabulary(WORDS)
     folder = Path(work_folder) / "tokenizer"
     special = {f"{name}_token": token for name, token in _SPECIAL.items()}
     config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": _LENGTH, "do_lower_case": True, **special}
-    # The layout of Stable Diffusion's checkpoints, which every version of transformers reads.
+    # The layout of Stable Diffusion's checkpoints, which every version of transformers reads
     write_text(folder / "vocab.json", json.dumps(vocabulary, ensure_ascii=False))
     write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *(" ".join(merge) for merge in merges), ""]))
     write_text(folder / "special_tokens_map.json", json.dumps(special, indent=2))
@@ -40,5 +40,5 @@ def build_tokenizer(work_folder: str) -> str:
 
 
 def load_tokenizer(folder: str) -> Any:
-    """The tokenizer of a folder."""
+    """Load the CLIPTokenizer of a folder."""
     return CLIPTokenizer.from_pretrained(folder)

@@ -14,14 +14,14 @@ from tasks.training.files import load_average, load_tensors, train_with_checkpoi
 from tasks.training.tokenizer import load_tokenizer
 from wave_ops.training.batches import Captions, draw_batch
 from wave_ops.training.loop import Training
-from wave_ops.training.losses import diffusion_loss
+from wave_ops.training.losses import denoiser_step_loss
 from wave_ops.training.modules import build_text_encoder, build_unet
 from wave_ops.training.schedules import Budget
 
 __all__ = ["load_denoiser", "train_unet"]
 
 _HARD_UNTIL: Final = 0.65
-"""Part of the budget with hard frames among the others; soon before it the learning rate has begun to fall."""
+"""Fraction of the budget that includes hard frames; the learning rate begins to fall shortly before it."""
 
 
 @task(name="Train the UNet and the text encoder", cache_policy=NO_CACHE, persist_result=False)
@@ -37,10 +37,24 @@ def train_unet(
     matrix_learning_rate: float = 0.02,
     save_every: int = 200,
 ) -> str:
-    """Train UNet and text encoder, from their checkpoint if there is one. Returns the checkpoint's path.
+    """Train UNet and text encoder, from their checkpoint if there is one.
 
-    While the learning rate falls only calm frames are shown: what is seen last is what the model draws, and an object
-    that leaves the frame is no answer to a prompt.
+    While the learning rate falls, only calm frames are drawn: the last frames shape the samples most, and a sample
+    with an object that leaves the frame does not match its prompt.
+
+    Args:
+        work_folder: folder of the checkpoint and the curve.
+        latents_path: from `encode_training_frames`.
+        tokenizer_folder: from `build_tokenizer`.
+        budget: length of the training.
+        seed: seed of the initial weights and of all batches.
+        batch_size: samples per step.
+        learning_rate: of AdamW, for everything but matrices.
+        matrix_learning_rate: of Muon, for matrices.
+        save_every: steps between two checkpoints.
+
+    Returns:
+        The checkpoint's path.
     """
     path = Path(work_folder) / "unet.safetensors"
     tensors, facts = load_tensors(Path(latents_path))
@@ -54,31 +68,28 @@ def train_unet(
         matrix_learning_rate=matrix_learning_rate,
         budget=budget,
     )
-
-    everything, calm = torch.arange(len(tensors["latents"])), _calm(facts["hard"])
+    all_frames, calm = torch.arange(len(tensors["latents"])), _calm(facts["hard"])
 
     def loss_at(step: int) -> Tensor:
         early = budget.progress(step, training.seconds) < _HARD_UNTIL
         batch = draw_batch(
-            tensors["latents"], captions, among=everything if early else calm, size=batch_size, seed=(seed, step)
+            tensors["latents"], captions, candidates=all_frames if early else calm, size=batch_size, seed=(seed, step)
         )
-        hidden_states = text_encoder(batch.token_ids)[0]
-        noise_pred = unet(batch.noisy, batch.timesteps, hidden_states, return_dict=False)[0]
-        return diffusion_loss(noise_pred, batch.noise, weights=batch.weights)
+        return denoiser_step_loss(unet, text_encoder, batch)
 
     train_with_checkpoints(path, training, loss_at, save_every=save_every)
     return str(path)
 
 
 def load_denoiser(path: str, tokenizer_folder: str) -> tuple[Any, Any]:
-    """The averaged UNet and text encoder of a checkpoint."""
+    """Load the averaged UNet and text encoder of a checkpoint."""
     unet, text_encoder = _build(load_tokenizer(tokenizer_folder))
     load_average(Path(path), _parameters(unet, text_encoder))
     return unet.eval(), text_encoder.eval()
 
 
 def _calm(hard: object) -> Tensor:
-    """The frames that are not hard, or all where every one is."""
+    """Return the indices of the frames that are not hard, or of all frames if every one is hard."""
     marked = torch.tensor(hard, dtype=torch.bool)
     return torch.arange(len(marked)) if marked.all() else (~marked).nonzero().flatten()
 

@@ -20,7 +20,8 @@ from wave_ops.training.schedules import Budget
 
 __all__ = ["load_autoencoder", "train_vae"]
 
-_CUT_OUT_SHARE: Final = 0.8
+_CROP_FRACTION: Final = 0.8
+"""Fraction of the budget that is trained on crops."""
 
 
 @task(name="Train the autoencoder", cache_policy=NO_CACHE, persist_result=False)
@@ -35,10 +36,23 @@ def train_vae(
     matrix_learning_rate: float = 0.01,
     save_every: int = 200,
 ) -> str:
-    """Train the autoencoder, from its checkpoint if there is one. Returns the checkpoint's path.
+    """Train the autoencoder, from its checkpoint if there is one.
 
-    The first four fifths of the budget see square cut-outs of half the side, four times as many as the whole frames
-    of the rest: the same work per step, and far more of it per minute than whole frames from the beginning.
+    The first four fifths of the budget use square crops of half the side, four times as many as the whole frames
+    of the rest: as many pixels per step, from more frames.
+
+    Args:
+        work_folder: folder of the checkpoint and the curve.
+        frames_folder: from `draw_frames`.
+        budget: length of the training.
+        seed: seed of the initial weights and of all batches.
+        batch_size: crops per step.
+        learning_rate: of AdamW, for everything but matrices.
+        matrix_learning_rate: of Muon, for matrices.
+        save_every: steps between two checkpoints.
+
+    Returns:
+        The checkpoint's path.
     """
     path = Path(work_folder) / "vae.safetensors"
     frames, _ = load_frames(frames_folder)
@@ -52,15 +66,15 @@ def train_vae(
     )
 
     def loss_at(step: int) -> Tensor:
-        cut = budget.progress(step, training.seconds) < _CUT_OUT_SHARE
-        return autoencoder_step_loss(model, draw_frame_batch(frames, batch_size, cut=cut, seed=(seed, step)))
+        crop = budget.progress(step, training.seconds) < _CROP_FRACTION
+        return autoencoder_step_loss(model, draw_frame_batch(frames, batch_size, crop=crop, seed=(seed, step)))
 
     train_with_checkpoints(path, training, loss_at, save_every=save_every)
     return str(path)
 
 
 def load_autoencoder(path: str) -> Any:
-    """The averaged autoencoder of a checkpoint."""
+    """Load the averaged autoencoder of a checkpoint."""
     model = build_autoencoder()
     load_average(Path(path), dict(model.named_parameters()))
     return model.eval()

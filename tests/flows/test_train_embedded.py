@@ -1,4 +1,4 @@
-"""The training flow: its settings, and a training in miniature."""
+"""The training flow: its settings, and a tiny training."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_settings_cannot_be_changed() -> None:
 
 
 @pytest.mark.slow
-def test_the_flow_leaves_a_model_with_its_card(tmp_path: Path) -> None:
+def test_the_flow_writes_a_model_and_its_card(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(tmp_path / "prefect")}
     done = subprocess.run(
         [sys.executable, "-c", TRAIN], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -1,1 +1,1 @@
-"""Numerics of training the embedded model: losses, schedules, averages, its tokenizer and its modules."""
+"""Numerics of training the embedded model: modules, batches, losses, schedules, optimiser, loop, tokenizer."""

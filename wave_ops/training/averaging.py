@@ -1,4 +1,4 @@
-"""Exponential moving averages of parameters."""
+"""Exponential moving average of parameters."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from typing import Final
 import torch
 from torch import Tensor
 
-__all__ = ["average_into", "averaging_decay"]
+__all__ = ["average_decay", "update_average"]
 
 _SLOW_START: Final = 10
 
 
-def averaging_decay(step: int, *, longest: float) -> float:
-    """The decay at a step: short memory at first, so that the random start is forgotten, `longest` later."""
-    return min(longest, (1 + step) / (_SLOW_START + step))
+def average_decay(step: int, *, max_decay: float) -> float:
+    """Return the decay at a step (from 0): (1 + step) / (10 + step), at most `max_decay`.
+
+    The low decay of the first steps makes the average forget the random start.
+    """
+    return min(max_decay, (1 + step) / (_SLOW_START + step))
 
 
 @torch.no_grad()
-def average_into(average: Mapping[str, Tensor], current: Mapping[str, Tensor], *, decay: float) -> None:
-    """Average = decay * average + (1 - decay) * current, in place, for every name."""
+def update_average(average: Mapping[str, Tensor], current: Mapping[str, Tensor], *, decay: float) -> None:
+    """Set each tensor of `average`, in place, to decay * average + (1 - decay) * current, tensors paired by name."""
     names = list(average)
     torch._foreach_lerp_([average[name] for name in names], [current[name].detach() for name in names], 1 - decay)

@@ -1,4 +1,4 @@
-"""The one training loop: every part of the embedded model is trained by it."""
+"""Training loop of every part of the embedded model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from wave_ops.training.averaging import average_into, averaging_decay
+from wave_ops.training.averaging import average_decay, update_average
 from wave_ops.training.muon import Muon, is_matrix
 from wave_ops.training.schedules import Budget, learning_rate_factor
 
@@ -18,32 +18,34 @@ __all__ = ["Training", "TrainingProgress"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingProgress:
-    """What a finished step reports."""
+    """Report of a finished step."""
 
     step: int
-    """Steps done, this one included."""
+    """Number of steps done, including this one."""
     seconds: float
-    """Time spent in steps since the training began, over all resumptions."""
+    """Time spent in steps since the training began, across interruptions."""
     loss: float
     learning_rate_factor: float
+    """Factor on the learning rates in this step."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Training:
-    """Parameters under training, their running average, and how far they have come.
-
-    `parameters` are updated in place, so they may belong to one module or to several. With a `matrix_learning_rate`
-    matrices are trained by Muon, everything else, as all without it, by AdamW.
-    """
+    """State of a training: parameters, their exponential moving average, optimisers and progress."""
 
     parameters: Mapping[str, nn.Parameter]
+    """Updated in place; they may belong to several modules."""
     learning_rate: float
+    """Of AdamW."""
     budget: Budget
     matrix_learning_rate: float | None = None
-    longest_memory: float = 0.999
-    """Decay of the running average."""
+    """Learning rate of Muon, which trains the matrices; None for AdamW alone."""
+    max_decay: float = 0.999
+    """Decay of the moving average after its first steps."""
     step: int = 0
+    """Number of steps done."""
     seconds: float = 0.0
+    """Time spent in them."""
     average: dict[str, Tensor] = field(init=False)
     optimizers: tuple[torch.optim.Optimizer, ...] = field(init=False)
 
@@ -57,9 +59,11 @@ class Training:
         self.optimizers = (adam,) if muon is None else (adam, muon)
 
     def run(self, loss_at: Callable[[int], Tensor]) -> Iterator[TrainingProgress]:
-        """Train until the budget is spent, yielding after each step; `loss_at(step)` draws its batch from the step.
+        """Train until the budget is spent, and yield after each step.
 
-        A loss that is a function of the step alone makes a resumed training the same as an undisturbed one.
+        Args:
+            loss_at: returns the loss of a step, a scalar. If its batch depends on the step alone, a resumed training
+                gives the same parameters as an uninterrupted one.
         """
         while (progress := self.budget.progress(self.step, self.seconds)) < 1:
             began = time.monotonic()
@@ -70,31 +74,31 @@ class Training:
             yield TrainingProgress(step=self.step, seconds=self.seconds, loss=loss, learning_rate_factor=factor)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that a resumption needs besides the step and the seconds, by name."""
+        """Return the tensors that `restore` needs, by name."""
         state = {f"parameter/{name}": value.detach() for name, value in self.parameters.items()}
         state |= {f"average/{name}": value for name, value in self.average.items()}
         for name, value in self.parameters.items():
-            state |= {f"memory.{key}/{name}": kept for key, kept in self._memory(value).items()}
+            state |= {f"memory.{key}/{name}": kept for key, kept in self._optimizer_state(value).items()}
         return state
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor], *, step: int, seconds: float) -> None:
-        """Take up a training where `state` was taken."""
+        """Continue from tensors that `state` returned after `step` steps and `seconds` seconds."""
         self.step, self.seconds = step, seconds
-        remembered: dict[int, dict[str, Tensor]] = {}
+        states: dict[int, dict[str, Tensor]] = {}
         for key, kept in state.items():
             kind, name = key.split("/", 1)
             if kind.startswith("memory."):
-                remembered.setdefault(id(self.parameters[name]), {})[kind.removeprefix("memory.")] = kept.clone()
+                states.setdefault(id(self.parameters[name]), {})[kind.removeprefix("memory.")] = kept.clone()
         for name, value in self.parameters.items():
             value.copy_(state[f"parameter/{name}"])
             self.average[name].copy_(state[f"average/{name}"])
         for optimizer in self.optimizers:
             for value in (value for group in optimizer.param_groups for value in group["params"]):
-                optimizer.state[value] = remembered.get(id(value), {})
+                optimizer.state[value] = states.get(id(value), {})
 
-    def _memory(self, value: nn.Parameter) -> dict[str, Tensor]:
-        """What the optimizers remember of one parameter."""
+    def _optimizer_state(self, value: nn.Parameter) -> dict[str, Tensor]:
+        """Return the optimisers' state of one parameter, by name."""
         return {key: kept for optimizer in self.optimizers for key, kept in optimizer.state.get(value, {}).items()}
 
     def _update(self, loss: Tensor, factor: float) -> float:
@@ -106,5 +110,5 @@ class Training:
         nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
-        average_into(self.average, self.parameters, decay=averaging_decay(self.step, longest=self.longest_memory))
+        update_average(self.average, self.parameters, decay=average_decay(self.step, max_decay=self.max_decay))
         return float(loss.detach())

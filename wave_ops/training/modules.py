@@ -1,4 +1,4 @@
-"""The embedded model's parts, untrained, and the exact rescaling of its latents."""
+"""Modules of the embedded model with untrained weights, and its scheduler."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Final
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -17,11 +18,10 @@ __all__ = [
     "build_scheduler",
     "build_text_encoder",
     "build_unet",
-    "fold_latent_statistics",
 ]
 
 SAMPLE_SIZE: Final = 128
-"""Pixels along a side of a training frame."""
+"""Side of a training frame, in pixels."""
 
 _AUTOENCODER_CHANNELS: Final = (16, 32, 64, 64)
 _UNET_CHANNELS: Final = (32, 64, 128)
@@ -30,7 +30,7 @@ _LATENT_CHANNELS: Final = 4
 
 
 def build_autoencoder() -> nn.Module:
-    """An AutoencoderKL of factor 8 with random weights."""
+    """Build an AutoencoderKL of factor 8 with random weights."""
     levels = len(_AUTOENCODER_CHANNELS)
     model: nn.Module = AutoencoderKL(
         block_out_channels=_AUTOENCODER_CHANNELS,
@@ -45,7 +45,7 @@ def build_autoencoder() -> nn.Module:
 
 
 def build_unet() -> nn.Module:
-    """A UNet2DConditionModel with cross-attention at every resolution and random weights."""
+    """Build a UNet2DConditionModel with cross-attention at every resolution and random weights."""
     levels = len(_UNET_CHANNELS)
     model: nn.Module = UNet2DConditionModel(
         sample_size=SAMPLE_SIZE // 2 ** (len(_AUTOENCODER_CHANNELS) - 1),
@@ -54,7 +54,7 @@ def build_unet() -> nn.Module:
         up_block_types=("CrossAttnUpBlock2D",) * levels,
         layers_per_block=1,
         cross_attention_dim=_TEXT_WIDTH,
-        # In Stable Diffusion's configs this name holds the number of heads.
+        # Stable Diffusion's configs use this name for the number of heads
         attention_head_dim=(2, 4, 4),
         norm_num_groups=16,
     )
@@ -62,27 +62,35 @@ def build_unet() -> nn.Module:
 
 
 def build_controlnet(unet: nn.Module) -> nn.Module:
-    """A ControlNetModel that starts as a copy of the UNet's encoder and shrinks its picture by the VAE's factor."""
+    """Build a ControlNetModel that starts as a copy of the UNet's encoder and downsamples its image as the VAE does."""
     model: nn.Module = ControlNetModel.from_unet(
         unet, conditioning_embedding_out_channels=_AUTOENCODER_CHANNELS, load_weights_from_unet=True
     )
-    # at the picture's full size it takes more than half of a training step, in float32
+    # in float32, at the image's full size, it takes more than half of a training step
     model.controlnet_cond_embedding = _EdgesEmbedding(_UNET_CHANNELS[0], block_out_channels=_AUTOENCODER_CHANNELS)
     return model
 
 
 class _EdgesEmbedding(ControlNetConditioningEmbedding):  # type: ignore[misc]  # diffusers has no types
-    """ControlNet's embedding of its picture, computed in bfloat16 with channels last."""
+    """ControlNet's embedding of its image, computed in bfloat16 with channels last."""
 
-    def forward(self, conditioning: Tensor) -> Tensor:
-        """(frame, 3, height, width) to (frame, channel, height / 8, width / 8), float32."""
+    def forward(
+        self, conditioning: Float[Tensor, "batch 3 height width"]
+    ) -> Float32[Tensor, "batch channel rows columns"]:
+        """Embed images at an eighth of their size."""
         with torch.autocast(conditioning.device.type, torch.bfloat16):
             embedding: Tensor = super().forward(conditioning.to(memory_format=torch.channels_last))
         return embedding.float()
 
 
 def build_text_encoder(vocabulary_size: int, *, length: int, special: tuple[int, int]) -> nn.Module:
-    """A two-layer CLIPTextModel with random weights; `special` are the ids of a text's first and last token."""
+    """Build a two-layer CLIPTextModel with random weights.
+
+    Args:
+        vocabulary_size: number of token ids.
+        length: tokens of a text, padding included.
+        special: ids of a text's first and last token.
+    """
     config = CLIPTextConfig(
         vocab_size=vocabulary_size,
         hidden_size=_TEXT_WIDTH,
@@ -100,7 +108,7 @@ def build_text_encoder(vocabulary_size: int, *, length: int, special: tuple[int,
 
 
 def build_scheduler() -> Any:
-    """The DDIMScheduler with Stable Diffusion 1.5's betas."""
+    """Build the DDIMScheduler with Stable Diffusion 1.5's betas."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -111,24 +119,3 @@ def build_scheduler() -> Any:
         steps_offset=1,
         prediction_type="epsilon",
     )
-
-
-@torch.no_grad()
-def fold_latent_statistics(autoencoder: Any, *, mean: Tensor, spread: Tensor) -> None:
-    """Shift and scale the latents inside the quant convolutions; what is decoded stays the same.
-
-    Afterwards latents times the config's scaling factor have mean 0 and spread 1 in every channel.
-
-    Args:
-        autoencoder: an AutoencoderKL, changed in place.
-        mean: (channel,) mean of its latents as they are now.
-        spread: (channel,) their standard deviation.
-    """
-    width = spread * autoencoder.config.scaling_factor
-    into, back = autoencoder.quant_conv, autoencoder.post_quant_conv
-    count = len(mean)
-    back.bias += back.weight.flatten(1) @ mean
-    back.weight *= width.view(1, -1, 1, 1)
-    into.weight[:count] /= width.view(-1, 1, 1, 1)
-    into.bias[:count] = (into.bias[:count] - mean) / width
-    into.bias[count:] -= 2 * width.log()

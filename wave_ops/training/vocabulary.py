@@ -1,4 +1,4 @@
-"""The embedded model's tokenizer: CLIP's byte pairs, with merges that make every listed word one token."""
+"""Vocabulary of the embedded model's tokenizer: byte pairs as CLIP's, with merges that make each word one token."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORDS: Final[tuple[str, ...]] = (*COLOURS, *SHAPES, *TEXTURES, *_OTHER_WORDS.spl
 
 
 def byte_symbols() -> tuple[str, ...]:
-    """The printable character that stands for each byte 0 to 255 in byte-level pair encoding (GPT-2's table)."""
+    """Return the printable character for each byte 0 to 255 in byte-level pair encoding (GPT-2's table)."""
     printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)}
     others = (code for code in range(256) if code not in printable)
     stand_ins = {code: 256 + place for place, code in enumerate(others)}
@@ -28,10 +28,15 @@ def byte_symbols() -> tuple[str, ...]:
 
 
 def byte_pair_vocabulary(words: Sequence[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Token ids and merges: all bytes, all bytes that end a word, merges for the words, then CLIP's two special tokens.
+    """Build the vocabulary of a byte-pair tokenizer that encodes every given word as one token.
 
-    The merges so far are applied to each new word, and merges of the remaining pieces are added behind them: so every
-    word becomes one token, and no later word undoes an earlier one.
+    Args:
+        words: in the order of their merges.
+
+    Returns:
+        Token ids (all bytes, all bytes that end a word, the merged pieces, CLIP's two special tokens), and merges by
+        rank. Each word is encoded with the merges so far, and merges of its remaining pieces are appended; so a later
+        word never changes how an earlier one is encoded.
     """
     singles = byte_symbols()
     tokens = [*singles, *(symbol + _WORD_END for symbol in singles)]
@@ -46,7 +51,7 @@ def byte_pair_vocabulary(words: Sequence[str]) -> tuple[dict[str, int], list[tup
 
 
 def _merged(pieces: list[str], ranks: Mapping[tuple[str, str], int]) -> list[str]:
-    """The pieces after every merge that applies, the earliest-ranked first."""
+    """Apply every merge that fits, the lowest rank first, and return the pieces that remain."""
     while ranked := [(ranks[pair], at) for at, pair in enumerate(pairwise(pieces)) if pair in ranks]:
         _, at = min(ranked)
         pieces = [*pieces[:at], pieces[at] + pieces[at + 1], *pieces[at + 2 :]]

@@ -1,4 +1,4 @@
-"""Checkpoints and curves: a training that is killed loses nothing but the steps since its last checkpoint."""
+"""Checkpoints and curves: a killed training loses only the steps since its last checkpoint."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def train(path: Path, *, pause: float = 0.0) -> None:
 
 
 def train_until_killed(path: Path, *, steps: int) -> None:
-    """Start the training in a process, and kill it once it has come so far."""
+    """Start the training in a process, and kill it after at least `steps` steps."""
     script = "import sys, pathlib; from tests.tasks.training.test_files import train; "
     script += "train(pathlib.Path(sys.argv[1]), pause=0.005)"
     curve = path.with_suffix(".jsonl")
@@ -52,11 +52,11 @@ def train_until_killed(path: Path, *, steps: int) -> None:
         process.kill()
 
 
-def told(path: Path) -> list[tuple[float, float]]:
+def curve_of(path: Path) -> list[tuple[float, float]]:
     return [(record["step"], record["loss"]) for record in read_curve(path.with_suffix(".jsonl"))]
 
 
-def test_a_killed_training_goes_on_to_the_same_weights_and_tells_each_step_once(tmp_path: Path) -> None:
+def test_a_killed_training_resumes_to_the_same_weights_and_records_each_step_once(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole" / "net.safetensors", tmp_path / "killed" / "net.safetensors"
     train(whole)
     train_until_killed(killed, steps=100)
@@ -67,17 +67,17 @@ def test_a_killed_training_goes_on_to_the_same_weights_and_tells_each_step_once(
     assert facts["step"] == found_facts["step"] == STEPS
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    assert [step for step, _ in told(killed)] == list(range(20, STEPS + 1, 20))
+    assert [step for step, _ in curve_of(killed)] == list(range(20, STEPS + 1, 20))
 
 
-@pytest.mark.parametrize("torn", ["", '{"step": 32', '{"step": 320, "sec'])
-def test_a_line_that_was_torn_is_passed_over_and_taken_back(torn: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rest", ["", '{"step": 32', '{"step": 320, "sec'])
+def test_an_incomplete_last_line_of_a_curve_is_ignored_and_removed(rest: str, tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     train(path)
-    curve, before = path.with_suffix(".jsonl"), told(path)
+    curve, before = path.with_suffix(".jsonl"), curve_of(path)
     with curve.open("a") as file:
-        file.write(torn)
-    assert told(path) == before
+        file.write(rest)
+    assert curve_of(path) == before
     train(path)
-    assert told(path) == before
+    assert curve_of(path) == before
     assert curve.read_text().endswith("}\n")

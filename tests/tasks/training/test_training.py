@@ -1,4 +1,4 @@
-"""Training in miniature: every stage once, resumed, exported, loaded by the usual classes, and measured."""
+"""A tiny training: every task once, resumed, exported, loaded by diffusers and transformers, and measured."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
@@ -24,7 +23,7 @@ from tasks.training.tokenizer import build_tokenizer, load_tokenizer
 from tasks.training.unet import train_unet
 from tasks.training.vae import train_vae
 from wave_ops.scenes.specs import random_scene
-from wave_ops.training.batches import Captions, DiffusionBatch, draw_batch
+from wave_ops.training.batches import DiffusionBatch, draw_batch
 from wave_ops.training.modules import SAMPLE_SIZE
 from wave_ops.training.schedules import Budget
 
@@ -33,7 +32,7 @@ ONE_STEP = Budget(steps=1)
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The paths that each stage of a tiny training returned."""
+    """Return the paths that each task of a tiny training returned."""
     work = str(tmp_path_factory.mktemp("training"))
     frames = draw_frames.fn(work, count=24, seed=1)
     tokenizer = build_tokenizer.fn(work)
@@ -68,13 +67,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-def test_frames_are_drawn_once_and_kept(trained: dict[str, str]) -> None:
+def test_existing_frames_are_not_drawn_again(trained: dict[str, str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path(trained["frames"]).iterdir()}
     draw_frames.fn(trained["work"], count=24, seed=1)
     assert {path: path.stat().st_mtime_ns for path in Path(trained["frames"]).iterdir()} == before
 
 
-def test_frames_come_with_their_captions_and_how_hard_they_are(trained: dict[str, str]) -> None:
+def test_frames_have_their_scenes_captions_and_are_marked_as_hard(trained: dict[str, str]) -> None:
     frames, known = load_frames(trained["frames"])
     assert frames.shape == (24, SAMPLE_SIZE, SAMPLE_SIZE, 3)
     assert frames.dtype == torch.uint8
@@ -82,13 +81,13 @@ def test_frames_come_with_their_captions_and_how_hard_they_are(trained: dict[str
     assert known["hard"] == [seed % 3 == 0 for seed in range(1_000_000, 1_000_024)]
 
 
-def test_latents_are_not_computed_twice(trained: dict[str, str]) -> None:
+def test_existing_latents_are_not_computed_again(trained: dict[str, str]) -> None:
     before = Path(trained["latents"]).stat().st_mtime_ns
     encode_training_frames.fn(trained["work"], trained["frames"], trained["vae"])
     assert Path(trained["latents"]).stat().st_mtime_ns == before
 
 
-def test_the_end_of_the_training_sees_no_hard_frame(trained: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_the_training_draws_no_hard_frame(trained: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[list[int]] = []
 
     def watched(*args: Any, **kwargs: Any) -> DiffusionBatch:
@@ -114,35 +113,27 @@ def test_every_word_of_a_caption_is_one_token(trained: dict[str, str]) -> None:
     assert tokenizer.decode(tokenizer(caption).input_ids, skip_special_tokens=True) == caption
 
 
-def test_latents_have_mean_0_and_spread_1(trained: dict[str, str]) -> None:
+def test_latents_have_mean_0_and_standard_deviation_1(trained: dict[str, str]) -> None:
     latents = load_tensors(Path(trained["latents"]))[0]["latents"]
     torch.testing.assert_close(latents.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(latents.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-4, rtol=0)
 
 
-def test_a_tenth_of_the_captions_is_drawn_empty_and_half_of_the_rest_short(trained: dict[str, str]) -> None:
-    tokenizer = load_tokenizer(trained["tokenizer"])
-    captions = Captions.of(tokenizer, ["a red star over a plain blue background"])
-    drawn = captions.draw(torch.zeros(2000, dtype=torch.long), generator=torch.Generator().manual_seed(0))
-    shares = [float((drawn == ids[0]).all(dim=1).float().mean()) for ids in (captions.empty, captions.short)]
-    np.testing.assert_allclose(shares, [0.1, 0.45], atol=0.03)
-
-
-def test_a_finished_training_is_not_trained_again(trained: dict[str, str]) -> None:
+def test_a_finished_training_changes_nothing_when_run_again(trained: dict[str, str]) -> None:
     before, _ = load_tensors(Path(trained["vae"]))
     train_vae.fn(trained["work"], trained["frames"], budget=ONE_STEP, seed=0, batch_size=2)
     after, _ = load_tensors(Path(trained["vae"]))
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
-def test_a_checkpoint_knows_its_step_and_the_curve_is_logged(trained: dict[str, str]) -> None:
+def test_checkpoint_and_curve_contain_the_last_step(trained: dict[str, str]) -> None:
     assert load_tensors(Path(trained["unet"]))[1]["step"] == 2
     (record,) = read_curve(Path(trained["unet"]).with_suffix(".jsonl"))
     assert set(record) == {"step", "seconds", "loss", "learning_rate_factor"}
     assert record["step"] == 2
 
 
-def test_the_usual_classes_load_the_exported_model_in_half_precision(trained: dict[str, str]) -> None:
+def test_diffusers_and_transformers_load_the_exported_model_in_half_precision(trained: dict[str, str]) -> None:
     folder = Path(trained["model"])
     for family, name in ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"), (ControlNetModel, "controlnet")):
         model = family.from_pretrained(folder / name, use_safetensors=True, torch_dtype=torch.float16)
@@ -155,39 +146,39 @@ def test_the_usual_classes_load_the_exported_model_in_half_precision(trained: di
     assert json.loads((folder / "model_index.json").read_text())["unet"] == ["diffusers", "UNet2DConditionModel"]
 
 
-def test_the_exported_unet_is_the_running_average(trained: dict[str, str]) -> None:
+def test_the_exported_unet_is_the_moving_average(trained: dict[str, str]) -> None:
     state, _ = load_tensors(Path(trained["unet"]))
     unet = UNet2DConditionModel.from_pretrained(Path(trained["model"]) / "unet", torch_dtype=torch.float16)
     for name, value in unet.named_parameters():
         assert torch.equal(value, state[f"average/unet.{name}"].half())
 
 
-def test_the_exported_model_is_small_and_whole(trained: dict[str, str]) -> None:
+def test_the_exported_model_is_small_and_leaves_no_temporary_files(trained: dict[str, str]) -> None:
     files = [path for path in Path(trained["model"]).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 25e6
     assert not [path for path in files if path.name.startswith(".")]
 
 
-def test_the_card_holds_the_figures_and_the_curves(trained: dict[str, str]) -> None:
-    figures = measure_model.fn(trained["work"], trained["model"], scenes=1, steps=2)
-    card = Path(write_card.fn(trained["work"], trained["model"], figures=figures, seed=7)).read_text()
-    assert "| autoencoder round trip, against the frames |" in card
-    assert f"| all files | {figures['size']:.1f} MB | at most 25.0 MB | holds |" in card
+def test_the_card_contains_the_metrics_and_the_curves(trained: dict[str, str]) -> None:
+    metrics = measure_model.fn(trained["work"], trained["model"], scenes=1, steps=2)
+    card = Path(write_card.fn(trained["work"], trained["model"], metrics=metrics, seed=7)).read_text()
+    assert "| autoencoder round trip, PSNR to the frames |" in card
+    assert f"| all files | {metrics['size']:.1f} MB | at most 25.0 MB | met |" in card
     assert "AutoencoderKL, factor 8, channels 16, 32, 64, 64," in card
     assert "at 128x128 pixels" in card
     assert "| UNet and text encoder | 2 |" in card
     assert "| seed | 7 |" in card
 
 
-def test_what_was_measured_is_not_measured_again(trained: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measured_scene_is_not_measured_again(trained: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     before = measure_model.fn(trained["work"], trained["model"], scenes=1, steps=2)
     monkeypatch.setattr(ModelComparison, "measure", None)
     assert measure_model.fn(trained["work"], trained["model"], scenes=1, steps=2) == before
 
 
-@pytest.mark.parametrize(("value", "verdict"), [(0.951, "holds"), (0.949, "missed")])
-def test_the_card_tells_whether_a_bar_holds(trained: dict[str, str], value: float, verdict: str) -> None:
-    figures = {"generation, colour": value, "inversion loss": 2 * value}
-    card = Path(write_card.fn(trained["work"], trained["model"], figures=figures, seed=7)).read_text()
+@pytest.mark.parametrize(("value", "verdict"), [(0.951, "met"), (0.949, "missed")])
+def test_the_card_states_whether_a_target_is_met(trained: dict[str, str], value: float, verdict: str) -> None:
+    metrics = {"generation, colour": value, "inversion loss": 2 * value}
+    card = Path(write_card.fn(trained["work"], trained["model"], metrics=metrics, seed=7)).read_text()
     assert f"| {100 * value:.1f} % | at least 95.0 % | {verdict} |" in card
     assert f"| {2 * value:.1f} dB | at most 1.0 dB | missed |" in card

@@ -1,4 +1,4 @@
-"""The training loop: it learns, keeps its budget, and resumes where it stopped."""
+"""The training loop: learning, budget and resumption."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def small_training(*, matrix_learning_rate: float | None = None, steps: int = 40
         learning_rate=0.05,
         matrix_learning_rate=matrix_learning_rate,
         budget=Budget(steps=steps),
-        longest_memory=0.9,
+        max_decay=0.9,
     )
     return training, model
 
@@ -38,7 +38,9 @@ def test_the_loss_falls(matrix_learning_rate: float | None) -> None:
 
 
 @pytest.mark.parametrize("matrix_learning_rate", [None, 0.05])
-def test_a_resumed_training_is_the_same_as_an_undisturbed_one(matrix_learning_rate: float | None) -> None:
+def test_a_resumed_training_gives_the_same_parameters_as_an_uninterrupted_one(
+    matrix_learning_rate: float | None,
+) -> None:
     whole, model = small_training(matrix_learning_rate=matrix_learning_rate)
     list(whole.run(lambda step: loss_of(model, step)))
     begun, model = small_training(matrix_learning_rate=matrix_learning_rate)
@@ -53,7 +55,7 @@ def test_a_resumed_training_is_the_same_as_an_undisturbed_one(matrix_learning_ra
         torch.testing.assert_close(resumed.state()[name], value, rtol=0, atol=0)
 
 
-def test_a_training_ends_with_its_time() -> None:
+def test_a_training_ends_when_its_time_is_spent() -> None:
     training, model = small_training()
     training.seconds = 61.0
     training.budget = Budget(steps=40, minutes=1.0)

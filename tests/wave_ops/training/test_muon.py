@@ -1,4 +1,4 @@
-"""Orthogonalised momentum."""
+"""The optimiser Muon."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import pytest
 import torch
 from torch import nn
 
-from wave_ops.training.muon import Muon, is_matrix, orthogonalised
+from wave_ops.training.muon import Muon, is_matrix, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 40), (40, 8), (128, 160)])
-def test_singular_values_come_near_one_and_vectors_stay(shape: tuple[int, int]) -> None:
+def test_orthogonalising_sets_singular_values_near_1_and_keeps_the_vectors(shape: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(shape, generator=generator) * 1e-3
-    made = orthogonalised(matrix)
-    values = torch.linalg.svdvals(made)
-    assert made.dtype == matrix.dtype
-    # The smallest of a square matrix may start too near zero to come up in five steps.
+    result = orthogonalise(matrix)
+    values = torch.linalg.svdvals(result)
+    assert result.dtype == matrix.dtype
+    # The smallest singular values of a square matrix may be too near 0 to grow to 1 in five steps
     assert 0.5 < float(values.median()) < 1.3
     assert float(values.max()) < 1.3
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    turned = left.T @ made @ right.T
-    off = turned - torch.diag(turned.diagonal())
+    rotated = left.T @ result @ right.T
+    off = rotated - torch.diag(rotated.diagonal())
     assert float(off.abs().max()) < 0.05
 
 
@@ -42,7 +42,7 @@ def test_a_convolution_keeps_its_shape() -> None:
     assert bool(weight.any())
 
 
-def test_without_a_gradient_nothing_moves() -> None:
+def test_a_parameter_without_a_gradient_is_not_changed() -> None:
     weight = nn.Parameter(torch.ones(4, 4))
     Muon([weight], lr=0.1).step()
     assert bool((weight == 1).all())
@@ -58,5 +58,5 @@ def test_without_a_gradient_nothing_moves() -> None:
         ("text_model.embeddings.token_embedding.weight", (9, 8), False),
     ],
 )
-def test_only_inner_matrices_are_for_muon(name: str, shape: tuple[int, ...], expected: bool) -> None:
+def test_muon_trains_only_inner_matrices(name: str, shape: tuple[int, ...], expected: bool) -> None:
     assert is_matrix(name, torch.zeros(shape)) is expected

@@ -1,4 +1,4 @@
-"""Budgets, learning rates and noise levels of a training."""
+"""Budget, learning rate and noise levels of a training."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import pytest
 import torch
 
 from wave_ops.errors import WaveOpsError
-from wave_ops.training.schedules import Budget, learning_rate_factor, noised, stratified_timesteps
+from wave_ops.training.schedules import (
+    Budget,
+    add_noise,
+    learning_rate_factor,
+    min_snr_weights,
+    stratified_timesteps,
+)
 
 
 @pytest.mark.parametrize(
     ("budget", "step", "seconds", "progress"),
     [
         (Budget(steps=100), 25, 1e9, 0.25),
-        (Budget(steps=100, minutes=1), 25, 30, 0.5),
-        (Budget(steps=100, minutes=1), 80, 30, 0.8),
+        (Budget(steps=100, minutes=1.0), 25, 30.0, 0.5),
+        (Budget(steps=100, minutes=1.0), 80, 30.0, 0.8),
     ],
 )
 def test_a_budget_is_spent_by_steps_or_by_time(budget: Budget, step: int, seconds: float, progress: float) -> None:
@@ -22,7 +28,7 @@ def test_a_budget_is_spent_by_steps_or_by_time(budget: Budget, step: int, second
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"steps": 5, "minutes": 0.0}])
-def test_a_budget_of_nothing_is_refused(wrong: dict[str, float]) -> None:
+def test_a_budget_without_steps_or_time_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(WaveOpsError, match="needs steps and time"):
         Budget(**wrong)  # type: ignore[arg-type]
 
@@ -35,7 +41,7 @@ def test_the_learning_rate_rises_stays_and_falls(progress: float, step: int, fac
     assert learning_rate_factor(progress, step=step) == pytest.approx(factor)
 
 
-def test_stratified_timesteps_hit_every_part_once() -> None:
+def test_each_part_of_the_schedule_gets_one_stratified_timestep() -> None:
     timesteps = stratified_timesteps(20, total=1000, generator=torch.Generator().manual_seed(0))
     assert sorted((timesteps // 50).tolist()) == list(range(20))
 
@@ -45,7 +51,13 @@ def test_stratified_timesteps_come_in_random_order() -> None:
     assert timesteps.tolist() != sorted(timesteps.tolist())
 
 
-def test_noised_latents_mix_signal_and_noise_by_each_timestep() -> None:
+def test_noise_is_added_by_the_alpha_of_each_timestep() -> None:
     latents, noise = torch.full((2, 4, 1, 1), 3.0), torch.full((2, 4, 1, 1), 5.0)
-    mixed = noised(latents, noise, alphas_cumprod=torch.tensor([1.0, 0.64]), timesteps=torch.tensor([0, 1]))
+    mixed = add_noise(latents, noise, alphas_cumprod=torch.tensor([1.0, 0.64]), timesteps=torch.tensor([0, 1]))
     torch.testing.assert_close(mixed[:, 0, 0, 0], torch.tensor([3.0, 0.8 * 3 + 0.6 * 5]))
+
+
+def test_min_snr_weights_are_1_for_noisy_timesteps_and_smaller_for_clean_ones() -> None:
+    alphas_cumprod = torch.tensor([0.99, 0.5, 0.01])  # signal to noise 99, 1 and 1/99
+    weights = min_snr_weights(alphas_cumprod, torch.tensor([0, 1, 2]))
+    torch.testing.assert_close(weights, torch.tensor([5 / 99, 1.0, 1.0]))

@@ -1,4 +1,4 @@
-"""Byte pairs that make words whole."""
+"""The vocabulary of the tokenizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ words = st.lists(st.text("abc", min_size=1, max_size=6), max_size=12)
 
 
 def encode(word: str, merges: list[tuple[str, str]]) -> list[str]:
-    """Byte-pair encoding, written as the textbook has it: for each merge in turn, join every such pair."""
+    """Encode by the definition of byte-pair encoding: for each merge in turn, join every such pair."""
     pieces = [*word[:-1], word[-1] + "</w>"]
     for merge in merges:
         while merge in list(pairwise(pieces)):
@@ -24,7 +24,7 @@ def encode(word: str, merges: list[tuple[str, str]]) -> list[str]:
 
 
 @given(words=words)
-def test_every_listed_word_becomes_one_token(words: list[str]) -> None:
+def test_every_given_word_becomes_one_token(words: list[str]) -> None:
     vocabulary, merges = byte_pair_vocabulary(words)
     for word in words:
         assert encode(word, merges) == [word + "</w>"]
@@ -38,13 +38,13 @@ def test_ids_count_up_from_zero_and_end_with_the_special_tokens(words: list[str]
     assert list(vocabulary)[-2:] == ["<|startoftext|>", "<|endoftext|>"]
 
 
-def test_every_byte_has_a_symbol_of_its_own_that_can_be_printed() -> None:
+def test_every_byte_has_its_own_printable_symbol() -> None:
     symbols = byte_symbols()
     assert len(set(symbols)) == 256
     assert all(symbol.isprintable() and not symbol.isspace() for symbol in symbols)
     assert symbols[ord("a")] == "a"
 
 
-def test_every_word_of_a_caption_is_listed() -> None:
+def test_every_word_of_a_caption_is_in_the_vocabulary() -> None:
     for seed in range(200):
         assert set(random_scene(seed, objects=1 + seed % 2).caption.split()) <= set(WORDS)

@@ -202,7 +202,7 @@ def _outline_harmonics(filled: Mask) -> Float64[np.ndarray, "3"]:
     angles = np.arange(_RAYS) * 2 * np.pi / _RAYS
     across = np.rint(x + steps * np.cos(angles)[:, None]).astype(int)
     down = np.rint(y + steps * np.sin(angles)[:, None]).astype(int)
-    seen = (across >= 0) & (across < filled.shape[1]) & (down >= 0) & (down < filled.shape[0])
-    covered = seen & filled[np.where(seen, down, 0), np.where(seen, across, 0)]
+    inside = (across >= 0) & (across < filled.shape[1]) & (down >= 0) & (down < filled.shape[0])
+    covered = inside & filled[np.where(inside, down, 0), np.where(inside, across, 0)]
     spectrum: npt.NDArray[np.float64] = np.abs(np.fft.rfft(covered.sum(axis=1)))
     return spectrum[3:6] / max(float(spectrum[0]), 1.0)

@@ -171,8 +171,8 @@ def _select(methods: Sequence[Method], patterns: Sequence[str], *, baseline: str
         if not fnmatch.filter(names, pattern):
             near = ", ".join(get_close_matches(pattern, names, n=3, cutoff=0.3)) or ", ".join(names[:3])
             raise TaskInputError(f"There is no method {pattern!r} in this comparison; the nearest are: {near}.")
-    wanted = {name for pattern in patterns for name in fnmatch.filter(names, pattern)} | {baseline}
-    return tuple(method for method in methods if not patterns or method.name in wanted)
+    selected = {name for pattern in patterns for name in fnmatch.filter(names, pattern)} | {baseline}
+    return tuple(method for method in methods if not patterns or method.name in selected)
 
 
 def _check(found: Comparison, methods: Sequence[Method], clips: Sequence[PlannedClip]) -> None:
@@ -192,7 +192,7 @@ def _check(found: Comparison, methods: Sequence[Method], clips: Sequence[Planned
         raise TaskInputError(f"The comparison {found.name!r} has no clips to run on.")
 
 
-def _check_distinct(name: str, what: str, values: Iterable[str]) -> None:
+def _check_distinct(name: str, kind: str, values: Iterable[str]) -> None:
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
-        raise TaskInputError(f"The comparison {name!r} has two {what} {twice[0]!r}.")
+        raise TaskInputError(f"The comparison {name!r} has two {kind} {twice[0]!r}.")

@@ -64,7 +64,7 @@ class Results:
         return next((measure for measure in self.measured if measure.better is not None), None)
 
     def values(self, measure: Measure, method: Method | str, *, group: str | None = None) -> NDArray[np.float64]:
-        """Return a method's values, one per clip of all clips or of a group; NaN for what could not be measured."""
+        """Return a method's values, one per clip of all clips or of a group; NaN if a value could not be measured."""
         name = method if isinstance(method, str) else method.name
         column = self._of(measure)[:, [item.name for item in self.methods].index(name)]
         if group is None:

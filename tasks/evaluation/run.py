@@ -28,7 +28,7 @@ __all__ = ["DIFFERENCE", "REFERENCE", "RESULT", "evaluate_clip", "measure_clip"]
 
 RESULT = "result.mp4"
 """The method's frames, in the artifact of its outcome."""
-REFERENCE = "wanted.mp4"
+REFERENCE = "wanted.mp4"  # the name in stored outcomes
 """The correct frames; only if they are not the source."""
 DIFFERENCE = "difference.mp4"
 """The amplified difference from the reference."""

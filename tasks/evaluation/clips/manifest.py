@@ -157,7 +157,7 @@ def _frames(cells: _Cells) -> int:
     if not text:
         return FRAMES
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise cells.fail(f"asks for {text!r} frames; write an integer from 1, or nothing for {FRAMES}")
+        raise cells.fail(f"requests {text!r} frames; write an integer from 1, or nothing for {FRAMES}")
     return int(text)
 
 

@@ -43,7 +43,7 @@ class Outcome:
     """The result of one method on one clip."""
 
     scores: Mapping[str, float]
-    """Values by the name of the metric; what cannot be measured on this clip is left out."""
+    """Values by the name of the metric; metrics without a value on this clip are left out."""
     frames: Frames | None = None
     """The method's frames (time, height, width, 3), for the report."""
     reference: Frames | None = None
@@ -93,5 +93,5 @@ class Comparison(Protocol):
     def measure(
         self, clip: EvaluationClip, methods: Sequence[Method], resources: Resources
     ) -> Iterator[tuple[Method, Outcome]]:
-        """Run methods on one clip, each when its outcome is requested; what they share is computed once."""
+        """Run methods on one clip, each when its outcome is requested; shared work is done once."""
         ...

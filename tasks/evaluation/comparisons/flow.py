@@ -120,7 +120,7 @@ class _Truth:
     """The true flow of a clip, as far as it is known, in two directions per pair: to the frame before, then after."""
 
     here: NDArray[np.uint8]
-    """(direction, height, width, 3): the frame on the grid of which the flow is given."""
+    """(direction, height, width, 3): the frame that defines the grid of the flow."""
     there: NDArray[np.uint8]
     """The frame that the flow points to."""
     flow: Flow

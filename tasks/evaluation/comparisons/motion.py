@@ -46,7 +46,7 @@ def estimated_flows(clip: EvaluationClip, estimate: FlowEstimator) -> Flows:
         (nothing, nothing) if i in clip.cuts else estimate(clip.frames[i - 1], clip.frames[i])
         for i in range(1, len(clip.frames))
     ]
-    # The zero flow in front gives a clip of one frame, which has no pairs, its shape
+    # The zero flow in front keeps the shape for a clip of one frame, which has no pairs
     to_prev, to_cur = (np.stack([nothing, *(pair[side] for pair in pairs)])[1:] for side in (0, 1))
     hidden = occlusion_mask(torch.from_numpy(to_prev), torch.from_numpy(to_cur)).numpy()
     hidden[[cut - 1 for cut in clip.cuts]] = True

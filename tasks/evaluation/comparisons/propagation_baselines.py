@@ -65,7 +65,7 @@ def _warped_both(interval: KeyframeInterval) -> tuple[NDArray[np.float32], NDArr
 
 
 def _warped(keyframe: Frames, flows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Warp a keyframe from frame to frame; flow i is given on the grid of frame i + 1 and points to frame i."""
+    """Warp a keyframe from frame to frame; flow i points from frame i + 1 to frame i."""
     image = torch.from_numpy(keyframe).permute(2, 0, 1)[None].float()
     still = torch.zeros((1, 2, *image.shape[2:]))
     own, positions, warped = flow_positions(still), flow_positions(still), []

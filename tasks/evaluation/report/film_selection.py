@@ -17,7 +17,7 @@ from tasks.evaluation.clips.clip import Frames
 from tasks.evaluation.comparisons.comparison import Measure, Method
 from tasks.evaluation.plan import EvaluationPlan, PlannedClip, load_planned_clip
 from tasks.evaluation.previews import write_film
-from tasks.evaluation.report.tables import decimals
+from tasks.evaluation.report.tables import decimals, with_unit
 from tasks.evaluation.results import Results
 from tasks.evaluation.run import DIFFERENCE, REFERENCE, RESULT
 
@@ -141,7 +141,7 @@ def _scores(results: Results, clip: PlannedClip, method: Method) -> tuple[str, .
     place = results.clips.index(clip.name)
     values = {measure: float(results.values(measure, method)[place]) for measure in results.measured}
     known = {measure: value for measure, value in values.items() if np.isfinite(value)}
-    lines = [f"{item.name} {value:.{decimals([value])}f} {item.unit}".strip() for item, value in known.items()]
+    lines = [with_unit(f"{item.name} {value:.{decimals([value])}f}", item) for item, value in known.items()]
     return tuple(lines[:_MOST_LINES])
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "measure_table",
     "metric_row",
     "targets_table",
+    "with_unit",
 ]
 
 UNKNOWN = "–"  # noqa: RUF001  (an en dash, as is usual in tables)
@@ -127,15 +128,20 @@ def metric_row(measure: Measure, method: str, *, value: float | None, target: fl
     """Return the row metric, method, target, value, met; a missed target is highlighted."""
     met = meets_target(measure, value, target)
     sign = "at least" if measure.better == "higher" else "at most"
-    shown = UNKNOWN if value is None else f"{_plain(value)} {measure.unit}".strip()
+    shown = UNKNOWN if value is None else with_unit(_plain(value), measure)
     words = {True: "yes", False: "no", None: "" if target is None else "unknown"}
     return (
         Cell(measure.name),
         Cell(method),
-        Cell("" if target is None else f"{sign} {target:g} {measure.unit}".strip()),
+        Cell("" if target is None else with_unit(f"{sign} {target:g}", measure)),
         Cell(shown),
         Cell(words[met], mark=met is False),
     )
+
+
+def with_unit(text: str, measure: Measure) -> str:
+    """Append the unit of a metric to a formatted value; a fraction has none."""
+    return text if measure.unit in {"", "fraction"} else f"{text} {measure.unit}"
 
 
 def markdown(table: Table) -> str:

@@ -14,6 +14,7 @@ from tasks.evaluation.report.tables import (
     markdown,
     means_table,
     measure_table,
+    metric_row,
     targets_table,
 )
 from tasks.evaluation.results import Results
@@ -161,3 +162,9 @@ def test_a_difference_that_rounds_to_zero_has_no_minus_sign() -> None:
         measures=(PSNR,),
     )
     assert "| new | +0.00 [+0.00, +0.00]" in markdown(differences_table(results))
+
+
+def test_a_fraction_is_printed_without_a_unit() -> None:
+    success = Measure(name="edit success", unit="fraction", better="higher", target=0.85)
+    cells = metric_row(success, "full", value=0.9, target=0.85)
+    assert [cell.text for cell in cells] == ["edit success", "full", "at least 0.85", "0.900", "yes"]

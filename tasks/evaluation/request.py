@@ -23,8 +23,8 @@ class EvaluationRequest(BaseModel):
     quick: bool = Field(default=False, description="Take the few methods and clips that matter most.")
     method: tuple[Words, ...] = Field(default=(), description="Names of methods, with * for any; all by default.")
     manifest: Words | None = Field(default=None, description="Table of real clips; drawn scenes by default.")
-    clips: int | None = Field(default=None, ge=1, description="How many clips; by default the comparison's own choice.")
-    seed: int = Field(default=0, ge=0, lt=2**31, description="Seeds the scenes and the methods.")
+    clips: int | None = Field(default=None, ge=1, description="Number of clips; by default the comparison's own choice.")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the scenes and the methods.")
     model: ModelName = "embedded"
     controlnet: ControlNetName = "auto"
     flow: FlowName = "dis"

@@ -23,7 +23,7 @@ class EvaluationRequest(BaseModel):
     quick: bool = Field(default=False, description="Take the few methods and clips that matter most.")
     method: tuple[Words, ...] = Field(default=(), description="Names of methods, with * for any; all by default.")
     manifest: Words | None = Field(default=None, description="Table of real clips; drawn scenes by default.")
-    clips: int | None = Field(default=None, ge=1, description="Number of clips; by default the comparison's own choice.")
+    clips: int | None = Field(default=None, ge=1, description="Number of clips; by default the comparison chooses.")
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the scenes and the methods.")
     model: ModelName = "embedded"
     controlnet: ControlNetName = "auto"

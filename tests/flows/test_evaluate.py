@@ -84,14 +84,14 @@ def test_the_flow_writes_its_results_and_reports_to_the_server(
 
 def test_task_runs_are_named_by_clip(server: str, coarse: CoarseCopies, sd15: Path, tmp_path: Path) -> None:
     evaluate(request_of(sd15, quick=True), WaveSettings(workspace=str(tmp_path)), str(tmp_path / "out"))
-    wanted = {"calm-00: 2 methods", "hard-01: 2 methods", "Write tables and report"}
+    expected = {"calm-00: 2 methods", "hard-01: 2 methods", "Write tables and report"}
     for _ in range(50):
         (run,) = ask(server, "flow_runs", sort="START_TIME_DESC", limit=1)
         names = {task["name"] for task in ask(server, "task_runs", flow_runs={"id": {"any_": [run["id"]]}})}
-        if names == wanted:
+        if names == expected:
             return
         time.sleep(0.2)
-    assert names == wanted
+    assert names == expected
 
 
 def test_the_error_names_the_failed_clip_and_the_others_are_stored(

@@ -67,12 +67,9 @@ class RecordFiles:
             listed = self._list()
             merged = self._load(filter(_is_merged, listed))
             parts = self._load(listed.keys() - merged.keys() - _replaced_by(merged))
-            expected = listed.keys() - _replaced_by(merged)
-            # A compaction in between removes files that were listed; one during the listing can also keep both the
-            # removed files and the merged one out of it, but then the merged one is in the next listing
-            if expected <= merged.keys() | parts.keys() and not any(
-                map(_is_merged, self._list().keys() - listed.keys())
-            ):
+            # A compaction meanwhile may have removed files before they were read, or even before a listing that takes
+            # time came to their names; the file that it merged them into is then in the next listing
+            if not any(map(_is_merged, self._list().keys() - listed.keys())):
                 return _union([*merged.values(), *parts.values()])
 
     def compact(self) -> int:

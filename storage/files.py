@@ -13,13 +13,26 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["Files", "LocalFiles", "RemoteFiles", "atomic_path", "is_partial", "write_atomic"]
+__all__ = ["FileEntry", "Files", "LocalFiles", "RemoteFiles", "atomic_path", "is_partial", "write_atomic"]
 
 _PARTIAL = ".partial"
 _REQUESTS = 16  # at the same time
+# When a file was last written, as fsspec's drivers name it: local, S3, Azure, Google, memory
+_WRITTEN = ("mtime", "LastModified", "last_modified", "updated", "created")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """A file in a listing."""
+
+    size: int
+    """Bytes."""
+    modified: datetime | None
+    """When it was last written, UTC; None where the file system does not record it."""
 
 
 class Files(Protocol):
@@ -40,6 +53,9 @@ class Files(Protocol):
 
     def sizes(self, prefix: str = "") -> Mapping[str, int]:
         """Return the size in bytes of every file below `prefix`, by key relative to it, from one listing."""
+
+    def entries(self, prefix: str = "") -> Mapping[str, FileEntry]:
+        """Return size and time of every file below `prefix`, by key relative to it, from one listing."""
 
     def sizes_of(self, keys: Iterable[str]) -> Mapping[str, int]:
         """Return the size in bytes of those files that exist, by key, without a listing."""
@@ -126,7 +142,14 @@ class LocalFiles:
 
     def sizes(self, prefix: str = "") -> Mapping[str, int]:
         """See Files."""
-        return dict(_walk(self.root / prefix, ""))
+        return {key: found.st_size for key, found in _walk(self.root / prefix, "")}
+
+    def entries(self, prefix: str = "") -> Mapping[str, FileEntry]:
+        """See Files."""
+        return {
+            key: FileEntry(size=found.st_size, modified=datetime.fromtimestamp(found.st_mtime, UTC))
+            for key, found in _walk(self.root / prefix, "")
+        }
 
     def sizes_of(self, keys: Iterable[str]) -> Mapping[str, int]:
         """See Files."""
@@ -163,7 +186,7 @@ def _local_size(path: Path) -> int | None:
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError:
@@ -173,7 +196,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
             yield from _walk(folder / entry.name, f"{prefix}{entry.name}/")
         else:
             with contextlib.suppress(FileNotFoundError):  # removed since the listing
-                yield f"{prefix}{entry.name}", entry.stat().st_size
+                yield f"{prefix}{entry.name}", entry.stat()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +228,11 @@ class RemoteFiles:
 
     def sizes(self, prefix: str = "") -> Mapping[str, int]:
         """See Files."""
-        self.filesystem.invalidate_cache()  # drivers cache listings, and other processes write
-        base = self._path(prefix).rstrip("/")
-        found = self.filesystem.find(base, detail=True)
-        skip = len(base.lstrip("/")) + 1
-        return {path.lstrip("/")[skip:]: int(info["size"]) for path, info in found.items()}
+        return {key: int(info["size"]) for key, info in self._find(prefix)}
+
+    def entries(self, prefix: str = "") -> Mapping[str, FileEntry]:
+        """See Files."""
+        return {key: FileEntry(size=int(info["size"]), modified=_written(info)) for key, info in self._find(prefix)}
 
     def sizes_of(self, keys: Iterable[str]) -> Mapping[str, int]:
         """See Files. Concurrent where the driver is asynchronous; only such drivers are safe to call from threads."""
@@ -244,6 +267,13 @@ class RemoteFiles:
             yield path
             self.filesystem.put_file(str(path), self._path(key))
 
+    def _find(self, prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        self.filesystem.invalidate_cache()  # drivers cache listings, and other processes write
+        base = self._path(prefix).rstrip("/")
+        found = self.filesystem.find(base, detail=True)
+        skip = len(base.lstrip("/")) + 1
+        return ((path.lstrip("/")[skip:], info) for path, info in found.items())
+
     def _size(self, key: str) -> int | None:
         try:
             info = self.filesystem.info(self._path(key))
@@ -253,3 +283,13 @@ class RemoteFiles:
 
     def _path(self, key: str) -> str:
         return f"{self.root}/{key}" if key else self.root
+
+
+def _written(info: Mapping[str, Any]) -> datetime | None:
+    """Return when a file was last written, from what a driver lists of it."""
+    value = next((info[name] for name in _WRITTEN if info.get(name)), None)
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    elif isinstance(value, int | float):
+        value = datetime.fromtimestamp(value, UTC)
+    return value.astimezone(UTC) if isinstance(value, datetime) else None

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from storage._layout import checked_path
 from storage.errors import WorkspaceError
+from storage.files import is_partial
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:  # pandas takes a second to import, and few importers of this module read tables
@@ -59,7 +60,8 @@ def read_runs(workspace: Workspace, *, table: str = "runs") -> pd.DataFrame:
         WorkspaceError: if a file is damaged, or the types of a column differ too much between runs.
     """
     folder = f"{_FOLDER}/{_word(table)}"
-    keys = sorted(key for key in workspace.files.sizes(folder) if key.endswith(".parquet"))
+    listed = workspace.files.sizes(folder)
+    keys = sorted(key for key in listed if key.endswith(".parquet") and not is_partial(key))
     found = workspace.files.read_many([f"{folder}/{key}" for key in keys])
     try:
         tables = [pq.read_table(io.BytesIO(found[key])) for key in sorted(found)] or [pa.table({})]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from storage.artifact import Artifact
-from storage.files import Files
+from storage.files import FileEntry, Files
 from storage.workspace import Workspace
 
 __all__ = ["CountingFiles", "artifact_of", "with_rows"]
@@ -46,6 +46,10 @@ class CountingFiles:
     def sizes(self, prefix: str = "") -> Mapping[str, int]:
         self.counts["listings"] += 1
         return self._files.sizes(prefix)
+
+    def entries(self, prefix: str = "") -> Mapping[str, FileEntry]:
+        self.counts["listings"] += 1
+        return self._files.entries(prefix)
 
     def sizes_of(self, keys: Iterable[str]) -> Mapping[str, int]:
         several = list(keys)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,43 @@ def test_the_sizes_of_keys_are_requested_at_the_same_time_where_the_driver_is_as
     assert dict(sizes) == {str(size): size for size in range(8)}
 
 
+def test_a_listing_has_the_time_of_the_last_write(workspace: Workspace) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    workspace.files.write("a/b/one", b"1")
+    workspace.files.write("a/two", b"22")
+    entries = workspace.files.entries("a")
+    assert {key: entry.size for key, entry in entries.items()} == {"b/one": 1, "two": 2}
+    for entry in entries.values():
+        assert entry.modified is not None
+        assert before <= entry.modified <= datetime.now(UTC) + timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("listed", "modified"),
+    [
+        ({"LastModified": datetime(2025, 1, 2, 3, tzinfo=UTC)}, datetime(2025, 1, 2, 3, tzinfo=UTC)),
+        ({"updated": "2025-01-02T03:00:00+01:00"}, datetime(2025, 1, 2, 2, tzinfo=UTC)),
+        ({"mtime": 86400.5, "created": 1.0}, datetime(1970, 1, 2, 0, 0, 0, 500000, tzinfo=UTC)),
+        ({}, None),
+    ],
+)
+def test_the_time_of_a_write_is_read_under_every_drivers_name(
+    listed: dict[str, object], modified: datetime | None
+) -> None:
+    class Driver:
+        def invalidate_cache(self) -> None:
+            pass
+
+        def find(self, _: str, *, detail: bool) -> dict[str, object]:
+            assert detail
+            return {"root/a": {"size": 1, **listed}}
+
+    assert RemoteFiles(Driver(), "root").entries()["a"].modified == modified
+
+
 def test_a_folder_that_does_not_exist_lists_as_empty(workspace: Workspace) -> None:
     assert dict(workspace.files.sizes("absent")) == {}
+    assert dict(workspace.files.entries("absent")) == {}
 
 
 def test_a_file_that_does_not_exist_is_not_found(workspace: Workspace) -> None:

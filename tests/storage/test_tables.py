@@ -30,6 +30,12 @@ def test_tables_are_separate_and_an_absent_one_is_empty(workspace: Workspace) ->
     assert len(read_runs(workspace, table="metrics")) == 1
 
 
+def test_a_half_file_of_a_writer_that_was_killed_is_not_read(workspace: Workspace) -> None:
+    append_run(workspace, {"value": 1}, run="r")
+    workspace.files.write("tables/runs/.partial-0123456789ab-r2.parquet", b"PAR1")
+    assert read_runs(workspace)["value"].tolist() == [1]
+
+
 def test_a_damaged_file_is_refused(workspace: Workspace) -> None:
     workspace.files.write("tables/runs/bad.parquet", b"no parquet")
     with pytest.raises(WorkspaceError, match="cannot be read"):

@@ -5,32 +5,79 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from flows.settings import WaveSettings
+from storage.status_table import StatusTable, row_key
 from storage.workspace import Workspace
 from tasks.evaluation.plan import EvaluationPlan, plan_evaluation
 from tasks.evaluation.request import EvaluationRequest
 from tasks.models.devices import choose_backend, choose_device, choose_dtype
+from tasks.planning.bulk import BulkPlan, plan_rows
+from tasks.planning.dataset import DatasetRequest
 from tasks.planning.plan import EditPlan, Execution
 from tasks.planning.prepare import prepare_edit
 from tasks.planning.request import EditRequest
+from tasks.planning.rows import order_by_source, read_rows
 
-__all__ = ["plan_edit_request", "plan_evaluation_request", "planned", "planned_edit"]
+__all__ = ["plan_dataset_request", "plan_edit_request", "plan_evaluation_request", "planned", "planned_edit"]
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PLANNED: ContextVar[EditPlan | None] = ContextVar("wave_planned_edit", default=None)
 
 
 def plan_edit_request(request: EditRequest, settings: WaveSettings) -> EditPlan:
     """Plan a request under the settings, writing nothing; see `prepare_edit` for the errors."""
+    return prepare_edit(request, execution=_execution(settings), flow_weights=settings.flow_weights)
+
+
+def plan_dataset_request(
+    request: DatasetRequest, settings: WaveSettings, *, table: StatusTable, remember: bool = True
+) -> BulkPlan:
+    """Read, select and plan the rows of a data set, those of one source next to one another.
+
+    Args:
+        request: the data set.
+        settings: where and how.
+        table: the status of earlier runs.
+        remember: whether facts about sources are stored; not in a dry run.
+
+    Raises:
+        TaskInputError: if the manifest has faults; see `read_rows`.
+        WorkspaceError: if the workspace cannot be opened.
+    """
+    latest = table.latest()
+    states = {row_key(record): str(record["state"]) for record in latest[["id", "variant", "state"]].to_dict("records")}
+    rows = order_by_source(read_rows(request, known=states))
+    before = _identities(latest)
+    return plan_rows(
+        rows, execution=_execution(settings), flow_weights=settings.flow_weights, before=before, remember=remember
+    )
+
+
+def _identities(latest: pd.DataFrame) -> dict[tuple[str, int], dict[str, object]]:
+    """Return the identity columns of rows that were done."""
+    prefix = "manifest_identity_"
+    columns = {name: name.removeprefix(prefix) for name in latest.columns if name.startswith(prefix)}
+    done = latest[latest["state"] == "done"]
+    values = done[list(columns)].rename(columns=columns).to_dict("records")
+    return {
+        row_key(key): {str(name): value for name, value in found.items()}
+        for key, found in zip(done[["id", "variant"]].to_dict("records"), values, strict=True)
+    }
+
+
+def _execution(settings: WaveSettings) -> Execution:
     device = choose_device(settings.device)
-    execution = Execution(
+    return Execution(
         workspace=settings.workspace,
         device=device,
         dtype=choose_dtype(settings.dtype, device=device),
         keyframe_batch=settings.keyframe_batch,
         propagation=choose_backend(settings.propagation_device, device=device),
     )
-    return prepare_edit(request, execution=execution, flow_weights=settings.flow_weights)
 
 
 @contextmanager

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from typing import Literal
 
@@ -11,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.errors import TaskInputError
 
-__all__ = ["TrainSettings", "WaveSettings", "load_settings"]
+__all__ = ["TrainSettings", "WaveSettings", "current_settings", "load_settings", "using_settings"]
 
 PREFIX = "WAVE_"
 DeviceChoice = Literal["auto", "cpu", "cuda"]
@@ -37,6 +40,8 @@ class WaveSettings(BaseSettings):
     """A safetensors file of RAFT's weights, or a folder that contains one; empty for torchvision's hub."""
     max_tasks: int = Field(default=os.cpu_count() or 1, ge=1)
     """Tasks that run at the same time in one process."""
+    max_clips: int = Field(default=2, ge=1)
+    """Clips of a data set that are edited at the same time in one process."""
     dask_address: str | None = None
     """Scheduler of a Dask cluster with workers that advertise CPU and GPU; none by default."""
 
@@ -87,3 +92,28 @@ def load_settings(**overrides: str) -> WaveSettings:
         first = error.errors(include_url=False)[0]
         name = f"{PREFIX}{first['loc'][0]}".upper()
         raise TaskInputError(f"{name} cannot be {first['input']!r}: {first['msg'].lower()}.") from None
+
+
+_CURRENT: ContextVar[WaveSettings | None] = ContextVar("wave_settings", default=None)
+
+
+@contextmanager
+def using_settings(settings: WaveSettings) -> Iterator[None]:
+    """Let `current_settings` return these settings in this context.
+
+    For flows that do not have the settings of a machine among their parameters, which a person fills in.
+    """
+    token = _CURRENT.set(settings)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+def current_settings() -> WaveSettings:
+    """Return the settings of `using_settings`, else those of the environment.
+
+    Raises:
+        TaskInputError: see `load_settings`.
+    """
+    return _CURRENT.get() or load_settings()

@@ -26,11 +26,13 @@ if TYPE_CHECKING:  # pandas takes a second to import, and only readers need it
     import pandas as pd
 
 __all__ = [
+    "STATES",
     "RowState",
     "StatusRecord",
     "StatusTable",
     "counts_text",
     "failed_manifest",
+    "row_key",
     "state_counts",
     "status_datasets",
 ]
@@ -188,6 +190,11 @@ def failed_manifest(
     headings = {} if "id" in own else {"id": "id"}
     headings |= {f"{_MANIFEST}{column}": column for column in own} | _REASONS
     return failed.reindex(columns=list(headings)).rename(columns=headings).reset_index(drop=True)
+
+
+def row_key(record: Mapping[Any, Any]) -> tuple[str, int]:
+    """Return the id and the variant of a record that was read."""
+    return str(record["id"]), int(record["variant"])
 
 
 def state_counts(latest: pd.DataFrame) -> dict[RowState, int]:

@@ -17,7 +17,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from tasks.planning.stages import Stage, StageSettings
 
-__all__ = ["Listener", "StageProgress", "counted", "listening", "stage_progress"]
+__all__ = ["Listener", "StageProgress", "counted", "listening", "report_rows", "stage_progress"]
 
 T = TypeVar("T")
 
@@ -36,6 +36,12 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _LISTENER.reset(token)
+
+
+def report_rows(done: int, total: int) -> None:
+    """Report to the listener that `done` of all rows of a data set have ended, as a stage of the name `rows`."""
+    if (listener := _LISTENER.get()) is not None:
+        listener("rows", "", done, total)
 
 
 @dataclass(slots=True, kw_only=True)

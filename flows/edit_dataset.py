@@ -1,0 +1,316 @@
+"""Edit a data set: rows that are not complete, a few clips at a time, each a flow run of its own below this one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any, cast
+
+import pandas as pd
+from prefect import State, flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import opaque
+
+from flows.edit_video import edit_video
+from flows.planning import plan_dataset_request, planned
+from flows.settings import WaveSettings, current_settings
+from storage.reference import ArtifactRef
+from storage.status_table import STATES, RowState, StatusRecord, StatusTable, counts_text, row_key
+from storage.workspace import Workspace, open_artifact
+from tasks.artifacts import REPORT
+from tasks.delivery import deliver_video, is_delivered, output_location, write_metadata, write_webdataset
+from tasks.failures import FailureBudget, error_kind, may_heal
+from tasks.planning.bulk import BulkPlan, PlannedRow, row_plan
+from tasks.planning.dataset import DatasetRequest, dataset_name
+from tasks.planning.row import Row, manifest_columns
+from tasks.progress import report_rows
+
+__all__ = ["DatasetResult", "edit_dataset"]
+
+_SECONDS_BETWEEN_TABLES = 15.0
+_ROWS_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetResult:
+    """The outcome of a run."""
+
+    dataset: str
+    counts: dict[RowState, int]
+    failed: str = ""
+    """Path of the manifest of failed rows; empty without any."""
+    stopped: str = ""
+    """Why the run stopped before its end; empty if it did not."""
+
+    def __str__(self) -> str:
+        text = counts_text(self.counts)
+        return f"{text} (stopped: {self.stopped})" if self.stopped else text
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all rows are done, 1 if some failed or were left."""
+        return int(bool(self.stopped or any(self.counts[state] for state in ("failed", "quarantined", "running"))))
+
+
+@dataclass(slots=True)
+class _Run:
+    """The state of one run of a data set."""
+
+    request: DatasetRequest
+    settings: WaveSettings
+    bulk: BulkPlan
+    table: StatusTable
+    budget: FailureBudget
+    attempts: dict[tuple[str, int], int]
+    outcomes: dict[tuple[str, int], StatusRecord] = field(default_factory=dict)
+    stopped: str = ""
+    shown: float = 0.0
+
+    def settle(self, record: StatusRecord, *, write: bool = True) -> None:
+        """Note the end of a row."""
+        self.outcomes[record.id, record.variant] = record
+        if write:
+            self.table.append(record)
+
+    def state(self, item: PlannedRow) -> str:
+        """Return the state of a row, empty while it has none."""
+        record = self.outcomes.get(item.row.key)
+        return "" if record is None else record.state
+
+    def location(self, item: PlannedRow) -> str:
+        """Return where the row's video is copied to; empty without an output folder, or in tar files."""
+        if self.request.output is None or self.request.layout == "webdataset":
+            return ""
+        return output_location(self.request.output, item.row.output)
+
+
+@task(
+    name="edit row",
+    task_run_name="{label}",
+    tags=["wave"],
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def edit_row(label: str, item: PlannedRow, run: Any) -> ArtifactRef:
+    """Edit one row: a flow run of its own, so that its failure ends in its own state."""
+    plan = row_plan(item, run.bulk)
+    with planned(plan):
+        return edit_video(plan.request, run.settings)
+
+
+def _run_name() -> str:
+    request: Any = flow_run.parameters["request"]
+    fields = request if isinstance(request, dict) else request.model_dump()
+    return f"{dataset_name(fields['source'])}"[:120]
+
+
+@flow(name="edit-dataset", flow_run_name=_run_name, task_runner=cast("Any", ThreadPoolTaskRunner()))
+def edit_dataset(request: DatasetRequest) -> DatasetResult:
+    """Edit every row of a data set that is not complete.
+
+    Args:
+        request: the data set and how to run it.
+
+    Returns:
+        How many rows are in which state; `wave status` shows the rows.
+    """
+    settings, name = current_settings(), dataset_name(request.source)
+    workspace = Workspace.open(settings.workspace)
+    workspace.check_writable()
+    table = StatusTable(workspace, name, run=str(flow_run.id or "local"))
+    bulk = plan_dataset_request(request, settings, table=table)
+    run = _Run(
+        request=request,
+        settings=settings,
+        bulk=bulk,
+        table=table,
+        budget=FailureBudget(allowed=request.allowed_failures(len(bulk.rows))),
+        attempts={},
+    )
+    _record_known_rows(run)
+    _run_rows(run)
+    result = _finish(run, workspace)
+    kind = "finished" if result.exit_code == 0 else "failing"
+    emit_event(
+        f"wave.dataset.{kind}",
+        resource={"prefect.resource.id": f"wave.dataset.{name}", "prefect.resource.name": name},
+        payload={**{str(state): count for state, count in result.counts.items()}, "text": str(result)},
+    )
+    return result
+
+
+def _record_known_rows(run: _Run) -> None:
+    """Settle the rows that need no run: complete ones, faulty ones, and those that killed their workers."""
+    known = {row_key(record): record for record in run.table.latest().to_dict("records")}
+    lost = {row_key(record) for record in run.table.lost().to_dict("records")}
+    for item in run.bulk.rows:
+        before = known.get(item.row.key)
+        if item.complete:
+            _deliver(run, item)
+            if before and (before["state"], before["digest"]) == ("done", item.identity["result"]):
+                run.settle(_record(run, item, "skipped"), write=False)
+            else:
+                run.settle(_done(run, item))
+        elif item.error:
+            run.settle(_record(run, item, "failed", kind="input", message=item.error))
+        elif item.row.key in lost:
+            run.settle(_record(run, item, "quarantined", message="its worker died twice while it ran"))
+
+
+def _run_rows(run: _Run) -> None:
+    """Keep a few rows running until all have ended or the budget is spent."""
+    waiting: Iterator[PlannedRow] = iter([item for item in run.bulk.to_run if item.row.key not in run.outcomes])
+    ended: SimpleQueue[tuple[PlannedRow, Any]] = SimpleQueue()
+    running = 0
+    while True:
+        while running < run.settings.max_clips and not run.stopped and (item := next(waiting, None)) is not None:
+            _submit(run, item, ended)
+            running += 1
+        if not running:
+            return
+        item, future = ended.get()
+        running -= 1
+        future.wait()  # its final state is there, but not yet read
+        if _settle(run, item, future.state) == "again":
+            _submit(run, item, ended)
+            running += 1
+        _show(run)
+
+
+def _submit(run: _Run, item: PlannedRow, ended: SimpleQueue[tuple[PlannedRow, Any]]) -> None:
+    key = item.row.key
+    run.attempts[key] = run.attempts.get(key, 0) + 1
+    run.table.append(_record(run, item, "running"))
+    future = edit_row.submit(_label(item), cast("Any", opaque(item)), opaque(run))
+    future.add_done_callback(lambda ended_future: ended.put((item, ended_future)))
+
+
+def _settle(run: _Run, item: PlannedRow, state: State[Any]) -> str:
+    """Record how a row ended; return "again" for another attempt."""
+    if state.is_completed():
+        try:
+            _deliver(run, item)
+            run.budget.succeed()
+            run.settle(_done(run, item))
+        except ValueError as error:
+            return _fail(run, item, error)
+        return "ended"
+    found: Any = state.result(raise_on_failure=False)
+    return _fail(run, item, found if isinstance(found, BaseException) else RuntimeError(state.message or state.name))
+
+
+def _fail(run: _Run, item: PlannedRow, error: BaseException) -> str:
+    kind, attempts = error_kind(error), run.attempts[item.row.key]
+    message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    run.table.append(_record(run, item, "failed", kind=kind, message=message))
+    if may_heal(kind) and attempts < run.request.attempts and not run.stopped:
+        return "again"
+    run.settle(_record(run, item, "failed", kind=kind, message=message), write=False)
+    get_run_logger().error("%s failed: %s", _label(item), message)
+    run.stopped = run.stopped or run.budget.fail(kind, message)
+    return "ended"
+
+
+def _deliver(run: _Run, item: PlannedRow) -> None:
+    """Copy the edited clip to the output folder, unless it is there."""
+    location = run.location(item)
+    if location and item.video is not None and not is_delivered(item.video, location):
+        deliver_video(item.video, location)
+
+
+def _done(run: _Run, item: PlannedRow) -> StatusRecord:
+    report = open_artifact(item.report).read_json(REPORT) if item.report is not None else {}
+    stages = report.get("stages", {})
+    return _record(
+        run,
+        item,
+        "done",
+        seconds={name: cost["seconds"] for name, cost in stages.items()},
+        metrics=report.get("scores", {}),
+    )
+
+
+def _record(run: _Run, item: PlannedRow, state: Any, *, kind: str = "", message: str = "", **more: Any) -> StatusRecord:
+    identity = {f"identity_{name}": value for name, value in item.identity.items()}
+    return StatusRecord(
+        id=item.row.id,
+        variant=item.row.variant,
+        state=state,
+        attempts=run.attempts.get(item.row.key, 0),
+        error_kind=kind,
+        message=message,
+        digest=item.identity.get("result", ""),
+        output=run.location(item) or (f"{item.video.workspace}/{item.video.path}" if item.video else ""),
+        manifest={**_cells(item.row), **identity},
+        **more,
+    )
+
+
+def _cells(row: Row) -> dict[str, Any]:
+    """Return the row as it would be written to a manifest, by column."""
+    return {name: values[0] for name, values in manifest_columns([row]).items()}
+
+
+def _label(item: PlannedRow) -> str:
+    return item.row.id if not item.row.variant else f"{item.row.id}, variant {item.row.variant}"
+
+
+def _show(run: _Run, *, last: bool = False) -> None:
+    """Publish the rows as a table in Prefect's UI, at most every few seconds, and report how many have ended."""
+    report_rows(len(run.outcomes), len(run.bulk.rows))
+    now = time.monotonic()
+    if not last and now - run.shown < _SECONDS_BETWEEN_TABLES:
+        return
+    run.shown = now
+    # Failures first: they are what a person looks for
+    ended = sorted(run.outcomes.values(), key=lambda record: record.state in {"done", "skipped"})
+    rows = [
+        {"id": record.id, "variant": record.variant, "state": record.state, "message": record.message}
+        for record in ended[:_ROWS_SHOWN]
+    ]
+    create_table_artifact(rows, key="dataset-rows", description=f"{len(ended)} of {len(run.bulk.rows)} rows")
+
+
+def _finish(run: _Run, workspace: Workspace) -> DatasetResult:
+    _show(run, last=True)
+    counts: dict[RowState, int] = dict.fromkeys(STATES, 0)
+    for record in run.outcomes.values():
+        counts[record.state] += 1
+    counts["running"] = len(run.bulk.rows) - len(run.outcomes)
+    failed = _write_failed(run, workspace)
+    _write_output(run)
+    run.table.compact()
+    return DatasetResult(dataset=run.table.dataset, counts=counts, failed=failed, stopped=run.stopped)
+
+
+def _write_failed(run: _Run, workspace: Workspace) -> str:
+    """Write the failed rows as a manifest with the reasons; return its path or URL, empty without failures."""
+    key = f"tables/status/{run.table.dataset}/failed.csv"
+    bad = [item.row for item in run.bulk.rows if run.state(item) in {"failed", "quarantined"}]
+    if not bad:
+        workspace.files.delete([key])
+        return ""
+    columns = {name: list(values) for name, values in manifest_columns(bad).items()}
+    columns["error_kind"] = [run.outcomes[row.key].error_kind for row in bad]
+    columns["error"] = [run.outcomes[row.key].message for row in bad]
+    workspace.files.write(key, pd.DataFrame(columns).to_csv(index=False).encode())
+    return f"{workspace.url}/{key}"
+
+
+def _write_output(run: _Run) -> None:
+    """Write the table that names the videos of the output folder, or its tar files."""
+    if run.request.output is None:
+        return
+    finished = [item for item in run.bulk.rows if run.state(item) in {"done", "skipped"}]
+    rows = [{"file_name": f"{item.row.output}.mp4", **_cells(item.row)} for item in finished]
+    if run.request.layout == "webdataset":
+        samples = [(item.row.output, item.video, row) for item, row in zip(finished, rows, strict=True) if item.video]
+        write_webdataset(run.request.output, samples)
+    elif rows:
+        write_metadata(run.request.output, rows)

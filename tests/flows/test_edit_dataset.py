@@ -1,0 +1,131 @@
+"""A data set through the flow: the promises of bulk edits, each by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from flows import edit_dataset as module
+from flows.edit_dataset import DatasetResult, edit_dataset
+from flows.settings import WaveSettings, using_settings
+from storage.status_table import StatusTable
+from storage.workspace import Workspace
+from tasks.planning.dataset import DatasetRequest, dataset_request
+from tests._clips import save_clip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "clips").mkdir()
+    for seed in (1, 2):
+        save_clip(tmp_path / "clips" / f"{seed}.mp4", seed=seed, frames=3)
+    (tmp_path / "clips" / "bad.mp4").write_text("not a video")
+    return tmp_path
+
+
+@pytest.fixture
+def manifest(folder: Path) -> Path:
+    rows = [
+        {"id": "one-blue", "source": "1.mp4", "prompt": "a blue star", "tag": "x"},
+        {"id": "one-green", "source": "1.mp4", "prompt": "a green star", "tag": "y"},
+        {"id": "two-blue", "source": "2.mp4", "prompt": "a blue star", "tag": "z"},
+        {"id": "bad", "source": "bad.mp4", "prompt": "a star", "tag": "w"},
+    ]
+    path = folder / "clips" / "set.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def request_(manifest: Path, folder: Path, sd15: Path) -> DatasetRequest:
+    return dataset_request(
+        source=str(manifest),
+        output=str(folder / "out"),
+        defaults={"model": str(sd15), "steps": 1, "keyframe_interval": 2},
+    )
+
+
+@pytest.fixture
+def settings(folder: Path) -> WaveSettings:
+    return WaveSettings(workspace=str(folder / "workspace"), max_tasks=2)
+
+
+def run(request: DatasetRequest, settings: WaveSettings) -> DatasetResult:
+    with using_settings(settings):
+        return edit_dataset(request)
+
+
+def latest(settings: WaveSettings) -> pd.DataFrame:
+    return StatusTable(Workspace.open(settings.workspace), "set").latest().set_index("id")
+
+
+def test_everything_that_can_be_done_is_done_and_only_what_failed_is_left(
+    server: str, request_: DatasetRequest, settings: WaveSettings, folder: Path, manifest: Path
+) -> None:
+    result = run(request_, settings)
+    assert str(result) == "3 done, 0 skipped, 1 failed"
+    assert result.exit_code == 1
+    videos = {path.name: path.stat().st_mtime_ns for path in (folder / "out").glob("*.mp4")}
+    assert set(videos) == {"one-blue.mp4", "one-green.mp4", "two-blue.mp4"}
+    table = latest(settings)
+    assert table.loc["bad", "state"] == "failed"
+    assert table.loc["bad", "error_kind"] == "input"
+    assert table.loc["one-blue", "manifest_tag"] == "x"
+    assert table.loc["one-blue", "seconds_invert"] > 0
+    failed = pd.read_csv(result.failed)
+    assert list(failed["id"]) == ["bad"]
+    assert "not a video" in failed["error"][0]
+    metadata = pd.read_csv(folder / "out" / "metadata.csv")
+    assert set(metadata["file_name"]) == set(videos)
+    # The same command again: nothing is touched, and no flow run starts for a complete row
+    again = run(request_, settings)
+    assert str(again) == "0 done, 3 skipped, 1 failed"
+    assert {path.name: path.stat().st_mtime_ns for path in (folder / "out").glob("*.mp4")} == videos
+
+
+def test_a_changed_source_is_found_and_a_deleted_output_is_made_again(
+    server: str, request_: DatasetRequest, settings: WaveSettings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(request_, settings)
+    save_clip(folder / "clips" / "2.mp4", seed=9, frames=3)
+    (folder / "out" / "one-green.mp4").unlink()
+    edited: list[str] = []
+    original = module.edit_row.submit
+    monkeypatch.setattr(
+        module.edit_row, "submit", lambda label, *rest: edited.append(label) or original(label, *rest)
+    )
+    result = run(request_, settings)
+    assert edited == ["two-blue"]
+    assert str(result) == "1 done, 2 skipped, 1 failed"
+    assert (folder / "out" / "one-green.mp4").exists()
+
+
+def test_only_what_failed_is_retried(
+    server: str, request_: DatasetRequest, settings: WaveSettings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(request_, settings)
+    save_clip(folder / "clips" / "bad.mp4", seed=5, frames=3)
+    result = run(request_.model_copy(update={"only": "failed"}), settings)
+    assert str(result) == "1 done, 0 skipped, 0 failed"
+    assert result.failed == ""
+    assert set(latest(settings)["state"]) == {"done"}
+
+
+def test_a_row_is_tried_again_where_that_may_help_and_the_run_stops_when_all_fail_alike(
+    server: str, request_: DatasetRequest, settings: WaveSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(module, "edit_video", fail)
+    monkeypatch.setattr("tasks.failures._IN_A_ROW", 2)
+    monkeypatch.setattr(module.FailureBudget, "in_a_row", 2, raising=False)
+    result = run(request_.model_copy(update={"attempts": 2, "max_failures": "1"}), settings)
+    assert result.stopped.startswith("2 rows have failed")
+    assert result.exit_code == 1
+    table = latest(settings)
+    assert table.loc["one-blue", "attempts"] == 2
+    assert table.loc["one-blue", "error_kind"] == "transient"

@@ -15,7 +15,7 @@ from wave_ops.propagation import (
     source_guides,
     synthesise,
     target_guides,
-    torch_search,
+    torch_synthesis,
 )
 from wave_ops.propagation.guides import pixel_grid
 
@@ -45,8 +45,8 @@ def paint(
     if device is None:
         return synthesise(Exemplar.build(style, Guides(*source), settings=settings), Guides(*target), starts=starts)
     style, *moved = (value.to(device) for value in (style, *source, *target, *starts))
-    exemplars = torch_search.Exemplars.build(style, Guides(*moved[:4]), settings=settings)
-    found = torch_search.synthesise(exemplars, Guides(*moved[4:8]), starts=moved[8:])
+    exemplars = torch_synthesis.Exemplars.build(style, Guides(*moved[:4]), settings=settings)
+    found = torch_synthesis.synthesise(exemplars, Guides(*moved[4:8]), starts=moved[8:])
     return Synthesis(found.image.cpu(), found.error.cpu(), found.matches.cpu(), found.seen.cpu())
 
 

@@ -33,7 +33,7 @@ jaxtyping.install_import_hook(
         "wave_ops.propagation.interval",
         "wave_ops.propagation.pyramid",
         "wave_ops.propagation.synthesis",
-        "wave_ops.propagation.torch_search.synthesis",
+        "wave_ops.propagation.torch_synthesis",
         "wave_ops.feature_warping",
         "wave_ops.scenes.reading",
         "wave_ops.scenes.rendering",

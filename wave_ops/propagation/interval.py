@@ -1,7 +1,7 @@
 """Full-video propagation: every frame between two edited keyframes.
 
 There is one orchestration and there are two patch searches: compiled loops on the CPU, which paint from either keyframe
-in a thread of its own, and `torch_search`, which paints from both as one batch.
+in a thread of its own, and `torch_synthesis`, which paints from both as one batch.
 
 Convention:
     `flows_to_prev[i]` is defined on the grid of frame i + 1 and points to frame i; `flows_to_cur[i]` is defined on the
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from wave_ops.errors import WaveOpsError
 from wave_ops.masks import occlusion_mask
-from wave_ops.propagation import torch_search
+from wave_ops.propagation import torch_synthesis
 from wave_ops.propagation.compositing import blend_weights, composite, select, selection_weight, warp_selection
 from wave_ops.propagation.detail import restore_detail
 from wave_ops.propagation.guides import Guides, inpaint, pixel_grid, source_guides, target_guides, warp_matches
@@ -266,7 +266,7 @@ def _painter(
     """Pack edited keyframes for one of the two searches, and return its `synthesise` for them."""
     if compiled:
         return partial(synthesise, Exemplar.build(style, guides, settings=settings))
-    return partial(torch_search.synthesise, torch_search.Exemplars.build(style, guides, settings=settings))
+    return partial(torch_synthesis.synthesise, torch_synthesis.Exemplars.build(style, guides, settings=settings))
 
 
 def _composited(

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests._propagation import make_case, paint
-from wave_ops.propagation import Guides, PropagationSettings, propagate_interval, torch_search
-from wave_ops.propagation.torch_search.grid import Grid
+from wave_ops.propagation import Guides, PropagationSettings, propagate_interval, torch_synthesis
+from wave_ops.propagation.torch_grid import Grid
 
 
 @pytest.mark.parametrize("size", [(12, 17), (16, 24), (9, 5)])
@@ -46,10 +46,10 @@ def test_two_exemplars_at_once_are_matched_as_each_alone(make_texture, torch_dev
     cases = [make_case(frame, make_texture(40, 40, seed=2), target), make_case(target, frame, other)]
     settings = PropagationSettings(rounds=4)
     style, source, target_guides, start = zip(*cases, strict=True)
-    exemplars = torch_search.Exemplars.build(
+    exemplars = torch_synthesis.Exemplars.build(
         _batch(style, torch_device), _guides(source, torch_device), settings=settings
     )
-    together = torch_search.synthesise(
+    together = torch_synthesis.synthesise(
         exemplars, _guides(target_guides, torch_device), starts=[_batch(start, torch_device)]
     )
     for index, case in enumerate(cases):

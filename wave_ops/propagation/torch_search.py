@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wave_ops.propagation.patch_match import CHANNELS, PATCH, RADIUS
-from wave_ops.propagation.torch_search.grid import Grid
+from wave_ops.propagation.torch_grid import Grid
 
 __all__ = ["Matching", "match_errors", "search", "try_candidates", "vote", "vote_image"]
 

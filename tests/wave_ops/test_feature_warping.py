@@ -14,7 +14,7 @@ def plain_recursion(features, order, warps, size):
     """The method as written: frame by frame, cell by cell. features: (branch, frame, height, width, channel)."""
     height, width = size
     fused = features.clone()
-    for slot, (previous, current) in enumerate(pairwise(order), start=1):
+    for place, (previous, current) in enumerate(pairwise(order), start=1):
         flow, mask = warps.flow_to_prev[previous, current], warps.mask[previous, current]
         small = torch.nn.functional.interpolate(flow[None], size=size, mode="bilinear", align_corners=False)[0]
         scale_y, scale_x = height / flow.shape[1], width / flow.shape[2]
@@ -28,7 +28,7 @@ def plain_recursion(features, order, warps, size):
                 source_y = int(torch.round(y + small[1, y, x] * scale_y))
                 source_x = reflect(source_x, width)
                 source_y = reflect(source_y, height)
-                fused[:, slot, y, x] = fused[:, slot - 1, source_y, source_x]
+                fused[:, place, y, x] = fused[:, place - 1, source_y, source_x]
     return fused
 
 
@@ -52,17 +52,17 @@ def test_one_gather_equals_the_frame_by_frame_recursion_bit_for_bit(make_warps, 
 
 
 @pytest.mark.parametrize("cuts", [(1, 2, 3, 4, 5), (2, 4), (3,), (5,)])
-def test_any_split_into_runs_gives_the_same_features(make_warps, cuts):
+def test_any_split_into_batches_gives_the_same_features(make_warps, cuts):
     warps, size, order = make_warps(6), (8, 8), (1, 0, 3, 2, 5, 4)
     features = torch.randn(2, 6, 64, 3)
     grid = warps.at(size)
     whole = gather_positions(features, gather_map(order, grid))
-    parts, carried = [], None
+    parts, previous = [], None
     for start, stop in pairwise((0, *cuts, 6)):
-        run = features[:, start:stop]
-        joined = run if carried is None else torch.cat([parts[-1][:, -1:], run], dim=1)
-        parts.append(gather_positions(joined, gather_map(order[start:stop], grid, carried=carried)))
-        carried = order[stop - 1]
+        batch = features[:, start:stop]
+        joined = batch if previous is None else torch.cat([parts[-1][:, -1:], batch], dim=1)
+        parts.append(gather_positions(joined, gather_map(order[start:stop], grid, previous=previous)))
+        previous = order[stop - 1]
     assert torch.equal(torch.cat(parts, dim=1), whole)
 
 

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from jaxtyping import Float32
 
-from wave_ops.guided_filter import NEAR, WINDOW, explain, smooth_step
+from wave_ops.guided_filter import NEAR, WINDOW, fit_local_affine, smooth_step
 
 __all__ = ["TRUSTED", "restore_detail"]
 
@@ -39,8 +39,8 @@ def restore_detail(image: Image, *, seen: Image, frame: Image) -> Image:
     """
     restored = np.empty_like(image)
     for rows, around, inner in _bands(len(image)):
-        found = explain(seen[around], image[around])
-        trust = smooth_step(found.share, *TRUSTED)[inner]
+        found = fit_local_affine(seen[around], image[around])
+        trust = smooth_step(found.explained_variance, *TRUSTED)[inner]
         missed = np.einsum("hwij,hwj->hwi", found.gain[inner], frame[rows] - seen[rows])
         restored[rows] = np.clip(image[rows] + trust[..., None] * missed, 0, 255)
     return restored

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.wave_ops._hooks import has_hooks, recorded_inputs, recorded_outputs
+from tests.wave_ops._reference import PlainStep
 from wave_ops.errors import WaveOpsError
 from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites, with_block
 
@@ -175,6 +176,42 @@ def test_several_batches_give_the_same_noise_as_one(model, latents, context, mak
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("keyframe_batch", [None, 1, 2, 3])
+@pytest.mark.parametrize(
+    "acting",
+    [
+        ("warping",),
+        ("warping", "extending"),
+        ("warping", "injecting"),
+        ("extending", "injecting"),
+        ("warping", "extending", "injecting"),
+    ],
+    ids=" and ".join,
+)
+def test_a_step_of_three_branches_equals_the_recursion_frame_by_frame(model, make_warps, acting, keyframe_batch):
+    generator, order, size = torch.Generator().manual_seed(2), (2, 3, 0, 1), (16, 24)
+    latents = torch.randn(3, 4, 4, *size, generator=generator)
+    context = torch.randn(3, 8, 16, generator=generator)
+    warps, flags = make_warps(4, size=(128, 192), flow=20.0), dict.fromkeys(acting, True)
+    plain = PlainStep(unet=model.unet, sites=resolve_sites(model.unet), order=order, warps=warps, **flags)
+    with torch.inference_mode():
+        expected = plain(latents, 501, context)
+    session = FeatureSession(warps=warps, keyframe_batch=keyframe_batch)
+    step = FeatureStep(order=order, branches=3, **flags)
+    noise = hooked_noise(model, session, step, latents, context[:, None].expand(-1, 4, -1, -1))
+    torch.testing.assert_close(noise, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_in_several_batches_reads_nothing_of_the_step_before(model, latents, context, make_warps):
+    warps = make_warps(4)
+    steps = [FeatureStep(order=order, warping=True, extending=True) for order in ((2, 3, 0, 1), (1, 0, 2, 3))]
+    session = FeatureSession(warps=warps, keyframe_batch=3)
+    with injected(model.unet, session, sites=resolve_sites(model.unet)):
+        _, after = (step_noise(model, session, step, latents, context) for step in steps)
+    alone = hooked_noise(model, FeatureSession(warps=warps, keyframe_batch=3), steps[1], latents, context)
+    assert torch.equal(after, alone)
+
+
 def test_extended_attention_leaves_the_first_frame_and_changes_the_others(model, latents, context):
     (before,) = plain_noise(model, latents, context)
     step = FeatureStep(order=(0, 1, 2, 3), extending=True)
@@ -194,14 +231,21 @@ def test_extended_keys_and_values_are_the_first_frames_tokens_then_the_frames_ow
     assert torch.equal(extended[:, 1, :CELLS], own[:, 0])
 
 
-def test_injection_gives_the_edit_branches_the_sources_queries_keys_and_residual(model, latents, context):
-    two_branches = (tensor.unflatten(1, (2, 2))[0] for tensor in (latents, context))
-    block, step = model.unet.up_blocks[1], FeatureStep(order=(0, 1), branches=2, injecting=True)
+@pytest.mark.parametrize("branches", [2, 3])
+def test_injection_replaces_queries_keys_and_residual_of_every_edit_branch_by_the_sources(
+    model, latents, context, branches
+):
+    latents = torch.cat([latents + i for i in range(branches)])[:, :2]
+    context = torch.cat([context + i for i in range(branches)])[:, :2]
+    block, step = model.unet.up_blocks[1], FeatureStep(order=(0, 1), branches=branches, injecting=True)
     attn1 = block.attentions[1].transformer_blocks[0].attn1
     modules = {"q": attn1.to_q, "k": attn1.to_k, "v": attn1.to_v, "r": block.resnets[1].conv2}
-    seen = recorded_step(modules, model, FeatureSession(warps=None), step, *two_branches, record=recorded_outputs)
-    assert all(torch.equal(seen[name][:2], seen[name][2:]) for name in "qkr")
-    assert not torch.equal(seen["v"][:2], seen["v"][2:])
+    session = FeatureSession(warps=None)
+    seen = recorded_step(modules, model, session, step, latents, context, record=recorded_outputs)
+    for source, *edits in (seen[name].chunk(branches) for name in "qkr"):
+        assert all(torch.equal(edit, source) for edit in edits)
+    source, *edits = seen["v"].chunk(branches)
+    assert not any(torch.equal(edit, source) for edit in edits)
 
 
 def test_extended_keys_and_values_can_be_those_of_the_first_frame_in_time(model, latents, context, make_warps):

@@ -70,8 +70,10 @@ def build_model(*, scheduler: dict[str, Any] | None = None, controlnet: bool = F
     )
     control = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8, 8, 8)) if controlnet else None
     if control is not None:
+        # These begin as zeros; those of a trained ControlNet do not
+        torch.nn.init.normal_(control.controlnet_cond_embedding.conv_out.weight)
         for layer in [*control.controlnet_down_blocks, control.controlnet_mid_block]:
-            torch.nn.init.normal_(layer.weight, std=0.1)  # trained ControlNets do not end in zeros
+            torch.nn.init.normal_(layer.weight, std=0.1)
     model = StableDiffusion(
         tokenizer=WordTokenizer(),
         text_encoder=CLIPTextModel(text).eval(),

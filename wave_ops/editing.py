@@ -129,6 +129,7 @@ class _Denoiser:
     ) -> None:
         self.model, self.settings, self.prompts = model, settings, prompts
         self.schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
+        self.timesteps = self.schedule.timestep_tensor(model.device)
         self.warped = settings.schedule.warped_steps("editing")
         self.edges = None if edges is None else edges.to(model.device, model.dtype)
         self.session = FeatureSession(warps=warps, anchor=settings.anchor, keyframe_batch=keyframe_batch)
@@ -161,7 +162,7 @@ class _Denoiser:
         branches = ([] if source is None else [source[frames]]) + [x[frames], x[frames]]
         latents = torch.cat(branches)
         context = repeat(self.prompts[-len(branches) :], "b n c -> (b f) n c", f=len(frames))
-        timestep = self.schedule.timestep(step_index)
+        timestep = self.timesteps[step_index - 1]
         output = self.model.unet(
             latents.to(self.model.dtype),
             timestep,
@@ -174,7 +175,7 @@ class _Denoiser:
         return uncond + self.settings.guidance_scale * (cond - uncond)
 
     def _control(
-        self, latents: Tensor, timestep: int, context: Tensor, frames: list[int]
+        self, latents: Tensor, timestep: Tensor, context: Tensor, frames: list[int]
     ) -> dict[str, Tensor | list[Tensor]]:
         """Compute the ControlNet's residuals of the two edit branches; zeros for the source branch."""
         if self.edges is None or self.model.controlnet is None:

@@ -149,6 +149,7 @@ class _Predictor:
         keyframe_batch: int | None,
     ) -> None:
         self.model, self.schedule, self.context = model, schedule, context
+        self.timesteps = schedule.timestep_tensor(model.device)
         self.session = FeatureSession(warps=warps, keyframe_batch=keyframe_batch)
 
     def __call__(
@@ -164,7 +165,7 @@ class _Predictor:
         for frames in self.session.batches(step, latent_size=(x.shape[-2], x.shape[-1])):
             output = self.model.unet(
                 x[frames].to(self.model.dtype),
-                self.schedule.timestep(step_index),
+                self.timesteps[step_index - 1],
                 encoder_hidden_states=self.context.expand(len(frames), -1, -1),
             ).sample
             noise_pred[frames] = self.schedule.noise_prediction(output, x[frames], step_index)

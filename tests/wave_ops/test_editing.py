@@ -68,7 +68,7 @@ def test_without_warping_injection_and_extension_it_is_plain_guided_ddim(model, 
         for j in range(STEPS, 0, -1):
             uncond, cond = (
                 model.unet(
-                    x, schedule.timestep(j), encoder_hidden_states=encode_prompt(model, text).expand(3, -1, -1)
+                    x, schedule.timesteps[j - 1], encoder_hidden_states=encode_prompt(model, text).expand(3, -1, -1)
                 ).sample
                 for text in ("ugly", "a blue star")
             )
@@ -97,7 +97,7 @@ def plain_edit(model, stored, *, orders, warps, edges, guidance_scale):
     source, uncond, cond = (encode_prompt(model, text) for text in ("a red star", NEGATIVE_PROMPT, "a blue star"))
     x = stored[STEPS]
     for j in range(STEPS, 0, -1):
-        injecting, warping, timestep = j > 3, j > 1, schedule.timestep(j)
+        injecting, warping, timestep = j > 3, j > 1, schedule.timesteps[j - 1]
         latents, context = [x, x], torch.cat([uncond, cond])
         if injecting:
             latents, context = [stored[j], x, x], torch.cat([source, uncond, cond])

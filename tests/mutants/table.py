@@ -193,8 +193,8 @@ PROPAGATION = (
         ),
         (
             "positions are not carried on",
-            "torch.cat((positions, image), dim=1), back)",
-            "torch.cat((pixel_grid((image.shape[2], image.shape[3]), batch=len(image), device=image.device), image), dim=1), back)",
+            "positions, temporal = warped.split([2, 3], dim=1)",
+            "_, temporal = warped.split([2, 3], dim=1)",
         ),
     ),
     *_faults(

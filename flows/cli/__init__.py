@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli import bench, demo, doctor, edit, evaluate, train  # noqa: F401  (each registers its command)
+from flows.cli import bench, demo, doctor, edit, evaluate, manifest, train  # noqa: F401  (each registers its command)
 from flows.cli.console import STDERR, app, say
 
 __all__ = ["app", "main"]

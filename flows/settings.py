@@ -27,7 +27,7 @@ class WaveSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     workspace: str = Field(default="wave-workspace", min_length=1)
-    """Where results are stored: a folder or an fsspec URL."""
+    """Where results are stored: a folder, or a URL: s3://, gs:// or az://."""
     device: DeviceChoice = "auto"
     """Where the networks run: auto is CUDA where there is one."""
     propagation_device: DeviceChoice = "auto"

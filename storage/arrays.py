@@ -19,7 +19,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import ContainsArrayError
 
 from storage.digest import JSON, to_json
-from storage.errors import WorkspaceError
+from storage.errors import DamagedError, WorkspaceError
 
 __all__ = [
     "ArraySpec",
@@ -153,12 +153,14 @@ def read_region(array: zarr.Array[Any], start: int, stop: int) -> AnyArray:
     """Read rows `start` to `stop` along axis 0.
 
     Raises:
-        WorkspaceError: if a chunk fails its checksum.
+        DamagedError: if a chunk fails its checksum.
     """
     try:
         return np.asarray(array[start:stop])
+    except WorkspaceError:  # of the store: a chunk that cannot be reached is not a damaged one
+        raise
     except (ValueError, RuntimeError) as error:  # of the checksum, or of the decompressor
-        raise WorkspaceError(
+        raise DamagedError(
             f"rows {start} to {stop} of {array.path} are damaged ({error}); delete that folder and run again"
         ) from error
 
@@ -173,7 +175,7 @@ def readable_prefix(array: zarr.Array[Any], present: Collection[str]) -> int:
             return index
         try:
             read_region(array, start, stop)
-        except WorkspaceError:
+        except DamagedError:
             return index
     return len(starts)
 

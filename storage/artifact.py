@@ -22,7 +22,7 @@ from storage import arrays
 from storage._ownership import claim, is_owned
 from storage.arrays import AnyArray, ArraySpec
 from storage.digest import to_json
-from storage.errors import WorkspaceError
+from storage.errors import AbsentError, WorkspaceError
 from storage.files import Files, is_partial
 from storage.reference import ArtifactRef
 
@@ -184,7 +184,7 @@ class Artifact:
         """
         try:
             array = self.array(name)
-        except WorkspaceError:
+        except AbsentError:
             return 0
         return arrays.readable_prefix(array, self.files.sizes(self._key(name)))
 
@@ -327,8 +327,12 @@ class Artifact:
             yield path
 
     def has_file(self, name: str) -> bool:
-        """Return whether there is a file of that name."""
-        with contextlib.suppress(WorkspaceError), self._missing("file", layout.checked_name(name)):
+        """Return whether there is a file of that name.
+
+        Raises:
+            WorkspaceError: if the name is reserved or leaves the artifact.
+        """
+        with contextlib.suppress(AbsentError), self._missing("file", layout.checked_name(name)):
             return bool(self._sizes_of([name]))
         return False
 
@@ -343,7 +347,7 @@ class Artifact:
 
     @contextlib.contextmanager
     def _missing(self, kind: str, name: str) -> Iterator[None]:
-        """Raise WorkspaceError if the artifact belongs to another digest, or the body finds no file."""
+        """Raise AbsentError if the artifact belongs to another digest, or the body finds no file."""
         try:
             # Also for an artifact opened by its path: to open an array, Zarr's local store creates its root folder
             self._owned = self._owned or is_owned(self.files, self.path, self.digest)
@@ -351,7 +355,7 @@ class Artifact:
                 raise FileNotFoundError(self._key(layout.NODE))
             yield
         except FileNotFoundError as error:
-            raise WorkspaceError(f"{self._where} has no {kind} {name}") from error
+            raise AbsentError(f"{self._where} has no {kind} {name}") from error
 
     def _present(self) -> dict[str, int]:
         return {key: size for key, size in self.files.sizes(self.path).items() if not is_partial(key)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["StorageError", "VideoError", "WorkspaceError"]
+__all__ = ["AbsentError", "DamagedError", "StorageError", "UnreachableError", "VideoError", "WorkspaceError"]
 
 
 class StorageError(ValueError):
@@ -15,3 +15,15 @@ class VideoError(StorageError):
 
 class WorkspaceError(StorageError):
     """A workspace, or an artifact in it, cannot be used."""
+
+
+class AbsentError(WorkspaceError):
+    """An artifact does not contain an array or a file."""
+
+
+class DamagedError(WorkspaceError):
+    """Stored bytes fail their checksum."""
+
+
+class UnreachableError(WorkspaceError, ConnectionError):
+    """The store of a workspace does not answer; the same call may succeed later."""

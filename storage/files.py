@@ -8,21 +8,16 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-__all__ = ["FileEntry", "Files", "LocalFiles", "RemoteFiles", "atomic_path", "is_partial", "write_atomic"]
+__all__ = ["FileEntry", "Files", "LocalFiles", "atomic_path", "is_partial", "write_atomic"]
 
 _PARTIAL = ".partial"
-_REQUESTS = 16  # at the same time
-# When a file was last written, as fsspec's drivers name it: local, S3, Azure, Google, memory
-_WRITTEN = ("mtime", "LastModified", "last_modified", "updated", "created")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,99 +192,3 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
         else:
             with contextlib.suppress(FileNotFoundError):  # removed since the listing
                 yield f"{prefix}{entry.name}", entry.stat()
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteFiles:
-    """Files below a path of an fsspec file system with atomic writes, as in object stores."""
-
-    filesystem: Any
-    root: str
-
-    def read(self, key: str) -> bytes:
-        """See Files."""
-        return bytes(self.filesystem.cat_file(self._path(key)))
-
-    def read_many(self, keys: Iterable[str]) -> Mapping[str, bytes]:
-        """See Files. Concurrent where the driver is asynchronous."""
-        by_path = {self._path(key).lstrip("/"): key for key in keys}
-        if not by_path:
-            return {}
-        found = self.filesystem.cat([self._path(key) for key in by_path.values()], on_error="return")
-        for data in found.values():
-            if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
-                raise data  # a file that cannot be reached must not pass for an absent one
-        present = {path: data for path, data in found.items() if not isinstance(data, Exception)}
-        return {by_path[path.lstrip("/")]: bytes(data) for path, data in present.items()}
-
-    def write(self, key: str, data: bytes) -> None:
-        """See Files."""
-        self.filesystem.pipe_file(self._path(key), data)
-
-    def sizes(self, prefix: str = "") -> Mapping[str, int]:
-        """See Files."""
-        return {key: int(info["size"]) for key, info in self._find(prefix)}
-
-    def entries(self, prefix: str = "") -> Mapping[str, FileEntry]:
-        """See Files."""
-        return {key: FileEntry(size=int(info["size"]), modified=_written(info)) for key, info in self._find(prefix)}
-
-    def sizes_of(self, keys: Iterable[str]) -> Mapping[str, int]:
-        """See Files. Concurrent where the driver is asynchronous; only such drivers are safe to call from threads."""
-        self.filesystem.invalidate_cache()
-        several = list(keys)
-        if self.filesystem.async_impl:
-            with ThreadPoolExecutor(_REQUESTS) as pool:
-                sizes = list(pool.map(self._size, several))
-        else:
-            sizes = [self._size(key) for key in several]
-        return {key: size for key, size in zip(several, sizes, strict=True) if size is not None}
-
-    def delete(self, keys: Iterable[str]) -> None:
-        """See Files."""
-        for key in keys:
-            with contextlib.suppress(FileNotFoundError):
-                self.filesystem.rm_file(self._path(key))
-
-    @contextlib.contextmanager
-    def local_copy(self, key: str) -> Iterator[Path]:
-        """See Files. Downloads to a temporary folder."""
-        with tempfile.TemporaryDirectory(prefix="wave-") as folder:
-            path = Path(folder) / Path(key).name
-            self.filesystem.get_file(self._path(key), str(path))
-            yield path
-
-    @contextlib.contextmanager
-    def local_output(self, key: str) -> Iterator[Path]:
-        """See Files. Uploads from a temporary folder."""
-        with tempfile.TemporaryDirectory(prefix="wave-") as folder:
-            path = Path(folder) / Path(key).name
-            yield path
-            self.filesystem.put_file(str(path), self._path(key))
-
-    def _find(self, prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        self.filesystem.invalidate_cache()  # drivers cache listings, and other processes write
-        base = self._path(prefix).rstrip("/")
-        found = self.filesystem.find(base, detail=True)
-        skip = len(base.lstrip("/")) + 1
-        return ((path.lstrip("/")[skip:], info) for path, info in found.items())
-
-    def _size(self, key: str) -> int | None:
-        try:
-            info = self.filesystem.info(self._path(key))
-        except FileNotFoundError:
-            return None
-        return int(info["size"]) if info["type"] == "file" else None
-
-    def _path(self, key: str) -> str:
-        return f"{self.root}/{key}" if key else self.root
-
-
-def _written(info: Mapping[str, Any]) -> datetime | None:
-    """Return when a file was last written, from what a driver lists of it."""
-    value = next((info[name] for name in _WRITTEN if info.get(name)), None)
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    elif isinstance(value, int | float):
-        value = datetime.fromtimestamp(value, UTC)
-    return value.astimezone(UTC) if isinstance(value, datetime) else None

@@ -1,4 +1,4 @@
-"""Workspaces: the folder or fsspec URL that stores everything the pipeline makes."""
+"""Workspaces: the folder or the part of an object store that contains everything the pipeline makes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import unquote, urlsplit
 
-import fsspec
 from zarr.abc.store import Store
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import LocalStore
 
 from storage._layout import checked_path
 from storage.artifact import Artifact
 from storage.errors import WorkspaceError
-from storage.files import Files, LocalFiles, RemoteFiles
+from storage.files import Files, LocalFiles
+from storage.objects import SCHEMES, ObjectFiles, open_array_store, open_store
 from storage.reference import ArtifactRef
 
 __all__ = ["Workspace", "open_artifact"]
@@ -38,15 +38,15 @@ class Workspace:
         `check_writable` checks beforehand that writing will succeed.
 
         Args:
-            url: a folder, a `file://` URL, or any fsspec URL such as `s3://bucket/prefix`.
+            url: a folder, a `file://` URL, or an object store's: `s3://bucket/prefix`, `gs://bucket/prefix`,
+                `az://container/prefix`, or `memory://name` for a workspace that ends with the process.
 
         Raises:
-            WorkspaceError: if the URL is not understood, its driver is not installed, or a local path or one of its
-                parents is a file.
+            WorkspaceError: if the URL is not understood, or a local path or one of its parents is a file.
         """
         text = str(url)
         folder = _local_folder(text)
-        return _open_remote(text.rstrip("/")) if folder is None else _open_local(folder)
+        return _open_objects(text) if folder is None else _open_local(folder)
 
     def artifact(self, where: ArtifactRef | str) -> Artifact:
         """Return an artifact by its reference or, for reading only, by its path.
@@ -84,7 +84,7 @@ class Workspace:
         try:
             self.files.write(key, b"")
             self.files.delete([key])
-        except Exception as error:  # noqa: BLE001  # drivers raise errors of their own, unknown here
+        except (OSError, WorkspaceError) as error:
             _fail(self.url, f"it cannot be written ({_first_line(error)})", error)
 
 
@@ -121,15 +121,14 @@ def _open_local(folder: Path) -> Workspace:
     return Workspace(url=str(folder), files=LocalFiles(folder), store=LocalStore(folder))
 
 
-def _open_remote(url: str) -> Workspace:
-    try:
-        filesystem, root = fsspec.core.url_to_fs(url)
-        store = FsspecStore.from_url(url)
-    except ImportError as error:
-        _fail(url, f"a Python package is missing: {_first_line(error)}", error)
-    except Exception as error:  # noqa: BLE001  # drivers raise errors of their own, unknown here
-        _fail(url, _first_line(error), error)
-    return Workspace(url=url, files=RemoteFiles(filesystem, root.rstrip("/")), store=store)
+def _open_objects(url: str) -> Workspace:
+    if urlsplit(url).scheme not in SCHEMES:
+        *first, last = (f"{scheme}://" for scheme in ("file", *SCHEMES))
+        _fail(url, f"use a folder, {', '.join(first)} or {last}")
+    url = url.rstrip("/")
+    if url.endswith(":"):
+        _fail(url, "it does not name a bucket")
+    return Workspace(url=url, files=ObjectFiles(url, open_store(url)), store=open_array_store(url))
 
 
 def _fail(url: str, why: str, cause: BaseException | None = None) -> NoReturn:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import functools
+import inspect
 import resource
 import sys
 import time
@@ -17,9 +19,10 @@ from prefect import State, Task, task
 from prefect.futures import PrefectFuture
 
 from storage.artifact import Artifact
+from storage.claims import claim
 from storage.digest import digest_of
 from storage.reference import ArtifactRef
-from storage.workspace import open_artifact
+from storage.workspace import Workspace, open_artifact
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import Resource, StageSettings, StageSpec
 
@@ -93,7 +96,8 @@ class StageTask:
 def stage_task(spec: StageSpec[StageSettings], *, what: str = "") -> Callable[[Callable[..., ArtifactRef]], StageTask]:
     """Make the task of a stage from a function of (plan, *inputs) that returns the stage's reference.
 
-    An input named `interval` makes a task for a part of the stage.
+    An input named `interval` makes a task for a part of the stage. The function runs inside the claim of its artifact,
+    or of its part: of several runs at the same time one computes it, and the others wait and find it complete.
 
     Args:
         spec: the stage's row in the table.
@@ -120,9 +124,24 @@ def stage_task(spec: StageSpec[StageSettings], *, what: str = "") -> Callable[[C
             cache_result_in_memory=False,
             **cast("Any", RETRIES),
         )
-        return StageTask(spec, made(function))
+        return StageTask(spec, made(_claimed(spec, function)))
 
     return make
+
+
+def _claimed(spec: StageSpec[StageSettings], function: Callable[..., ArtifactRef]) -> Callable[..., ArtifactRef]:
+    """Return the function of a stage, made to wait for the claim of what it computes."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def run(*args: Any, **inputs: Any) -> ArtifactRef:
+        given = signature.bind(*args, **inputs).arguments
+        ref, interval = given["plan"][spec].ref, given.get("interval")
+        name = ref.path if interval is None else f"{ref.path}/{part_name(interval)}"
+        with claim(Workspace.open(ref.workspace), name):
+            return function(*args, **inputs)
+
+    return run
 
 
 def part_name(interval: FrameRange) -> str:

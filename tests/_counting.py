@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from zarr.storage import WrapperStore
 
-from storage.files import Files
+from storage.files import FileEntry, Files
 from storage.workspace import Workspace
 
 __all__ = ["Counts", "counted_workspaces"]
@@ -64,6 +64,10 @@ class CountingFiles:
     def sizes(self, prefix: str = "") -> Mapping[str, int]:
         self.counts.add("listings")
         return self.files.sizes(prefix)
+
+    def entries(self, prefix: str = "") -> Mapping[str, FileEntry]:
+        self.counts.add("listings")
+        return self.files.entries(prefix)
 
     def sizes_of(self, keys: Iterable[str]) -> Mapping[str, int]:
         several = list(keys)

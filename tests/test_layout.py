@@ -88,20 +88,7 @@ def test_no_module_imports_a_private_name_of_another_folder() -> None:
     assert [(module, name) for module, name, owner in pairs if owner not in {None, folders[module]}] == []
 
 
-@pytest.mark.parametrize(
-    "package",
-    [
-        "flows",
-        "tasks",
-        "storage",
-        pytest.param(
-            "wave_ops",
-            marks=pytest.mark.xfail(
-                strict=True, reason="wave_ops.propagation and its folder of torch code import each other"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_folder_imports_itself_through_other_folders(package: str) -> None:
     graph = folder_imports()
     circles = {

@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli import bench, dataset, demo, doctor, edit, evaluate, train, workspace  # noqa: F401  (each registers its command)
+from flows.cli import (  # noqa: F401  (each registers its command)
+    bench,
+    dataset,
+    demo,
+    doctor,
+    edit,
+    evaluate,
+    manifest,
+    train,
+    workspace,
+)
 from flows.cli.console import STDERR, app, say
 
 __all__ = ["app", "main"]

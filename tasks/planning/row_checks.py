@@ -221,7 +221,7 @@ class _Checks:
         known = [column for column in self.table.columns if column not in PROMPTS]
         try:
             template = parse_template(text)
-            template.check([] if name == "source_prompt" else [*known, "source_prompt"])
+            template.check(known if name == "source_prompt" else [*known, "source_prompt"])
         except TaskInputError as error:
             return str(error)
         return template

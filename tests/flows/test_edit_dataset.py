@@ -94,9 +94,7 @@ def test_a_changed_source_is_found_and_a_deleted_output_is_made_again(
     (folder / "out" / "one-green.mp4").unlink()
     edited: list[str] = []
     original = module.edit_row.submit
-    monkeypatch.setattr(
-        module.edit_row, "submit", lambda label, *rest: edited.append(label) or original(label, *rest)
-    )
+    monkeypatch.setattr(module.edit_row, "submit", lambda label, *rest: edited.append(label) or original(label, *rest))
     result = run(request_, settings)
     assert edited == ["two-blue"]
     assert str(result) == "1 done, 2 skipped, 1 failed"
@@ -121,8 +119,6 @@ def test_a_row_is_tried_again_where_that_may_help_and_the_run_stops_when_all_fai
         raise ConnectionResetError("gone")
 
     monkeypatch.setattr(module, "edit_video", fail)
-    monkeypatch.setattr("tasks.failures._IN_A_ROW", 2)
-    monkeypatch.setattr(module.FailureBudget, "in_a_row", 2, raising=False)
     result = run(request_.model_copy(update={"attempts": 2, "max_failures": "1"}), settings)
     assert result.stopped.startswith("2 rows have failed")
     assert result.exit_code == 1

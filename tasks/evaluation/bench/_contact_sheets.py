@@ -88,16 +88,20 @@ def _rows(
     return {
         "source": interval.frames,
         "edited frame by frame": truth,
-        "from the earlier keyframe": _between(ends, [_rounded(candidate.image) for candidate in early]),
-        "from the later keyframe": _between(ends, [_rounded(candidate.image) for candidate in late]),
+        "from the earlier keyframe": _between(ends, [_painted(candidate) for candidate in early]),
+        "from the later keyframe": _between(ends, [_painted(candidate) for candidate in late]),
         "selected, blended, fused": _between(ends, fused),
-        f"earlier: {scale}": _between(ends, [_coloured(candidate.error) for candidate in early]),
-        f"later: {scale}": _between(ends, [_coloured(candidate.error) for candidate in late]),
+        f"earlier: {scale}": _between(ends, [_coloured(candidate.error.numpy()) for candidate in early]),
+        f"later: {scale}": _between(ends, [_coloured(candidate.error.numpy()) for candidate in late]),
     }
 
 
 def _between(ends: tuple[Frames, Frames], frames: Sequence[Frames] | Frames) -> Frames:
     return np.concatenate((ends[0], np.stack(list(frames)), ends[1]))
+
+
+def _painted(candidate: Candidate) -> Frames:
+    return _rounded(candidate.image.movedim(0, -1).numpy())
 
 
 def _rounded(image: NDArray[np.floating]) -> Frames:

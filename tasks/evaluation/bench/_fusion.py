@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from time import perf_counter
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array, eye_array, kron
 from scipy.sparse.linalg import cg
@@ -31,18 +32,18 @@ def measure_fusion(size: tuple[int, int], *, check_target: bool) -> Iterator[Mea
         check_target: whether the target of the seconds applies, which is set for 512 x 512.
     """
     rng = np.random.default_rng(0)
-    first, last = rng.uniform(0, 255, (2, *size, 3)).astype(np.float32)
-    middle, across, down = (first + last) / 2, *selected_gradients(first, last, rng.random(size) < 0.5)
+    first, last = torch.from_numpy(rng.uniform(0, 255, (2, 3, *size)).astype(np.float32))
+    middle = (first + last) / 2
+    across, down = selected_gradients(first, last, torch.from_numpy(rng.random(size) < 0.5))
     weights = PropagationSettings().gradient_weights
     seconds, fused = least_seconds(
         lambda: fuse_gradients(middle, across, down, weights=weights), repeats=7, clock=perf_counter
     )
     subject = f"{size[1]}x{size[0]}"
     yield Measurement(measure=_SECONDS if check_target else without_target(_SECONDS), subject=subject, value=seconds)
-    deviation = max(
-        float(np.abs(fused[..., c] - _least_squares(middle[..., c], across[..., c], down[..., c], weight)).max())
-        for c, weight in enumerate(weights)
-    )
+    given = zip(*(values.numpy() for values in (middle, across, down)), weights, strict=True)
+    solutions = [_least_squares(*channel) for channel in given]
+    deviation = float(np.abs(fused.numpy() - np.stack(solutions)).max())
     yield Measurement(measure=_DEVIATION, subject=subject, value=deviation / 255)
 
 

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from tasks.errors import TaskInputError
 from tasks.evaluation.bench._scenes import Recoloured, recoloured_scenes
+from wave_ops.masks import occlusion_mask
 from wave_ops.propagation import Guides, source_guides, target_guides
-from wave_ops.propagation.guides import carry, fill_holes, flow_holes, own_positions
+from wave_ops.propagation.guides import inpaint, pixel_grid
 from wave_ops.scenes.rendering import match_frames
+from wave_ops.warp import backward_warp
 
 __all__ = ["EbSynth", "Pair", "drawn_pairs", "read_pairs"]
 
@@ -44,12 +48,12 @@ class Pair:
     """A keyframe with its edit, a target frame to paint, and the guides; 8-bit units."""
 
     name: str
-    style: Floats
-    """(height, width, 3): the edited keyframe."""
+    style: Tensor
+    """(1, 3, height, width): the edited keyframe."""
     source: Guides
     target: Guides
-    start: Floats
-    """(2, height, width), x then y: the position in the keyframe of each target pixel, by the flow."""
+    start: Tensor
+    """(1, 2, height, width), x then y: the position in the keyframe of each target pixel, by the flow."""
     ebsynth: EbSynth | None = None
 
 
@@ -78,16 +82,16 @@ def drawn_pairs(size: tuple[int, int]) -> tuple[Pair, ...]:
 
 
 def _drawn_pair(name: str, drawn: Recoloured) -> Pair:
-    key, target = drawn.scene.frames[0], drawn.scene.frames[4]
-    to_key, from_key = match_frames(drawn.scene, 4, 0)[0], match_frames(drawn.scene, 0, 4)[0]
-    holes, painted = flow_holes(to_key, from_key), drawn.edited[0].astype(np.float32)
-    positions = fill_holes(carry(own_positions(*key.shape[:2]), to_key), holes)
-    temporal = fill_holes(carry(np.ascontiguousarray(np.moveaxis(painted, -1, 0)), to_key), holes)
+    key, target, painted = map(_to_tensor, (drawn.scene.frames[0], drawn.scene.frames[4], drawn.edited[0]))
+    to_key, from_key = (torch.from_numpy(match_frames(drawn.scene, *pair)[0])[None] for pair in ((4, 0), (0, 4)))
+    grid = pixel_grid((key.shape[2], key.shape[3]))
+    warped = inpaint(backward_warp(torch.cat((grid, painted), dim=1), to_key), occlusion_mask(to_key, from_key))
+    positions, temporal = warped.split([2, 3], dim=1)
     return Pair(
         name=name,
         style=painted,
         source=source_guides(key, painted),
-        target=target_guides(target, np.ascontiguousarray(np.moveaxis(temporal, 0, -1)), positions),
+        target=target_guides(target, temporal, positions),
         start=positions,
     )
 
@@ -101,17 +105,21 @@ def _read_pair(folder: Path) -> Pair:
                 f"{folder / name}.png is {image.shape[:2]} pixels, key.png {size}; all images of a pair need one size."
             )
     source, target = (
-        Guides(images[frame], *(images[f"{name}_{side}"] for name in _GUIDES))
+        Guides(*(_to_tensor(images[name]) for name in (frame, *(f"{name}_{side}" for name in _GUIDES))))
         for frame, side in (("key", "source"), ("target", "target"))
     )
     return Pair(
         name=folder.name,
-        style=images["style"],
+        style=_to_tensor(images["style"]),
         source=source,
         target=target,
-        start=own_positions(*size) + _read_flow(folder / "flow.npz", size),
+        start=pixel_grid((size[0], size[1])) + torch.from_numpy(_read_flow(folder / "flow.npz", size)),
         ebsynth=_read_ebsynth(folder, size),
     )
+
+
+def _to_tensor(image: NDArray[np.uint8] | Floats) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)[None].float()
 
 
 def _read_image(path: Path) -> Floats:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tasks.evaluation.bench._pairs import EbSynth, Pair
 from tasks.evaluation.bench.measurements import Measurement, least_seconds, without_target
@@ -55,7 +56,7 @@ def measure_synthesis(pair: Pair, *, full_schedule: bool = False, repeats: int =
         _SECONDS: seconds,
         _MEAN: float(errors.mean()),
         _MEDIAN: float(np.median(errors)),
-        _REPORTED: float(np.abs(painted.error - errors).max() / max(float(errors.mean()), 1.0)),
+        _REPORTED: float(np.abs(painted.error[0].numpy() - errors).max() / max(float(errors.mean()), 1.0)),
         **_relative(pair.ebsynth, seconds, errors),
     }
     for measure, value in values.items():
@@ -90,10 +91,15 @@ def patch_errors(pair: Pair, painted: Synthesis, settings: PropagationSettings) 
     """
     weights = (settings.colour_weight, settings.edge_weight, settings.temporal_weight, settings.position_weight)
     sources, targets = (pair.style, *pair.source), (painted.image, *pair.target)
-    total = np.zeros(painted.error.shape)
+    total = np.zeros(painted.error.shape[1:])
     for weight, source, target in zip((settings.style_weight, *weights), sources, targets, strict=True):
-        total += weight / 3 * _squares(source, target, painted.matches)
+        total += weight / 3 * _squares(_to_array(source), _to_array(target), painted.matches[0].numpy())
     return total
+
+
+def _to_array(image: Tensor) -> Floats:
+    array: Floats = image[0].permute(1, 2, 0).numpy()
+    return array
 
 
 def _squares(source: Floats, target: Floats, matches: Floats) -> NDArray[np.float64]:

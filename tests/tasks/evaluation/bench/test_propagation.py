@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tasks.errors import TaskInputError
@@ -42,11 +43,15 @@ def pair() -> Pair:
     return drawn_pairs((20, 24))[1]
 
 
+def to_array(image: torch.Tensor) -> np.ndarray:
+    return image[0].permute(1, 2, 0).numpy()
+
+
 def plain_errors(pair: Pair, image: np.ndarray, matches: np.ndarray) -> np.ndarray:
     """Compute the patch error by its definition, pixel by pixel: 5 x 5, a third of the weight per channel."""
     height, width = image.shape[:2]
-    layers = [(1, pair.style, image)]
-    layers += list(zip((6, 0.5, 0.5, 2), pair.source, pair.target, strict=True))
+    layers = [(1, to_array(pair.style), image)]
+    layers += list(zip((6, 0.5, 0.5, 2), map(to_array, pair.source), map(to_array, pair.target), strict=True))
     error = np.zeros((height, width))
     for y, x in np.ndindex(height, width):
         for dy, dx in np.ndindex(5, 5):
@@ -65,10 +70,10 @@ def test_the_patch_error_is_the_weighted_squared_difference_of_patches(
 ) -> None:
     exemplar = Exemplar.build(pair.style, pair.source, settings=settings)
     painted = synthesise(exemplar, pair.target, starts=(pair.start,))
-    plain = plain_errors(pair, painted.image, painted.matches)
+    plain = plain_errors(pair, to_array(painted.image), painted.matches[0].numpy())
     assert plain.max() > 1000
     np.testing.assert_allclose(patch_errors(pair, painted, settings), plain, rtol=1e-6)
-    np.testing.assert_allclose(painted.error, plain, rtol=1e-3, atol=1)
+    np.testing.assert_allclose(painted.error[0], plain, rtol=1e-3, atol=1)
 
 
 def test_ratios_are_relative_to_the_results_of_ebsynth(pair: Pair) -> None:

@@ -1,0 +1,74 @@
+"""SeaweedFS as an S3 store on loopback ports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from http.client import HTTPConnection
+from pathlib import Path
+
+__all__ = ["ACCESS", "find_seaweed", "seaweed"]
+
+ACCESS = {
+    "AWS_ACCESS_KEY_ID": "wave",
+    "AWS_SECRET_ACCESS_KEY": "wave-tests",  # of the server that the tests start
+    "AWS_REGION": "us-east-1",
+}
+_PORTS = (
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+    "s3.port",
+    "s3.port.grpc",
+)
+_SECONDS = 90
+
+
+def find_seaweed() -> str | None:
+    """Return the path of `weed`, on PATH or from a package of this environment; None where it is not installed."""
+    return shutil.which("weed", path=os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)]))
+
+
+@contextmanager
+def seaweed(binary: str, folder: Path) -> Iterator[str]:
+    """Run a server with its data in a folder, and yield the URL of its S3 endpoint."""
+    ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+    command = [binary, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
+    command += [f"-{name}={port}" for name, port in ports.items()]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64", "-volume.max=100"]
+    with (folder / "weed.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **ACCESS})
+        try:
+            _wait_until_ready(ports["s3.port"], process)
+            yield f"http://127.0.0.1:{ports['s3.port']}"
+        finally:
+            process.kill()  # a graceful stop takes more than ten seconds, and the data is not kept
+            process.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + _SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        with suppress(OSError), closing(HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+            connection.request("GET", "/")
+            connection.getresponse()
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"SeaweedFS did not start within {_SECONDS} s: {process.args!r}")

@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 SOURCES := flows tasks wave_ops storage
 
-.PHONY: demo test check format lock clean
+.PHONY: demo test check format mutants lock clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)  ## draw a scene, edit it with the embedded model, leave the result in demo/
@@ -26,6 +26,9 @@ check: $(READY)  ## style, types and the direction of imports
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+mutants: $(READY)  ## put faults into a copy of the code, one by one, and check that tests fail (half an hour)
+	$(BIN)/python -m tests.mutants.run
 
 lock: .uv/bin/uv  ## pin every dependency by name, version and hash, with no index address
 	$(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-header \

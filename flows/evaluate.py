@@ -1,4 +1,4 @@
-"""Compare methods on the same clips: plan, run every clip, publish the results."""
+"""The evaluation flow: plan, run every clip, publish."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flows.planning import plan_evaluation_request
 from flows.settings import WaveSettings, load_settings
 from storage.workspace import Workspace
 from tasks.evaluation.plan import planned_clips
-from tasks.evaluation.publish import publish_results
+from tasks.evaluation.report.publish import publish_results
 from tasks.evaluation.request import EvaluationRequest
 from tasks.evaluation.results import Results
 from tasks.evaluation.run import evaluate_clip
@@ -23,9 +23,9 @@ __all__ = ["evaluate"]
 
 
 def _run_name() -> str:
-    given: Any = flow_run.parameters["request"]
-    request = EvaluationRequest(**given) if isinstance(given, dict) else given
-    with suppress(ValueError):  # raised by the flow itself, which plans again
+    parameter: Any = flow_run.parameters["request"]
+    request = EvaluationRequest(**parameter) if isinstance(parameter, dict) else parameter
+    with suppress(ValueError):  # the flow plans again, and raises it
         count = len(planned_clips(request))
         return f"{request.comparison} on {count} clip{'s' if count > 1 else ''}"
     return str(request.comparison)
@@ -36,12 +36,17 @@ def evaluate(request: EvaluationRequest, settings: WaveSettings | None = None, o
     """Run a comparison.
 
     Args:
-        request: which one, on which clips, with which networks.
-        settings: where and on what; read from the environment (WAVE_...) by default.
+        request: the comparison, its clips and its networks.
+        settings: workspace, device and concurrency; read from the environment (WAVE_...) by default.
         output: the folder for metrics, tables and report; evaluation/<comparison> by default.
 
     Returns:
-        What was found, as it was written to the folder.
+        The results, as written to the folder.
+
+    Raises:
+        TaskInputError: if the request cannot be planned, or a method fails on a clip; the outcomes of the other clips
+            are stored before.
+        WorkspaceError: if the workspace cannot be written.
     """
     settings = settings or load_settings()
     configure_runner(settings)
@@ -49,7 +54,7 @@ def evaluate(request: EvaluationRequest, settings: WaveSettings | None = None, o
     Workspace.open(plan.workspace).check_writable()
     with placed(settings, "gpu" if plan.resources.device.startswith("cuda") else "cpu"):
         clips = [evaluate_clip.submit(plan, clip) for clip in plan.clips]
-    wait(clips)  # a clip that fails does not stop the others: their outcomes are kept
+    wait(clips)  # if one clip fails, the others still run and store their outcomes
     for clip in clips:
         clip.result()
     return publish_results(plan, output or f"evaluation/{request.comparison}")

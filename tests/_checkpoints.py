@@ -48,7 +48,7 @@ def save_sd21(folder: Path, *, dtype: torch.dtype = torch.float32, variant: str 
 
 
 def save_controlnet(folder: Path, checkpoint: Path) -> Path:
-    """Save a ControlNet for a checkpoint, with a say."""
+    """Save a ControlNet for a checkpoint, with random output layers, so that it has an effect."""
     torch.manual_seed(1)
     unet = UNet2DConditionModel.from_pretrained(checkpoint / "unet")
     network = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 16, 16))
@@ -139,7 +139,7 @@ def _text_encoder(tokens: int, length: int, **changes: Any) -> CLIPTextModel:
 
 
 def _save_tokenizer(folder: Path) -> tuple[int, int]:
-    """Save the tokenizer of Stable Diffusion 1 where it is at hand, else a tiny one; give its length and size."""
+    """Save the tokenizer of Stable Diffusion 1 if available, else a tiny one; return its length and vocabulary size."""
     folder.mkdir(parents=True)
     if SHARED_TOKENIZER.is_dir():
         for file in SHARED_TOKENIZER.iterdir():

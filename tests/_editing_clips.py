@@ -1,4 +1,4 @@
-"""Small drawn clips for the embedded model, and what its comparisons are run with."""
+"""Small drawn clips for the embedded model, and the resources of its comparisons."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import replace
 from math import isqrt
 from typing import Any
 
-from tasks.evaluation.comparison import Edit, EvaluationClip, Resources
+from tasks.evaluation.clips.clip import Edit, EvaluationClip
+from tasks.evaluation.comparisons.comparison import Resources
 from tasks.models.checkpoints import resolve_model
 from tests._evaluation import RESOURCES
 from wave_ops.scenes.geometry import Motion
@@ -22,10 +23,10 @@ SIDE = isqrt(EMBEDDED.model.native_area)
 
 
 def edited_clip(*shots: SceneSpec, kind: str = "colour", **change: Any) -> EvaluationClip:
-    """A clip of one or two shots, and the same edit of each."""
+    """Draw a clip of one or two shots, and the same edit of each."""
     edited = [edit_spec(spec, **change) for spec in shots]
     scene, (item, ground) = _drawn(shots), (edited[0].objects[0], edited[0].background)
-    wanted = {
+    expected = {
         "colour": item.colour,
         "shape": item.shape,
         "background_colour": ground.colour,
@@ -36,27 +37,27 @@ def edited_clip(*shots: SceneSpec, kind: str = "colour", **change: Any) -> Evalu
         group="calm",
         frames=scene.frames,
         caption=shots[0].caption,
-        edits=(Edit(kind=kind, prompt=edited[0].caption, truth=_drawn(edited), wanted=wanted),),
+        edits=(Edit(kind=kind, prompt=edited[0].caption, truth=_drawn(edited), expected=expected),),
         scene=scene,
         cuts=scene.cuts,
     )
 
 
 def recoloured(*shots: SceneSpec) -> EvaluationClip:
-    """A clip whose first object takes a colour that nothing else has."""
+    """Draw a clip with an edit of its first object to a colour that nothing else has."""
     taken = [item.colour for item in shots[0].objects] + [shots[0].background.colour]
     return edited_clip(*shots, colour=next(colour for colour in COLOURS if colour not in taken))
 
 
 def sliding_clip(seed: int) -> EvaluationClip:
-    """Two keyframes in which the object has moved by 3 latent cells one way, and a textured ground by 1 another.
+    """Draw two keyframes: the object moves by 3 latent cells, and a textured background by 1 in another direction.
 
-    Followed backwards the object ends up 6 cells from where it is, and the ground half a period of its texture.
+    With the flow negated, the object is 6 cells off, and the background half a period of its texture.
     """
     spec = random_scene(seed, size=(SIDE, SIDE), frame_count=5)
     item, ground, cell = spec.objects[0], spec.background, 1 / 16
-    way = 1.0 if item.motion.start.x < 0 else -1.0
-    poses = [replace(item.motion.start, x=1.5 * cell * end * way, scale=0.25) for end in (-1, 1)]
+    direction = 1.0 if item.motion.start.x < 0 else -1.0
+    poses = [replace(item.motion.start, x=1.5 * cell * end * direction, scale=0.25) for end in (-1, 1)]
     pan = Motion(start=ground.motion.start, end=replace(ground.motion.start, y=ground.motion.start.y + cell))
     texture = "checked" if ground.texture == "plain" else ground.texture
     return recoloured(

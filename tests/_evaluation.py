@@ -1,4 +1,4 @@
-"""A small comparison for tests: coarse copies of drawn clips, and a record of what was computed."""
+"""A small comparison for tests: coarse copies of drawn clips, with a record of the computed outcomes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from storage.digest import digest_of
-from tasks.evaluation.comparison import EvaluationClip, Measure, Method, Outcome, Resources
+from tasks.evaluation.clips.clip import EvaluationClip
+from tasks.evaluation.comparisons.comparison import Measure, Method, Outcome, Resources
 from tasks.evaluation.comparisons.registry import COMPARISONS
 from tasks.evaluation.plan import EvaluationPlan, planned_clips
 from tasks.evaluation.request import EvaluationRequest
@@ -25,7 +26,7 @@ from wave_ops.errors import WaveOpsError
 from wave_ops.scenes.rendering import render
 from wave_ops.scenes.specs import random_scene
 
-__all__ = ["COARSE", "RESOURCES", "CoarseCopies", "coarse_plan", "make_results", "with_coarse"]
+__all__ = ["RESOURCES", "CoarseCopies", "coarse_plan", "make_results", "with_coarse"]
 
 RESOURCES = Resources(
     model=SimpleNamespace(name="tiny", digest="m" * 24, advice=Advice()),
@@ -47,14 +48,14 @@ class CoarseCopies:
     version: int = 1
     baseline: str = "every 2"
     measures: tuple[Measure, ...] = (
-        Measure(name="PSNR", unit="dB", better="higher", bar=15.0),
-        Measure(name="size", unit="share", better="lower", bar=0.01, bar_method="every 4"),
+        Measure(name="PSNR", unit="dB", better="higher", target=15.0),
+        Measure(name="size", unit="fraction", better="lower", target=0.01, target_method="every 4"),
         Measure(name="calls", unit=""),
         Measure(name="LPIPS", unit="", better="lower"),
     )
     factors: tuple[int, ...] = (2, 4, 8)
     computed: list[tuple[str, str]] = field(default_factory=list)
-    """Clip and method of every outcome that was computed."""
+    """Clip and method of every computed outcome."""
     fails_at: tuple[str, str] | None = None
     closed: int = 0
 
@@ -79,7 +80,7 @@ class CoarseCopies:
 
 
 def coarse_plan(coarse: CoarseCopies, workspace: Path, *, seed: int = 0, clips: int = 2) -> EvaluationPlan:
-    """Plan a run of the comparison without looking for any network."""
+    """Plan a run of the comparison without resolving any network."""
     request = EvaluationRequest(comparison="coarse", clips=clips, seed=seed)
     return EvaluationPlan(
         request=request,
@@ -92,14 +93,14 @@ def coarse_plan(coarse: CoarseCopies, workspace: Path, *, seed: int = 0, clips: 
 
 
 def make_results(
-    figures: Mapping[str, Mapping[str, Sequence[float]]],
+    values: Mapping[str, Mapping[str, Sequence[float]]],
     *,
     measures: Sequence[Measure],
     factors: Mapping[str, Mapping[str, Any]] | None = None,
     groups: Sequence[str] = (),
 ) -> Results:
-    """Make results of figures by method, measure and clip; the first method is the baseline."""
-    count = len(next(iter(next(iter(figures.values())).values())))
+    """Build results from values by method, metric and clip; the first method is the baseline."""
+    count = len(next(iter(next(iter(values.values())).values())))
     rows = [
         {
             "clip": f"clip-{i}",
@@ -108,17 +109,17 @@ def make_results(
             "measure": measure,
             "value": value,
         }
-        for method, by_measure in figures.items()
-        for measure, values in by_measure.items()
-        for i, value in enumerate(values)
+        for method, by_measure in values.items()
+        for measure, column in by_measure.items()
+        for i, value in enumerate(column)
     ]
-    assert len(rows) == count * sum(map(len, figures.values()))
+    assert len(rows) == count * sum(map(len, values.values()))
     return Results(
         name="fake",
         title="Which is better?",
-        baseline=next(iter(figures)),
+        baseline=next(iter(values)),
         measures=tuple(measures),
-        methods=tuple(Method(name=name, factors=(factors or {}).get(name, {"way": name})) for name in figures),
+        methods=tuple(Method(name=name, factors=(factors or {}).get(name, {"way": name})) for name in values),
         metrics=pd.DataFrame(rows).astype({"value": float}),
     )
 
@@ -151,13 +152,10 @@ def _clip(index: int, seed: int) -> EvaluationClip:
     )
 
 
-COARSE = CoarseCopies()
-
-
 def with_coarse(monkeypatch: Any, **changes: Any) -> CoarseCopies:
-    """Register the comparison for a test, afresh."""
-    global COARSE
-    COARSE = CoarseCopies(**changes)
+    """Register a new comparison until the monkeypatch is undone: there is none before, and none afterwards."""
+    coarse = CoarseCopies(**changes)
+    monkeypatch.setattr("tests._evaluation.COARSE", coarse, raising=False)
     registered = {**COMPARISONS, "coarse": "tests._evaluation:COARSE"}
     monkeypatch.setattr("tasks.evaluation.comparisons.registry.COMPARISONS", registered)
-    return COARSE
+    return coarse

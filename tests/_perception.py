@@ -1,4 +1,4 @@
-"""Random weights of LPIPS and a tiny random CLIP: the structure of the trained ones, without their judgement."""
+"""Random weights of LPIPS and a tiny random CLIP, with the structure of the trained ones."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 ALEXNET = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
-"""Channels out and in and the kernel's side, by the layer's index."""
+"""Output channels, input channels and kernel size, by the layer's index."""
 
 
 def lpips_weights(*, seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     state = {}
-    for place, (index, (channels, before, side)) in enumerate(ALEXNET.items()):
-        reach = (before * side * side) ** -0.5
-        state[f"features.{index}.weight"] = reach * torch.randn(channels, before, side, side, generator=generator)
+    for head, (index, (channels, before, side)) in enumerate(ALEXNET.items()):
+        scale = (before * side * side) ** -0.5
+        state[f"features.{index}.weight"] = scale * torch.randn(channels, before, side, side, generator=generator)
         state[f"features.{index}.bias"] = 0.1 * torch.randn(channels, generator=generator)
-        state[f"lin{place}.model.1.weight"] = torch.rand(1, channels, 1, 1, generator=generator)
+        state[f"lin{head}.model.1.weight"] = torch.rand(1, channels, 1, 1, generator=generator)
     return state
 
 
@@ -58,4 +58,4 @@ def save_tiny_clip(folder: Path) -> Path:
 
 def _vocabulary() -> dict[str, int]:
     pieces = [*ascii_lowercase, *(f"{letter}</w>" for letter in ascii_lowercase), "<|startoftext|>", "<|endoftext|>"]
-    return {piece: place for place, piece in enumerate(pieces)}
+    return {piece: index for index, piece in enumerate(pieces)}

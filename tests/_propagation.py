@@ -1,6 +1,8 @@
-"""Synthesise one frame, by the compiled loops or on a torch device."""
+"""Synthesise one frame by either search, from images as arrays (height, width, 3)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,35 +15,46 @@ from wave_ops.propagation import (
     source_guides,
     synthesise,
     target_guides,
+    torch_synthesis,
 )
-from wave_ops.propagation.guides import own_positions
-from wave_ops.propagation.on_device.synthesis import Exemplars
-from wave_ops.propagation.on_device.synthesis import synthesise as synthesise_on_device
+from wave_ops.propagation.guides import pixel_grid
 
-__all__ = ["SETTINGS", "make_case", "paint", "tensor"]
+__all__ = ["SETTINGS", "make_case", "paint", "to_array", "to_tensor"]
 
 SETTINGS = PropagationSettings()
 
-
-def make_case(
-    frame: np.ndarray, style: np.ndarray, target: np.ndarray
-) -> tuple[np.ndarray, Guides, Guides, np.ndarray]:
-    """Style, its guides, target guides and start for a target that the flow says has not moved."""
-    style = style.astype(np.float32)
-    positions = own_positions(*frame.shape[:2])
-    return style, source_guides(frame, style), target_guides(target, style, positions), positions
+Case = tuple[torch.Tensor, Guides, Guides, torch.Tensor]
 
 
-def paint(style, source, target, *starts, settings=SETTINGS, device=None) -> Synthesis:
-    """Synthesise by the compiled loops, or on a torch device."""
+def make_case(frame: np.ndarray, style: np.ndarray, target: np.ndarray) -> Case:
+    """Return style, its guides, target guides and start for a target with zero flow."""
+    source, edited = to_tensor(frame), to_tensor(style)
+    positions = pixel_grid((frame.shape[0], frame.shape[1]))
+    return edited, source_guides(source, edited), target_guides(to_tensor(target), edited, positions), positions
+
+
+def paint(
+    style: torch.Tensor,
+    source: Sequence[torch.Tensor],
+    target: Sequence[torch.Tensor],
+    *starts: torch.Tensor,
+    settings: PropagationSettings = SETTINGS,
+    device: str | None = None,
+) -> Synthesis:
+    """Synthesise by the compiled search, or by the torch search on a device; the result is on the CPU."""
     if device is None:
-        return synthesise(Exemplar.build(style, source, settings=settings), target, starts=starts)
-    exemplars = Exemplars.build(tensor(style, device), [tensor(g, device) for g in source], settings=settings)
-    fields = [torch.from_numpy(start).to(device)[None] for start in starts]
-    result = synthesise_on_device(exemplars, [tensor(g, device) for g in target], starts=fields)
-    image, seen = (value[0].movedim(0, -1).cpu().numpy() for value in (result.image, result.seen))
-    return Synthesis(image, result.error[0].cpu().numpy(), result.matches[0].cpu().numpy(), seen)
+        return synthesise(Exemplar.build(style, Guides(*source), settings=settings), Guides(*target), starts=starts)
+    style, *moved = (value.to(device) for value in (style, *source, *target, *starts))
+    exemplars = torch_synthesis.Exemplars.build(style, Guides(*moved[:4]), settings=settings)
+    found = torch_synthesis.synthesise(exemplars, Guides(*moved[4:8]), starts=moved[8:])
+    return Synthesis(found.image.cpu(), found.error.cpu(), found.matches.cpu(), found.seen.cpu())
 
 
-def tensor(image: np.ndarray, device: str) -> torch.Tensor:
-    return torch.from_numpy(image).to(device).movedim(-1, 0)[None].contiguous()
+def to_tensor(image: np.ndarray, device: str = "cpu") -> torch.Tensor:
+    """Return an image (height, width, channel) as float32 (1, channel, height, width)."""
+    return torch.from_numpy(image.astype(np.float32)).to(device).movedim(-1, 0)[None].contiguous()
+
+
+def to_array(image: torch.Tensor) -> np.ndarray:
+    """Return an image (1, channel, height, width) as (height, width, channel)."""
+    return image[0].movedim(0, -1).cpu().numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,37 +18,21 @@ PREFECT_HOME = tempfile.mkdtemp(prefix="wave-tests-")
 os.environ["PREFECT_HOME"] = PREFECT_HOME
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 
-# Shapes are checked in tests only. Each module is named, since compiled (numba) modules cannot be wrapped. This must
-# run before any of them is imported.
-jaxtyping.install_import_hook(
-    [
-        "wave_ops.diffusion",
-        "wave_ops.editing",
-        "wave_ops.inversion",
-        "wave_ops.flow",
-        "wave_ops.masks",
-        "wave_ops.metrics",
-        "wave_ops.propagation.blending",
-        "wave_ops.propagation.detail",
-        "wave_ops.propagation.fusion",
-        "wave_ops.propagation.guides",
-        "wave_ops.propagation.interval",
-        "wave_ops.propagation.on_device.detail",
-        "wave_ops.propagation.on_device.guides",
-        "wave_ops.propagation.on_device.interval",
-        "wave_ops.propagation.on_device.mixing",
-        "wave_ops.propagation.on_device.synthesis",
-        "wave_ops.propagation.selection",
-        "wave_ops.propagation.synthesis",
-        "wave_ops.feature_warping",
-        "wave_ops.schedule",
-        "wave_ops.training",
-        "wave_ops.unet",
-        "wave_ops.guided_upsampling",
-        "wave_ops.warp",
-    ],
-    "beartype.beartype",
-)
+WAVE_OPS = Path(__file__).parents[1] / "wave_ops"
+
+
+def shaped_modules() -> list[str]:
+    """Find the modules that annotate shapes, but for those with compiled (numba) functions: they cannot be wrapped."""
+    sources = {path: path.read_text(encoding="utf-8") for path in sorted(WAVE_OPS.rglob("*.py"))}
+    return [
+        ".".join(path.relative_to(WAVE_OPS.parent).with_suffix("").parts)
+        for path, source in sources.items()
+        if "from jaxtyping import" in source and not re.search(r"^(import numba|from \S+\._jit import)", source, re.M)
+    ]
+
+
+# Shapes are checked in tests only. This must run before any of the modules is imported.
+jaxtyping.install_import_hook(shaped_modules(), "beartype.beartype")
 
 # The suite shares its machine, and one thread gives the same sums everywhere.
 import torch  # noqa: E402

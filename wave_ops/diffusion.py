@@ -118,12 +118,12 @@ def decode_latents(
 
 
 def batch_slices(count: int, size: int | None) -> Iterator[slice]:
-    """Cut the order of a step into runs of at most `size` frames; None for one run.
+    """Cut the order of a step into batches of at most `size` frames; None for one batch.
 
     Raises:
         WaveOpsError: for a size below 1.
     """
     if size is not None and size < 1:
-        raise WaveOpsError(f"a run of frames must hold at least 1, got {size}")
+        raise WaveOpsError(f"expected a batch of at least 1 frame, got {size}")
     step = size or max(count, 1)
     return (slice(start, min(start + step, count)) for start in range(0, count, step))

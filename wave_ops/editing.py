@@ -10,11 +10,11 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from wave_ops.diffusion import StableDiffusion, batch_slices, encode_prompt
+from wave_ops.diffusion import StableDiffusion, encode_prompt
 from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import PairWarps
 from wave_ops.schedule import DDIMSchedule, WarpSchedule
-from wave_ops.unet import Anchor, FeatureSession, injected, resolve_sites
+from wave_ops.unet import Anchor, FeatureSession, FeatureStep, injected, resolve_sites
 
 __all__ = ["NEGATIVE_PROMPT", "EditingSettings", "edit"]
 
@@ -129,9 +129,10 @@ class _Denoiser:
     ) -> None:
         self.model, self.settings, self.prompts = model, settings, prompts
         self.schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
+        self.timesteps = self.schedule.timestep_tensor(model.device)
         self.warped = settings.schedule.warped_steps("editing")
         self.edges = None if edges is None else edges.to(model.device, model.dtype)
-        self.keyframe_batch, self.session = keyframe_batch, FeatureSession(warps=warps, anchor=settings.anchor)
+        self.session = FeatureSession(warps=warps, anchor=settings.anchor, keyframe_batch=keyframe_batch)
 
     def __call__(
         self,
@@ -142,27 +143,26 @@ class _Denoiser:
         order: Sequence[int],
     ) -> Float[Tensor, "keyframe channel height width"]:
         warping = step_index in self.warped
-        self.session.begin_step(
-            order,
+        step = FeatureStep(
+            order=tuple(order),
+            branches=2 if source is None else 3,
             warping=warping,
             extending=warping and self.settings.extended_attention,
             injecting=source is not None,
         )
         edited = torch.empty_like(x)
-        for run in batch_slices(len(order), self.keyframe_batch):
-            frames = list(order[run])
-            noise_pred = self._guided_noise(x, source, step_index, frames=frames, run=run)
+        for frames in self.session.batches(step, latent_size=(x.shape[-2], x.shape[-1])):
+            noise_pred = self._guided_noise(x, source, step_index, frames=frames)
             edited[frames] = self.schedule.step(x[frames], noise_pred, step_index)
         return edited
 
     def _guided_noise(
-        self, x: Tensor, source: Tensor | None, step_index: int, *, frames: list[int], run: slice
+        self, x: Tensor, source: Tensor | None, step_index: int, *, frames: list[int]
     ) -> Float[Tensor, "frame channel height width"]:
         branches = ([] if source is None else [source[frames]]) + [x[frames], x[frames]]
-        self.session.begin_run(run, branches=len(branches), latent_size=(x.shape[-2], x.shape[-1]))
         latents = torch.cat(branches)
         context = repeat(self.prompts[-len(branches) :], "b n c -> (b f) n c", f=len(frames))
-        timestep = self.schedule.timestep(step_index)
+        timestep = self.timesteps[step_index - 1]
         output = self.model.unet(
             latents.to(self.model.dtype),
             timestep,
@@ -175,7 +175,7 @@ class _Denoiser:
         return uncond + self.settings.guidance_scale * (cond - uncond)
 
     def _control(
-        self, latents: Tensor, timestep: int, context: Tensor, frames: list[int]
+        self, latents: Tensor, timestep: Tensor, context: Tensor, frames: list[int]
     ) -> dict[str, Tensor | list[Tensor]]:
         """Compute the ControlNet's residuals of the two edit branches; zeros for the source branch."""
         if self.edges is None or self.model.controlnet is None:

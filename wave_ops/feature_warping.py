@@ -82,7 +82,7 @@ class PairWarps:
         """Serve both directions of unordered keyframe pairs.
 
         Args:
-            pairs: keyframe slots (first, second).
+            pairs: keyframe indices (first, second).
             to_prev: on the second's grid, to the first.
             to_cur: on the first's grid, to the second.
             mask_cur: warp mask on the second's grid.
@@ -109,28 +109,28 @@ class PairWarps:
         return GridWarps(index=index, mask=mask, size=size)
 
 
-def gather_map(order: Sequence[int], grid: GridWarps, *, carried: int | None = None) -> Int[Tensor, " frame_position"]:
+def gather_map(order: Sequence[int], grid: GridWarps, *, previous: int | None = None) -> Int[Tensor, " frame_position"]:
     """Compose the recursion along an order into one map from fused to generated positions.
 
     Source: WAVE sec. 4, z^_cur = B W(z^_prev) + (1 - B) z_cur with z^_prev already fused.
 
     Args:
-        order: keyframe slots in the order of the step, or a run of it.
+        order: keyframe indices, in the order of the step or a part of it.
         grid: the pairs' indices and masks on the feature grid.
-        carried: the slot before the run, whose fused feature then lies in front of the run's own.
+        previous: the keyframe before that part; its fused feature then precedes the part's own features.
 
     Returns:
-        For frame i of the run (after the carried one) and cell p, at [i * cells + p]: the flat position in
-        (carried, run) it is a copy of. The carried frame's own cells are not listed.
+        At [i * cells + p], for frame i of the part and cell p: the flat position in (previous, part) that it is a
+        copy of. The previous keyframe's own cells are not listed.
 
     Raises:
         WaveOpsError: where a pair of the order has no flow.
     """
     cells = torch.arange(grid.size[0] * grid.size[1], device=_device(grid))
-    offset = 0 if carried is None else 1
-    source, previous, maps = cells, carried, []
-    for slot, frame in enumerate(order, start=offset):
-        own = cells + slot * len(cells)
+    offset = 0 if previous is None else 1
+    source, maps = cells, []
+    for i, frame in enumerate(order, start=offset):
+        own = cells + i * len(cells)
         source = own if previous is None else _follow(source, own, grid, (previous, frame))
         maps.append(source)
         previous = frame

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 from numpy.typing import NDArray
 
-__all__ = ["NEAR", "NOISE", "RIDGE", "WINDOW", "Explanation", "explain", "smooth_step"]
+__all__ = ["NEAR", "NOISE", "RIDGE", "WINDOW", "LocalAffineFit", "fit_local_affine", "smooth_step"]
 
 Image: TypeAlias = Float32[np.ndarray, "height width 3"]
 Map: TypeAlias = Float64[np.ndarray, "height width"]
@@ -29,18 +29,18 @@ RIDGE: Final = 0.25
 """Variance under which a direction of colour says nothing about the edit: what rounding leaves, and little more."""
 
 
-class Explanation(NamedTuple):
+class LocalAffineFit(NamedTuple):
     """An edit as a function of its source: edited = gain source + offset + residual."""
 
     gain: NDArray[np.float32]
-    """(height, width, 3, 3): how a colour difference of the source appears in the edit, times `share`."""
+    """(height, width, 3, 3): how a colour difference of the source appears in the edit, times `explained_variance`."""
     residual: NDArray[np.float64]
     """(height, width, 3): what of the edit is not explained."""
-    share: NDArray[np.float64]
-    """(height, width): how much of the edit's variance around a pixel is explained, 0 to 1."""
+    explained_variance: NDArray[np.float64]
+    """(height, width): fraction of the edit's variance around a pixel that the source explains, 0 to 1."""
 
 
-def explain(source: Image, edited: Image) -> Explanation:
+def fit_local_affine(source: Image, edited: Image) -> LocalAffineFit:
     """Explain the edited colours by the source's in every window.
 
     Source: the local model is that of the guided filter (He, Sun and Tang, ECCV 2010). Deviates: the ridge pulls
@@ -57,8 +57,8 @@ def explain(source: Image, edited: Image) -> Explanation:
     offset = _mean(after) - _applied(gain, _mean(before))
     residual = after - _applied(gain, before) - offset
     explained = np.einsum("hwij,hwjk,hwik->hw", gain, spread, gain, optimize=True) / 3 + NOISE**2
-    share = explained / (explained + _mean(residual**2, NEAR).mean(2))
-    return Explanation((gain * share[..., None, None]).astype(np.float32), residual, share)
+    fraction = explained / (explained + _mean(residual**2, NEAR).mean(2))
+    return LocalAffineFit((gain * fraction[..., None, None]).astype(np.float32), residual, fraction)
 
 
 def _gain(spread: Matrices, joint: Matrices, *, likeness: Map) -> Matrices:

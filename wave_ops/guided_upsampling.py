@@ -18,7 +18,7 @@ from jaxtyping import Float32, Float64, UInt8
 from numpy.typing import NDArray
 
 from wave_ops.errors import WaveOpsError
-from wave_ops.guided_filter import NOISE, explain, smooth_step
+from wave_ops.guided_filter import NOISE, fit_local_affine, smooth_step
 from wave_ops.resize import resample, resize_frames
 
 __all__ = ["upsample_edit"]
@@ -61,8 +61,8 @@ def upsample_edit(source: Frame, edited: Small) -> Frame:
             )
     small = resize_frames(source[None], (edited.shape[0], edited.shape[1]))[0]
     size = (source.shape[0], source.shape[1])
-    found = explain(small.astype(np.float32), edited.astype(np.float32))
-    noise = smooth_step(found.share, *_TRUSTED)[..., None] * found.residual
+    fit = fit_local_affine(small.astype(np.float32), edited.astype(np.float32))
+    noise = smooth_step(fit.explained_variance, *_TRUSTED)[..., None] * fit.residual
     base = (edited - noise).astype(np.float32)
     detail = source - resample(small.astype(np.float32), size)
     # What the source shows beyond its small range the edit may too, with twice the contrast, and a halo nobody sees
@@ -70,7 +70,7 @@ def upsample_edit(source: Frame, edited: Small) -> Frame:
     result = np.empty_like(source)
     for channel in range(3):  # one at a time, for memory's sake
         plane = resample(np.ascontiguousarray(base[..., channel]), size)
-        plane += np.einsum("hwk,hwk->hw", _linear(found.gain[..., channel, :], size), detail)
+        plane += np.einsum("hwk,hwk->hw", _linear(fit.gain[..., channel, :], size), detail)
         lowest, highest = _local_range(np.ascontiguousarray(edited[..., channel]), size)
         result[..., channel] = np.clip(np.rint(np.clip(plane, lowest - beyond, highest + beyond)), 0, 255)
     return result

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wave_ops.diffusion import StableDiffusion, batch_slices, encode_prompt
+from wave_ops.diffusion import StableDiffusion, encode_prompt
 from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import PairWarps
 from wave_ops.schedule import DDIMSchedule, WarpSchedule
 from wave_ops.shuffle import ShuffleMode, step_order
-from wave_ops.unet import FeatureSession, injected, resolve_sites
+from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites
 
 __all__ = ["InversionSettings", "NoisePoint", "invert", "reconstruct", "step_orders"]
 
@@ -149,7 +149,8 @@ class _Predictor:
         keyframe_batch: int | None,
     ) -> None:
         self.model, self.schedule, self.context = model, schedule, context
-        self.keyframe_batch, self.session = keyframe_batch, FeatureSession(warps=warps)
+        self.timesteps = schedule.timestep_tensor(model.device)
+        self.session = FeatureSession(warps=warps, keyframe_batch=keyframe_batch)
 
     def __call__(
         self,
@@ -159,14 +160,12 @@ class _Predictor:
         order: Sequence[int],
         warping: bool,
     ) -> Float[Tensor, "keyframe channel height width"]:
-        self.session.begin_step(order, warping=warping)
+        step = FeatureStep(order=tuple(order), warping=warping)
         noise_pred = torch.empty_like(x)
-        for run in batch_slices(len(order), self.keyframe_batch):
-            frames = list(order[run])
-            self.session.begin_run(run, branches=1, latent_size=(x.shape[-2], x.shape[-1]))
+        for frames in self.session.batches(step, latent_size=(x.shape[-2], x.shape[-1])):
             output = self.model.unet(
                 x[frames].to(self.model.dtype),
-                self.schedule.timestep(step_index),
+                self.timesteps[step_index - 1],
                 encoder_hidden_states=self.context.expand(len(frames), -1, -1),
             ).sample
             noise_pred[frames] = self.schedule.noise_prediction(output, x[frames], step_index)

@@ -52,10 +52,10 @@ def keyframe_intervals(keyframes: Sequence[int], *, cuts: Sequence[int] = ()) ->
     """
     if not keyframes or not _ascends(keyframes):
         raise WaveOpsError(f"expected ascending keyframes, at least one, got {tuple(keyframes)}")
-    slots = {frame: slot for slot, frame in enumerate(keyframes)}
-    if any(cut not in slots or cut - 1 not in slots for cut in cuts):
+    places = {frame: place for place, frame in enumerate(keyframes)}
+    if any(cut not in places or cut - 1 not in places for cut in cuts):
         raise WaveOpsError(f"expected a keyframe at both sides of every cut of {tuple(cuts)}")
-    edges = (0, *(slots[cut] for cut in cuts), len(keyframes))
+    edges = (0, *(places[cut] for cut in cuts), len(keyframes))
     shots = (keyframes[start:end] for start, end in pairwise(edges))
     return tuple(interval for shot in shots for interval in _shot_intervals(shot))
 

@@ -132,12 +132,12 @@ def _text_band(texts: Sequence[str], cell_width: int) -> Frames:
     width = len(texts) * (cell_width + _GAP) - _GAP
     band = Image.new("RGB", (width, _TEXT_HEIGHT), (_PAPER,) * 3)
     draw = ImageDraw.Draw(band)
-    for slot, text in enumerate(texts):
+    for place, text in enumerate(texts):
         shown = whole = _plain(text)
         while whole and draw.textlength(shown, font=font) > cell_width:
             whole = whole[:-1]
             shown = whole + "..."
-        draw.text((slot * (cell_width + _GAP), _TEXT_HEIGHT // 2), shown, fill=_INK, font=font, anchor="lm")
+        draw.text((place * (cell_width + _GAP), _TEXT_HEIGHT // 2), shown, fill=_INK, font=font, anchor="lm")
     return np.array(band, dtype=np.uint8)
 
 

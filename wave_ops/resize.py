@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wave_ops.errors import WaveOpsError
 
-T = TypeVar("T", np.uint8, np.float32)
+Image = TypeVar("Image", NDArray[np.uint8], NDArray[np.float32])
 
 __all__ = ["analysis_size", "fit_size", "resample", "resize_frames", "to_images"]
 
@@ -93,7 +93,7 @@ def resize_frames(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[n
     return resized
 
 
-def resample(frame: NDArray[T], size: tuple[int, int]) -> NDArray[T]:
+def resample(frame: Image, size: tuple[int, int]) -> Image:
     """Resample one image (height, width) or (height, width, channel), uint8 or float32, as `resize_frames` does."""
     # Shrink first: one call with area weights would enlarge by replication, one with cubic would alias
     smaller = min(frame.shape[0], size[0]), min(frame.shape[1], size[1])

@@ -13,7 +13,8 @@ from math import sqrt
 from typing import Any, Literal, get_args
 
 import diffusers
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from wave_ops.errors import WaveOpsError
@@ -65,9 +66,9 @@ class DDIMSchedule:
         """S, the number of steps."""
         return len(self.timesteps)
 
-    def timestep(self, step_index: int) -> int:
-        """Give t_j, the training index of step j."""
-        return self.timesteps[step_index - 1]
+    def timestep_tensor(self, device: torch.device) -> Int[Tensor, " step"]:
+        """Return t_1 to t_S on a device, where a UNet reads them: an integer would be copied there at every step."""
+        return torch.tensor(self.timesteps).to(device)
 
     def noise_prediction(
         self, model_output: Float[Tensor, "*shape"], latents: Float[Tensor, "*shape"], step_index: int

@@ -16,12 +16,12 @@ __all__ = ["detect_cuts"]
 # Thumbnails are square whatever the aspect: 36 blocks of 8 x 8, each sought within a fifth of the frame.
 _SIDE = 48
 _BLOCK = 8
-_REACH = 10
+_SEARCH_RADIUS = 10
 # On [0, 1]. Measured on real clips: the hardest motion at 25 frames a second reaches a mean of 0.039 and a third
 # of the blocks lost, the mildest cut has 0.072 and three quarters.
 _LOST_RESIDUAL = 0.05
 _CUT_RESIDUAL = 0.06
-_CUT_LOST_SHARE = 0.65
+_CUT_LOST_FRACTION = 0.65
 # A flash or a frame gone wrong lasts at most this many frames, then the picture returns.
 _FLASH_FRAMES = 3
 
@@ -55,9 +55,9 @@ def detect_cuts(frames: Iterable[NDArray[np.uint8]]) -> tuple[int, ...]:
     last: Thumbnail | None = None
     for frame_index, frame in enumerate(frames):
         thumbnail = _thumbnail(frame)
-        calm = next((slot for slot, suspect in enumerate(suspects) if not _differs(suspect.before, thumbnail)), None)
-        if calm is not None:
-            del suspects[calm:]
+        returned = next((i for i, suspect in enumerate(suspects) if not _differs(suspect.before, thumbnail)), None)
+        if returned is not None:
+            del suspects[returned:]
         elif last is not None and _differs(last, thumbnail):
             suspects.append(_Suspect(frame_index, last))
         while suspects and frame_index - suspects[0].frame_index >= _FLASH_FRAMES:
@@ -78,10 +78,10 @@ def _differs(before: Thumbnail, after: Thumbnail) -> bool:
     # Most pairs stand nearly still, and moving blocks can only lower the residual: the search is rarely needed.
     if not _is_cut(_block_means(np.abs(before - after))):
         return False
-    padded = np.pad(before, ((_REACH, _REACH), (_REACH, _REACH), (0, 0)), mode="edge")
+    padded = np.pad(before, ((_SEARCH_RADIUS, _SEARCH_RADIUS), (_SEARCH_RADIUS, _SEARCH_RADIUS), (0, 0)), mode="edge")
     best = np.full((_SIDE // _BLOCK, _SIDE // _BLOCK), np.inf, np.float32)
-    for y in range(2 * _REACH + 1):
-        for x in range(2 * _REACH + 1):
+    for y in range(2 * _SEARCH_RADIUS + 1):
+        for x in range(2 * _SEARCH_RADIUS + 1):
             residual = np.abs(padded[y : y + _SIDE, x : x + _SIDE] - after)
             np.minimum(best, _block_means(residual), out=best)
     return _is_cut(best)
@@ -89,7 +89,7 @@ def _differs(before: Thumbnail, after: Thumbnail) -> bool:
 
 def _is_cut(residuals: NDArray[np.float32]) -> bool:
     lost = (residuals > _LOST_RESIDUAL).mean()
-    return bool(residuals.mean() > _CUT_RESIDUAL and lost > _CUT_LOST_SHARE)
+    return bool(residuals.mean() > _CUT_RESIDUAL and lost > _CUT_LOST_FRACTION)
 
 
 def _block_means(residual: NDArray[np.float32]) -> NDArray[np.float32]:

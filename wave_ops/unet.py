@@ -23,10 +23,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from wave_ops.diffusion import batch_slices
 from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import GridWarps, PairWarps, gather_map, gather_positions
 
-__all__ = ["Anchor", "FeatureSession", "Sites", "injected", "resolve_sites", "with_block"]
+__all__ = ["Anchor", "FeatureSession", "FeatureStep", "Sites", "injected", "resolve_sites", "with_block"]
 
 Anchor = Literal["order", "time"]
 
@@ -126,9 +127,25 @@ def _attentions(unet: Any, block: str) -> list[str]:
     return [name for name, _ in modules if name.endswith(".attn1")]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureStep:
+    """One step of all keyframes: their order, and which features are exchanged between frames and branches."""
+
+    order: tuple[int, ...]
+    """Keyframe indices, in the order in which features are warped."""
+    branches: int = 1
+    """Copies of the keyframes in one UNet batch."""
+    warping: bool = False
+    """Warp features along the order."""
+    extending: bool = False
+    """Extend keys and values of self-attention by those of the anchor frame."""
+    injecting: bool = False
+    """Replace features of the other branches by those of the first, the source branch."""
+
+
 @dataclass(slots=True)
-class _Carry:
-    """What one site hands from one run of frames to the next."""
+class _PreviousBatch:
+    """Features of one site that later batches of the same step need."""
 
     anchor: Float[Tensor, "branch position channel"]
     last: Float[Tensor, "branch position channel"]
@@ -136,59 +153,64 @@ class _Carry:
 
 @dataclass(slots=True)
 class FeatureSession:
-    """The state that the hooks of one UNet read: which step it is, which frames lie in the batch.
+    """The state that the hooks of one UNet read: the current step, and the keyframes of the current batch.
 
-    The batch is (branch frame), branches outermost, frames in the order of the step, the source branch first
-    where `inject` is set. One step is one batch, or several runs of its order one after the other.
+    Convention:
+        A batch is (branch frame), branches outermost, frames in the order of the step.
     """
 
     warps: PairWarps | None
-    """Flows and masks of the keyframe pairs; None where nothing is ever warped."""
+    """Flows and masks of the keyframe pairs; None switches warping off."""
     anchor: Anchor = "order"
-    """Whose tokens extended attention adds: those of the first frame of the order, or of the first frame in time."""
-    order: tuple[int, ...] = ()
-    warping: bool = False
-    extending: bool = False
-    injecting: bool = False
-    branches: int = 1
+    """The frame whose tokens extend attention: the first one of the order, or the first one in time."""
+    keyframe_batch: int | None = None
+    """Keyframes in one UNet batch; None for all. Changes memory, not the result."""
+    _step: FeatureStep = field(default_factory=lambda: FeatureStep(order=()))
+    _batch: slice = field(default_factory=lambda: slice(0, 0))
     _grids: dict[tuple[int, int], GridWarps] = field(default_factory=dict)
     _maps: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     _sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
-    _carries: dict[str, _Carry] = field(default_factory=dict)
-    _run: slice = field(default_factory=lambda: slice(0, 0))
+    _previous: dict[str, _PreviousBatch] = field(default_factory=dict)
 
-    def begin_step(
-        self, order: Sequence[int], *, warping: bool, extending: bool = False, injecting: bool = False
-    ) -> None:
-        """Set what happens to the features of all frames of one step."""
-        self.order = tuple(order)
-        self.warping = warping and self.warps is not None and len(self.order) > 1
-        self.extending, self.injecting = extending and len(self.order) > 1, injecting
-        self._carries.clear()
-
-    def begin_run(self, run: slice, *, branches: int, latent_size: tuple[int, int]) -> None:
-        """Announce the frames order[run] as the next batch, in `branches` copies.
+    def batches(self, step: FeatureStep, *, latent_size: tuple[int, int]) -> Iterator[list[int]]:
+        """Yield the keyframe indices of each UNet batch of a step; the caller runs the UNet before it asks for more.
 
         Raises:
-            WaveOpsError: for a run of a part of the order where attention is extended by the first frame in time:
-                frames of an earlier run would need its features, which themselves may be warped from theirs.
+            WaveOpsError: several batches, while attention is extended by the first frame in time: earlier batches
+                would need its features, which may themselves be warped from theirs.
         """
-        if self.extending and self.anchor == "time" and run.stop - run.start < len(self.order):
+        several = len(step.order) > 1
+        self._step = replace(
+            step,
+            warping=step.warping and several and self.warps is not None,
+            extending=step.extending and several,
+        )
+        self._sizes = _grid_sizes(latent_size)
+        try:
+            for batch in self._slices():
+                self._batch = batch
+                self._maps.clear()
+                yield list(step.order[batch])
+        finally:
+            self._step = FeatureStep(order=())
+            self._maps.clear()
+            self._previous.clear()
+
+    def _slices(self) -> list[slice]:
+        slices = list(batch_slices(len(self._step.order), self.keyframe_batch))
+        if len(slices) > 1 and self._step.extending and self.anchor == "time":
             raise WaveOpsError(
-                f"attention extended by the first frame in time needs all {len(self.order)} keyframes in one batch: "
-                "set no chunk size, or anchor it to the order"
+                f"attention extended by the first frame in time needs all {len(self._step.order)} keyframes in one "
+                f"batch, got batches of {self.keyframe_batch}: set no keyframe batch, or anchor it to the order"
             )
-        self._run, self.branches = run, branches
-        self._maps.clear()
-        if latent_size not in self._sizes.values():
-            self._sizes = _grid_sizes(latent_size)
+        return slices
 
     def warp_resnet(self, site: str, _: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Fuse the input of a ResNet's first convolution (a forward pre-hook)."""
-        if not self.warping:
+        if not self._step.warping:
             return None
         height, width = args[0].shape[-2:]
-        features = rearrange(args[0], "(b f) c h w -> b f (h w) c", b=self.branches)
+        features = rearrange(args[0], "(b f) c h w -> b f (h w) c", b=self._step.branches)
         fused, _anchor = self._fuse(site, features, (height, width), warping=True)
         return (rearrange(fused, "b f (h w) c -> (b f) c h w", h=height), *args[1:])
 
@@ -196,10 +218,10 @@ class FeatureSession:
         self, site: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, warp: bool, extend: bool
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Fuse the input of a self-attention, and extend its keys and values (a forward pre-hook)."""
-        warping, extending = warp and self.warping, extend and self.extending
+        warping, extending = warp and self._step.warping, extend and self._step.extending
         if not (warping or extending):
             return None
-        features = rearrange(args[0], "(b f) n c -> b f n c", b=self.branches)
+        features = rearrange(args[0], "(b f) n c -> b f n c", b=self._step.branches)
         fused, anchor = self._fuse(site, features, self._sizes[features.shape[2]], warping=warping)
         if extending:
             extended = torch.cat([anchor[:, None].expand_as(fused), fused], dim=2)
@@ -208,10 +230,10 @@ class FeatureSession:
 
     def inject_source(self, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         """Put the source branch's feature in the place of the other branches' (a forward hook)."""
-        if not self.injecting:
+        if not self._step.injecting:
             return None
-        source = output[: len(output) // self.branches]
-        return source.repeat(self.branches, *[1] * (output.ndim - 1))
+        source = output[: len(output) // self._step.branches]
+        return source.repeat(self._step.branches, *[1] * (output.ndim - 1))
 
     def _fuse(
         self,
@@ -221,26 +243,28 @@ class FeatureSession:
         *,
         warping: bool,
     ) -> tuple[Float[Tensor, "branch frame position channel"], Float[Tensor, "branch position channel"]]:
-        """Warp along the order; also give the fused feature of the anchor frame."""
-        carry = self._carries.get(site)
+        """Warp along the order; also return the fused feature of the anchor frame."""
+        previous = self._previous.get(site)
         if warping:
-            joined = features if carry is None else torch.cat([carry.last[:, None], features], dim=1)
+            joined = features if previous is None else torch.cat([previous.last[:, None], features], dim=1)
             features = gather_positions(joined, self._map(size, features.device))
-        anchor = features[:, self._anchor_place()] if carry is None else carry.anchor
-        if self._run.stop < len(self.order):
-            self._carries[site] = _Carry(anchor=anchor, last=features[:, -1])
+        anchor = features[:, self._anchor_place()] if previous is None else previous.anchor
+        if self._batch.stop < len(self._step.order):
+            self._previous[site] = _PreviousBatch(anchor=anchor, last=features[:, -1])
         return features, anchor
 
     def _anchor_place(self) -> int:
-        """Find the anchor in the order; the first run of several begins with it."""
-        return self.order.index(min(self.order)) if self.extending and self.anchor == "time" else 0
+        """Return the anchor's place in the batch; the first batch of several begins with it."""
+        order = self._step.order
+        return order.index(min(order)) if self._step.extending and self.anchor == "time" else 0
 
     def _map(self, size: tuple[int, int], device: torch.device) -> Tensor:
         if size not in self._maps:
             if size not in self._grids and self.warps is not None:
                 self._grids[size] = self.warps.at(size, device=device)
-            carried = self.order[self._run.start - 1] if self._run.start else None
-            self._maps[size] = gather_map(self.order[self._run], self._grids[size], carried=carried)
+            order, start = self._step.order, self._batch.start
+            previous = order[start - 1] if start > 0 else None
+            self._maps[size] = gather_map(order[self._batch], self._grids[size], previous=previous)
         return self._maps[size]
 
 

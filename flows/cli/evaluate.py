@@ -37,13 +37,13 @@ __all__: list[str] = []
 @app.command()
 @request_options(EvaluationRequest, metavars={"method": "NAME", "manifest": "FILE", "clips": "N", "clip_model": "SPEC"})
 def evaluate(
-    comparison: Annotated[
-        str | None, typer.Argument(help="What to compare; without it the comparisons are listed.")
-    ] = None,
+    comparison: Annotated[str | None, typer.Argument(help="The comparison; without it, all are listed.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per metric and nothing else.")] = False,
     flow_weights: FlowWeightsOption = None,
     workspace: WorkspaceOption = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="For tables and report.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Folder for tables and report.")
+    ] = None,
     verbose: VerboseOption = False,
     **fields: Any,
 ) -> None:
@@ -69,11 +69,11 @@ def _list_comparisons() -> None:
 
 
 def _run(request: EvaluationRequest, settings: WaveSettings, *, folder: Path, as_json: bool) -> None:
-    """Run a comparison with a progress bar, then print its metrics: tables, or lines of JSON and nothing else."""
+    """Run a comparison with a progress bar, then print its metrics: as tables, or as JSON lines only."""
     from flows.evaluate import evaluate as run_comparison
     from flows.planning import plan_evaluation_request
-    from tasks.evaluation.publish import REPORT, check_folder
-    from tasks.evaluation.report.jsonl import lines_text, result_lines
+    from tasks.evaluation.report.jsonl import json_lines, result_records
+    from tasks.evaluation.report.publish import REPORT, check_folder
 
     check_folder(folder)
     with STDERR.status("Planning"):
@@ -81,7 +81,7 @@ def _run(request: EvaluationRequest, settings: WaveSettings, *, folder: Path, as
     with _bar(plan):
         results = run_comparison(request, settings, str(folder.absolute()))
     if as_json:
-        STDOUT.out(lines_text(result_lines(results)), end="", highlight=False)
+        STDOUT.out(json_lines(result_records(results)), end="", highlight=False)
     else:
         _print_tables(results)
     (STDERR if as_json else STDOUT).print(f"The report is {folder / REPORT}", markup=False, soft_wrap=True)
@@ -89,9 +89,9 @@ def _run(request: EvaluationRequest, settings: WaveSettings, *, folder: Path, as
 
 def _print_tables(results: Results) -> None:
     from flows.cli.tables import rich_table
-    from tasks.evaluation.report.tables import bars_table, measure_table
+    from tasks.evaluation.report.tables import measure_table, targets_table
 
-    for table in (*(measure_table(results, measure) for measure in results.taken), bars_table(results)):
+    for table in (*(measure_table(results, measure) for measure in results.measured), targets_table(results)):
         if table is not None:
             STDOUT.print(rich_table(table))
 

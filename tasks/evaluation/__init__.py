@@ -1,1 +1,4 @@
-"""Comparisons of methods on the same clips: what is run, what is measured."""
+"""Comparisons of methods on the same clips.
+
+Folders, from the bottom up: `clips`, `comparisons`, the modules here that plan and run one, `report`, `bench`.
+"""

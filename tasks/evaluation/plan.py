@@ -1,4 +1,4 @@
-"""What a run of a comparison will compute: its clips and methods, and the identity of every outcome."""
+"""The plan of a run of a comparison: its clips and methods, and the identity of every outcome."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -17,8 +17,9 @@ from storage.digest import digest_of
 from storage.reference import ArtifactRef
 from storage.workspace import Workspace
 from tasks.errors import TaskInputError
+from tasks.evaluation.clips.clip import EvaluationClip
 from tasks.evaluation.clips.manifest import ManifestRow, read_clip, read_manifest
-from tasks.evaluation.comparison import Comparison, EvaluationClip, Method, ReadsManifest, Resources
+from tasks.evaluation.comparisons.comparison import Comparison, Method, Resources
 from tasks.evaluation.comparisons.registry import comparison
 from tasks.evaluation.request import EvaluationRequest
 from tasks.evaluation.resources import resolve_resources, resources_digest
@@ -32,28 +33,28 @@ _DRAWING = threading.Lock()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedClip:
-    """A clip without its frames: what passes between tasks."""
+    """A clip without its frames, as tasks pass it on."""
 
     index: int
     name: str
     group: str
     edit: str | None
-    """The kinds of edit that are asked of it."""
+    """The kinds of its edits."""
     digest: str
     row: ManifestRow | None = None
-    """Where it comes from a table of real clips."""
+    """Its row, if it comes from a table of real clips."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationPlan:
-    """All that the tasks of a run need to know."""
+    """Everything that the tasks of a run need."""
 
     request: EvaluationRequest
     methods: tuple[Method, ...]
     clips: tuple[PlannedClip, ...]
     resources: Resources
     identity: str
-    """Digest of what all outcomes share: the comparison, its version and the resources."""
+    """Digest of the inputs that all outcomes share: the comparison, its version and the resources."""
     workspace: str
 
     @property
@@ -62,15 +63,15 @@ class EvaluationPlan:
         return self.request.comparison
 
     def ref(self, clip: PlannedClip, method: Method) -> ArtifactRef:
-        """Name the outcome of a method on a clip.
+        """Return the reference of a method's outcome on a clip.
 
-        It depends on no other method or clip, so that adding one computes nothing else anew.
+        It depends on no other method or clip, so that adding one recomputes nothing else.
         """
         digest = digest_of(self.identity, clip.digest, dict(method.factors))
         return ArtifactRef(workspace=self.workspace, path=f"{self._folder(clip)}/{digest}", digest=digest)
 
     def stage(self, clip: PlannedClip) -> Stage[NoSettings]:
-        """Name the work on a clip, for who watches it."""
+        """Return the stage of a clip, under which its progress is reported."""
         count = len(self.methods)
         return Stage(
             name="evaluate",
@@ -88,14 +89,14 @@ def plan_evaluation(request: EvaluationRequest, *, execution: Execution, flow_we
 
     Raises:
         TaskInputError: if the comparison, a network or the manifest cannot be used.
-        WorkspaceError: if the workspace cannot be used.
+        WorkspaceError: if the workspace cannot be opened.
     """
     workspace = Workspace.open(execution.workspace).url
     resources = resolve_resources(request, device=execution.device, dtype=execution.dtype, flow_weights=flow_weights)
     found = comparison(request.comparison)
     methods, clips = tuple(found.methods(quick=request.quick)), planned_clips(request)
     _check(found, methods, clips)
-    methods = _chosen(methods, request.method, baseline=found.baseline)
+    methods = _select(methods, request.method, baseline=found.baseline)
     return EvaluationPlan(
         request=request,
         methods=methods,
@@ -110,12 +111,12 @@ def load_planned_clip(request: EvaluationRequest, clip: PlannedClip) -> Evaluati
     """Draw or read a planned clip.
 
     Raises:
-        TaskInputError: if it is no longer the one that was planned.
-        VideoError: if a real clip cannot be read any more.
+        TaskInputError: if it has changed since it was planned.
+        VideoError: if a real clip can no longer be read.
     """
-    loaded = _drawn(request)[clip.index] if clip.row is None else read_clip(clip.row)
+    loaded = _drawn_clips(request)[clip.index] if clip.row is None else read_clip(clip.row)
     if loaded.digest != clip.digest:
-        raise TaskInputError(f"The clip {clip.name} is not the one that was planned: start the evaluation again.")
+        raise TaskInputError(f"The clip {clip.name} has changed since it was planned; start the evaluation again.")
     return loaded
 
 
@@ -125,7 +126,7 @@ def planned_clips(request: EvaluationRequest) -> tuple[PlannedClip, ...]:
     Raises:
         TaskInputError: if the comparison or the manifest cannot be used.
     """
-    if request.manifest is not None and not isinstance(comparison(request.comparison), ReadsManifest):
+    if request.manifest is not None and _manifest_reader(comparison(request.comparison)) is None:
         rows = read_manifest(Path(request.manifest).expanduser(), count=request.clips)
         return tuple(
             PlannedClip(index=i, name=row.name, group="real", edit="prompt", digest=row.digest, row=row)
@@ -139,12 +140,12 @@ def planned_clips(request: EvaluationRequest) -> tuple[PlannedClip, ...]:
             edit=", ".join(dict.fromkeys(edit.kind for edit in clip.edits)) or None,
             digest=clip.digest,
         )
-        for i, clip in enumerate(_drawn(request))
+        for i, clip in enumerate(_drawn_clips(request))
     )
 
 
-def _drawn(request: EvaluationRequest) -> Sequence[EvaluationClip]:
-    """Draw the scenes once in a process, whichever of its tasks comes first."""
+def _drawn_clips(request: EvaluationRequest) -> Sequence[EvaluationClip]:
+    """Draw the clips once in a process: tasks in other threads wait for the first one."""
     with _DRAWING:
         return _draw(request)
 
@@ -152,24 +153,30 @@ def _drawn(request: EvaluationRequest) -> Sequence[EvaluationClip]:
 @lru_cache(maxsize=1)
 def _draw(request: EvaluationRequest) -> tuple[EvaluationClip, ...]:
     found = comparison(request.comparison)
-    if request.manifest is not None and isinstance(found, ReadsManifest):
-        return tuple(found.manifest_clips(Path(request.manifest).expanduser(), count=request.clips))
+    read_clips = _manifest_reader(found)
+    if request.manifest is not None and read_clips is not None:
+        return read_clips(Path(request.manifest).expanduser(), count=request.clips)
     return tuple(found.clips(quick=request.quick, count=request.clips, seed=request.seed))
 
 
-def _chosen(methods: Sequence[Method], patterns: Sequence[str], *, baseline: str) -> tuple[Method, ...]:
-    """The methods that a pattern names, and the one that they are compared with."""
+def _manifest_reader(found: Comparison) -> Callable[..., tuple[EvaluationClip, ...]] | None:
+    """Return the comparison's own reader of `--manifest`; None if it takes a table of videos."""
+    return getattr(found, "manifest_clips", None)
+
+
+def _select(methods: Sequence[Method], patterns: Sequence[str], *, baseline: str) -> tuple[Method, ...]:
+    """Return the methods that match a pattern, and the baseline."""
     names = [method.name for method in methods]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             near = ", ".join(get_close_matches(pattern, names, n=3, cutoff=0.3)) or ", ".join(names[:3])
-            raise TaskInputError(f"There is no method {pattern!r} in this comparison; near it are: {near}.")
-    wanted = {name for pattern in patterns for name in fnmatch.filter(names, pattern)} | {baseline}
-    return tuple(method for method in methods if not patterns or method.name in wanted)
+            raise TaskInputError(f"There is no method {pattern!r} in this comparison; the nearest are: {near}.")
+    selected = {name for pattern in patterns for name in fnmatch.filter(names, pattern)} | {baseline}
+    return tuple(method for method in methods if not patterns or method.name in selected)
 
 
 def _check(found: Comparison, methods: Sequence[Method], clips: Sequence[PlannedClip]) -> None:
-    """Check what a comparison says of itself, so that no two outcomes share a name or an identity."""
+    """Check that a comparison is consistent, so that no two outcomes share a name or an identity."""
     _check_distinct(found.name, "methods", [method.name for method in methods])
     _check_distinct(found.name, "factors", [json.dumps(dict(item.factors), sort_keys=True) for item in methods])
     _check_distinct(found.name, "clips", [clip.name for clip in clips])
@@ -185,7 +192,7 @@ def _check(found: Comparison, methods: Sequence[Method], clips: Sequence[Planned
         raise TaskInputError(f"The comparison {found.name!r} has no clips to run on.")
 
 
-def _check_distinct(name: str, what: str, values: Iterable[str]) -> None:
+def _check_distinct(name: str, kind: str, values: Iterable[str]) -> None:
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
-        raise TaskInputError(f"The comparison {name!r} has two {what} {twice[0]!r}.")
+        raise TaskInputError(f"The comparison {name!r} has two {kind} {twice[0]!r}.")

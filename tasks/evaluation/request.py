@@ -1,4 +1,4 @@
-"""The evaluation request: what a user asks to be compared, validated once."""
+"""The evaluation request, validated once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["EvaluationRequest", "command_line", "evaluation_request"]
 
 
 class EvaluationRequest(BaseModel):
-    """One run of one comparison."""
+    """The request of one run of a comparison."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,8 +23,8 @@ class EvaluationRequest(BaseModel):
     quick: bool = Field(default=False, description="Take the few methods and clips that matter most.")
     method: tuple[Words, ...] = Field(default=(), description="Names of methods, with * for any; all by default.")
     manifest: Words | None = Field(default=None, description="Table of real clips; drawn scenes by default.")
-    clips: int | None = Field(default=None, ge=1, description="How many clips; by default the comparison's own choice.")
-    seed: int = Field(default=0, ge=0, lt=2**31, description="Seeds the scenes and the methods.")
+    clips: int | None = Field(default=None, ge=1, description="Number of clips; by default the comparison chooses.")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the scenes and the methods.")
     model: ModelName = "embedded"
     controlnet: ControlNetName = "auto"
     flow: FlowName = "dis"
@@ -33,10 +33,10 @@ class EvaluationRequest(BaseModel):
 
 
 def evaluation_request(**fields: Any) -> EvaluationRequest:
-    """Validate a request from the outside.
+    """Validate the fields of a request from outside the program.
 
     Raises:
-        TaskInputError: one sentence about the first field that is wrong.
+        TaskInputError: one sentence about the first invalid field.
     """
     try:
         request = EvaluationRequest(**fields)
@@ -50,7 +50,7 @@ def evaluation_request(**fields: Any) -> EvaluationRequest:
 
 
 def command_line(request: EvaluationRequest) -> str:
-    """Write out the command that asks for this."""
+    """Return the command line of a request."""
     fields = request.model_dump(exclude_defaults=True, exclude={"comparison"})
     words = ["wave", "evaluate", request.comparison]
     for name, value in fields.items():

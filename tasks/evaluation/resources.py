@@ -1,4 +1,4 @@
-"""The networks that an evaluation request names, found and identified."""
+"""The networks of an evaluation request, with their digests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from storage.digest import digest_file, digest_folder, digest_of
 from tasks.errors import TaskInputError
-from tasks.evaluation.comparison import Resources
+from tasks.evaluation.comparisons.comparison import Resources
 from tasks.evaluation.request import EvaluationRequest
 from tasks.models.checkpoints import resolve_controlnet, resolve_model
 from tasks.models.flow_estimators import resolve_flow
@@ -15,14 +15,14 @@ __all__ = ["resolve_resources", "resources_digest"]
 
 
 def resolve_resources(request: EvaluationRequest, *, device: str, dtype: str, flow_weights: str = "") -> Resources:
-    """Find the networks that a request names, without loading them.
+    """Find the networks of a request, without loading them.
 
     Raises:
-        TaskInputError: if one is not there or cannot be used.
+        TaskInputError: if one is missing or cannot be used.
     """
     model, clip = resolve_model(request.model, dtype=dtype), Path(request.clip_model or "").expanduser()
     if request.lpips is not None and not Path(request.lpips).expanduser().is_file():
-        raise TaskInputError(f"There are no LPIPS weights at {request.lpips}; without --lpips LPIPS is left out.")
+        raise TaskInputError(f"There are no LPIPS weights at {request.lpips}; leave --lpips out to run without LPIPS.")
     return Resources(
         model=model,
         controlnet=resolve_controlnet(request.controlnet, model=model, dtype=dtype),
@@ -36,7 +36,7 @@ def resolve_resources(request: EvaluationRequest, *, device: str, dtype: str, fl
 
 
 def resources_digest(resources: Resources) -> str:
-    """Digest all that can change a figure: the device is not among it."""
+    """Compute the digest of everything that can change a metric; the device is not part of it."""
     return digest_of(
         [resources.model.digest, resources.model.advice.model_dump()],
         resources.controlnet and resources.controlnet.digest,

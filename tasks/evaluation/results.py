@@ -1,4 +1,4 @@
-"""The figures of a run as one long table, and as what is read from it."""
+"""The metrics of a run as one long table, with the summaries and differences that tables and plots need."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from storage.digest import to_json
 from storage.workspace import Workspace
-from tasks.evaluation.comparison import Measure, Method
+from tasks.evaluation.comparisons.comparison import Measure, Method
 from tasks.evaluation.comparisons.registry import comparison
 from tasks.evaluation.plan import EvaluationPlan, PlannedClip
-from tasks.evaluation.statistics import Difference, Spread, paired_difference, spread
+from tasks.evaluation.statistics import Difference, Summary, paired_difference, summarise
 
 __all__ = ["COLUMNS", "Results", "collect_results", "metrics_parquet"]
 
@@ -27,20 +27,20 @@ COLUMNS = ("comparison", "clip", "group", "edit", "method", "measure", "unit", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """What a comparison found."""
+    """The results of a comparison."""
 
     name: str
     title: str
     baseline: str
     measures: tuple[Measure, ...]
-    """All that the comparison declares, whether or not they could be taken."""
+    """All metrics that the comparison declares, whether or not they could be measured."""
     methods: tuple[Method, ...]
     metrics: pd.DataFrame
-    """One row per clip, method and measure; see COLUMNS, and a column `factor.<name>` per factor. NaN where a figure
-    could not be taken."""
+    """One row per clip, method and metric; see COLUMNS, and a column `factor.<name>` per factor. NaN for a metric that
+    could not be measured."""
     seconds: float = 0.0
-    """What computing the outcomes took, now and earlier."""
-    _figures: dict[str, NDArray[np.float64]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    """Seconds that computing the outcomes took, in this run and earlier ones."""
+    _tables: dict[str, NDArray[np.float64]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     @property
     def clips(self) -> tuple[str, ...]:
@@ -54,17 +54,17 @@ class Results:
         return {group: tuple(clip for of, clip in pairs if of == group) for group, _ in pairs}
 
     @property
-    def taken(self) -> tuple[Measure, ...]:
-        """The measures that could be taken at least once."""
+    def measured(self) -> tuple[Measure, ...]:
+        """The metrics that could be measured on at least one clip."""
         return tuple(measure for measure in self.measures if np.isfinite(self._of(measure)).any())
 
     @property
     def leading(self) -> Measure | None:
-        """The first measure with a better side: what methods and clips are ranked by where a choice must be made."""
-        return next((measure for measure in self.taken if measure.better is not None), None)
+        """The first metric with a direction: methods and clips are ranked by it."""
+        return next((measure for measure in self.measured if measure.better is not None), None)
 
-    def figures(self, measure: Measure, method: Method | str, *, group: str | None = None) -> NDArray[np.float64]:
-        """Give a method's figures over all clips, or over those of a group, in the order of the clips."""
+    def values(self, measure: Measure, method: Method | str, *, group: str | None = None) -> NDArray[np.float64]:
+        """Return a method's values, one per clip of all clips or of a group; NaN if a value could not be measured."""
         name = method if isinstance(method, str) else method.name
         column = self._of(measure)[:, [item.name for item in self.methods].index(name)]
         if group is None:
@@ -72,31 +72,31 @@ class Results:
         inside = set(self.groups[group])
         return column[[clip in inside for clip in self.clips]]
 
-    def spread(self, measure: Measure, method: Method, *, group: str | None = None) -> Spread:
-        """Summarise a method's figures."""
-        return spread(self.figures(measure, method, group=group))
+    def summary(self, measure: Measure, method: Method, *, group: str | None = None) -> Summary:
+        """Summarise a method's values of a metric."""
+        return summarise(self.values(measure, method, group=group))
 
     def difference(self, measure: Measure, method: Method) -> Difference:
-        """Compare a method with the baseline."""
+        """Compare a method with the baseline, clip by clip."""
         return paired_difference(
-            self.figures(measure, method), self.figures(measure, self.baseline), better=measure.better
+            self.values(measure, method), self.values(measure, self.baseline), better=measure.better
         )
 
     def _of(self, measure: Measure) -> NDArray[np.float64]:
-        """Lay a measure's figures out by clip and method."""
-        if measure.name not in self._figures:
+        """Return the values of a metric, (clip, method)."""
+        if measure.name not in self._tables:
             rows = self.metrics[self.metrics["measure"] == measure.name]
             table = rows.pivot(index="clip", columns="method", values="value")
             table = table.reindex(index=list(self.clips), columns=[method.name for method in self.methods])
-            self._figures[measure.name] = table.to_numpy(float)
-        return self._figures[measure.name]
+            self._tables[measure.name] = table.to_numpy(float)
+        return self._tables[measure.name]
 
 
 def collect_results(plan: EvaluationPlan) -> Results:
     """Read the outcomes of a run from the workspace.
 
     Raises:
-        WorkspaceError: if one is not there.
+        WorkspaceError: if one is missing.
     """
     found, workspace = comparison(plan.name), Workspace.open(plan.workspace)
     records, seconds = [], 0.0
@@ -117,7 +117,7 @@ def collect_results(plan: EvaluationPlan) -> Results:
 
 
 def metrics_parquet(results: Results) -> bytes:
-    """Write the long table as Parquet."""
+    """Encode the long table as Parquet."""
     buffer = io.BytesIO()
     results.metrics.to_parquet(buffer, index=False)
     return buffer.getvalue()
@@ -147,7 +147,7 @@ def _rows(
 
 
 def _table(records: list[dict[str, Any]], methods: tuple[Method, ...]) -> pd.DataFrame:
-    """Build the table; a factor whose values have several types becomes text, which a column can hold."""
+    """Build the table; a factor with values of several types becomes a text column."""
     columns = {name: [record[name] for record in records] for name in records[0]}
     table = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
     factors = {f"factor.{key}": _type_of([method.factors[key] for method in methods]) for key in methods[0].factors}
@@ -163,7 +163,7 @@ def _table(records: list[dict[str, Any]], methods: tuple[Method, ...]) -> pd.Dat
 
 
 def _type_of(values: list[Any]) -> str | None:
-    """Choose the type of a column that holds these and, where one is None, nothing; None where there is none."""
+    """Choose the nullable pandas type of a factor's values; None if they have several types."""
     kinds = {type(value) for value in values if value is not None}
     return _TYPES.get(kinds.pop()) if len(kinds) == 1 else None
 

@@ -1,4 +1,4 @@
-"""Run the methods of a comparison on one clip, keeping each outcome as soon as it is there."""
+"""Run the methods of a comparison on one clip, and store each outcome as soon as it is computed."""
 
 from __future__ import annotations
 
@@ -15,47 +15,48 @@ from storage.artifact import Artifact
 from storage.errors import StorageError
 from storage.workspace import Workspace
 from tasks.errors import TaskInputError
-from tasks.evaluation.comparison import EvaluationClip, Method, Outcome
+from tasks.evaluation.clips.clip import EvaluationClip
+from tasks.evaluation.comparisons.comparison import Method, Outcome
 from tasks.evaluation.comparisons.registry import comparison
 from tasks.evaluation.plan import EvaluationPlan, PlannedClip, load_planned_clip
-from tasks.evaluation.report.previews import amplified_difference, write_film
+from tasks.evaluation.previews import amplified_difference, write_film
 from tasks.progress import stage_progress
 from tasks.stage import RETRIES
 from wave_ops.errors import WaveOpsError
 
-__all__ = ["DIFFERENCE", "RESULT", "WANTED", "evaluate_clip", "measure_clip"]
+__all__ = ["DIFFERENCE", "REFERENCE", "RESULT", "evaluate_clip", "measure_clip"]
 
 RESULT = "result.mp4"
-"""What a method made, in its outcome's artifact."""
-WANTED = "wanted.mp4"
-"""What it should have made; only where that is not the source."""
+"""The method's frames, in the artifact of its outcome."""
+REFERENCE = "wanted.mp4"  # the name in stored outcomes
+"""The correct frames; only if they are not the source."""
 DIFFERENCE = "difference.mp4"
-"""Its difference from what was wanted, amplified."""
+"""The amplified difference from the reference."""
 
 
 def measure_clip(plan: EvaluationPlan, clip: PlannedClip) -> int:
-    """Run the methods whose outcome the workspace does not hold; tell how many that were.
+    """Run the methods without a stored outcome, and return their number.
 
     Raises:
-        TaskInputError: one sentence that names clip and method, if a method cannot deal with the clip.
+        TaskInputError: one sentence that names clip and method, if a method cannot process the clip.
     """
     workspace = Workspace.open(plan.workspace)
     outcomes = {method.name: workspace.artifact(plan.ref(clip, method)) for method in plan.methods}
-    missing = [method for method in plan.methods if not _is_kept(outcomes[method.name])]
+    missing = [method for method in plan.methods if not _is_stored(outcomes[method.name])]
     done = len(plan.methods) - len(missing)
     with stage_progress(plan.stage(clip), total=len(plan.methods), done=done, part=clip.name) as progress:
         if not missing:
             return 0
         loaded, start = load_planned_clip(plan.request, clip), time.perf_counter()
         for method, outcome in _checked(plan, loaded, missing):
-            _keep(outcomes[method.name], outcome, loaded, seconds=time.perf_counter() - start)
+            _store(outcomes[method.name], outcome, loaded, seconds=time.perf_counter() - start)
             done, start = done + 1, time.perf_counter()
             progress.report(done)
     return len(missing)
 
 
-def _is_kept(outcome: Artifact) -> bool:
-    """Tell whether an outcome is there; one without a figure is thrown away: what it lacked may be there by now."""
+def _is_stored(outcome: Artifact) -> bool:
+    """Return whether an outcome is stored; one without scores is discarded: its network may be available by now."""
     if outcome.is_complete() and not outcome.metadata["scores"]:
         outcome.discard()
     return outcome.is_complete()
@@ -66,7 +67,7 @@ def _run_name(*, parameters: Mapping[str, Any]) -> str:
     return title
 
 
-# Not Prefect's cache but the workspace tells what is there, method by method
+# The workspace, not Prefect's cache, records which outcomes are stored, method by method
 evaluate_clip = task(
     name="evaluate clip",
     tags=["wave"],
@@ -78,9 +79,9 @@ evaluate_clip = task(
 
 
 def _checked(plan: EvaluationPlan, clip: EvaluationClip, methods: Sequence[Method]) -> Iterator[tuple[Method, Outcome]]:
-    """Give the outcomes as they come, every one that was asked for and no other."""
+    """Yield the outcomes as they are computed, and check that they are those of the methods."""
     waiting = {method.name: method for method in methods}
-    # Closed whatever happens: a comparison may hold the model until its last outcome
+    # Closed in any case: a comparison may keep the model until its last outcome
     with closing(_outcomes(plan, clip, methods)) as outcomes:
         while waiting:
             method, outcome = _next(plan, outcomes, clip=clip, waiting=waiting)
@@ -109,16 +110,16 @@ def _next(
     except (WaveOpsError, TaskInputError, StorageError) as error:
         raise TaskInputError(f"{where}, method {next(iter(waiting))!r}: {error}") from error
     if method.name not in waiting:
-        raise TaskInputError(f"{where} gave the method {method.name!r}, which was not asked for.")
+        raise TaskInputError(f"{where} returned the method {method.name!r}, which was not requested.")
     unknown = sorted(set(outcome.scores) - {measure.name for measure in comparison(plan.name).measures})
     if unknown:
-        raise TaskInputError(f"{where}, method {method.name!r}: {unknown[0]!r} is no measure of the comparison.")
+        raise TaskInputError(f"{where}, method {method.name!r}: {unknown[0]!r} is not a metric of the comparison.")
     return method, outcome
 
 
-def _keep(artifact: Artifact, outcome: Outcome, clip: EvaluationClip, *, seconds: float) -> None:
-    """Store an outcome; figures that are no finite numbers become null."""
-    films = {RESULT: outcome.frames, WANTED: outcome.reference}
+def _store(artifact: Artifact, outcome: Outcome, clip: EvaluationClip, *, seconds: float) -> None:
+    """Store an outcome; scores that are not finite become null."""
+    films = {RESULT: outcome.frames, REFERENCE: outcome.reference}
     if outcome.frames is not None:
         reference = clip.frames if outcome.reference is None else outcome.reference
         films[DIFFERENCE] = amplified_difference(outcome.frames, reference)

@@ -155,8 +155,8 @@ def _read_json(path: Path, spec: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        place = path.name if path.name == "model_index.json" else f"{path.parent.name}/{path.name}"
-        raise TaskInputError(f"The model {spec!r} is not in the diffusers layout: it has no {place}.") from None
+        file = path.name if path.name == "model_index.json" else f"{path.parent.name}/{path.name}"
+        raise TaskInputError(f"The model {spec!r} is not in the diffusers layout: it has no {file}.") from None
     except (OSError, ValueError) as error:
         raise TaskInputError(f"The model {spec!r} has an unreadable {path.name}: {error}.") from None
     if not isinstance(content, dict):
@@ -209,9 +209,9 @@ def _native_latent_area(sample_size: int | list[int]) -> int:
 
 
 def _advice(index: Mapping[str, Any], spec: str) -> Advice:
-    given = index.get("wave") or {}
+    advice = index.get("wave") or {}
     try:
-        return Advice(**{key: value for key, value in given.items() if key != "sites"})
+        return Advice(**{key: value for key, value in advice.items() if key != "sites"})
     except (AttributeError, TypeError, ValidationError):
         raise TaskInputError(f"The model {spec!r} has advice (key 'wave') that this version cannot read.") from None
 

@@ -12,7 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from safetensors import safe_open
 
-from tasks.evaluation.comparison import Measure
+from tasks.evaluation.comparisons.comparison import Measure
 from tasks.evaluation.comparisons.model import COMPARISON
 from tasks.training.files import read_curve, write_text
 from wave_ops.scenes.vocabulary import COLOURS, SHAPES, TEXTURES
@@ -143,15 +143,15 @@ def _metrics_table(metrics: Mapping[str, float]) -> str:
 
 def _metric_row(measure: Measure, value: float) -> str:
     target, verdict = "", ""
-    if measure.bar is not None:
+    if measure.target is not None:
         higher = measure.better == "higher"
-        target = f"{'at least' if higher else 'at most'} {_shown(measure, measure.bar)}"
-        verdict = "met" if (value >= measure.bar if higher else value <= measure.bar) else "missed"
+        target = f"{'at least' if higher else 'at most'} {_shown(measure, measure.target)}"
+        verdict = "met" if (value >= measure.target if higher else value <= measure.target) else "missed"
     return f"| {_MEANINGS.get(measure.name, measure.name)} | {_shown(measure, value)} | {target} | {verdict} |"
 
 
 def _shown(measure: Measure, value: float) -> str:
-    return f"{100 * value:.1f} %" if measure.unit == "share" else f"{value:.1f} {measure.unit}"
+    return f"{100 * value:.1f} %" if measure.unit == "fraction" else f"{value:.1f} {measure.unit}"
 
 
 def _curves_table(curves: Mapping[str, list[dict[str, float]]]) -> str:

@@ -10,7 +10,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from storage.digest import digest_of
-from tasks.evaluation.comparison import EvaluationClip, Resources
+from tasks.evaluation.clips.clip import EvaluationClip
+from tasks.evaluation.comparisons.comparison import Resources
 from tasks.evaluation.comparisons.model import ModelComparison
 from tasks.models.checkpoints import resolve_controlnet, resolve_model
 from tasks.models.devices import choose_device

@@ -61,11 +61,11 @@ def command(
     monkeypatch.setattr(sys, "argv", ["wave", "evaluate", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         main()
-    said = capfd.readouterr()
-    return int(ended.value.code or 0), said.out, said.err
+    output = capfd.readouterr()
+    return int(ended.value.code or 0), output.out, output.err
 
 
-def test_the_flow_writes_its_results_and_tells_the_server_what_it_does(
+def test_the_flow_writes_its_results_and_reports_to_the_server(
     server: str, coarse: CoarseCopies, sd15: Path, tmp_path: Path
 ) -> None:
     settings = WaveSettings(workspace=str(tmp_path / "workspace"), max_tasks=2)
@@ -84,17 +84,17 @@ def test_the_flow_writes_its_results_and_tells_the_server_what_it_does(
 
 def test_task_runs_are_named_by_clip(server: str, coarse: CoarseCopies, sd15: Path, tmp_path: Path) -> None:
     evaluate(request_of(sd15, quick=True), WaveSettings(workspace=str(tmp_path)), str(tmp_path / "out"))
-    wanted = {"calm-00: 2 methods", "hard-01: 2 methods", "Write tables and report"}
+    expected = {"calm-00: 2 methods", "hard-01: 2 methods", "Write tables and report"}
     for _ in range(50):
         (run,) = ask(server, "flow_runs", sort="START_TIME_DESC", limit=1)
         names = {task["name"] for task in ask(server, "task_runs", flow_runs={"id": {"any_": [run["id"]]}})}
-        if names == wanted:
+        if names == expected:
             return
         time.sleep(0.2)
-    assert names == wanted
+    assert names == expected
 
 
-def test_a_clip_that_fails_is_named_and_the_others_are_kept(
+def test_the_error_names_the_failed_clip_and_the_others_are_stored(
     server: str, sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = WaveSettings(workspace=str(tmp_path / "workspace"), max_tasks=1)
@@ -107,7 +107,7 @@ def test_a_clip_that_fails_is_named_and_the_others_are_kept(
     assert sorted(repaired.computed) == [("calm-00", "every 4"), ("calm-00", "every 8")]
 
 
-def test_with_json_stdout_holds_one_object_per_figure_and_nothing_else(
+def test_with_json_stdout_contains_one_object_per_metric_and_nothing_else(
     server: str,
     coarse: CoarseCopies,
     sd15: Path,
@@ -120,15 +120,15 @@ def test_with_json_stdout_holds_one_object_per_figure_and_nothing_else(
     assert code == 0
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["metric"] for line in lines][:3] == ["PSNR/every 2", "PSNR/every 4", "size/every 2"]
-    assert all(list(line) == ["bench", "metric", "value", "unit", "bar", "holds"] for line in lines)
+    assert all(list(line) == ["bench", "metric", "value", "unit", "target", "holds"] for line in lines)
     by_name = {line["metric"]: line for line in lines}
-    assert (by_name["PSNR/every 2"]["bar"], by_name["PSNR/every 2"]["holds"]) == (15, True)
+    assert (by_name["PSNR/every 2"]["target"], by_name["PSNR/every 2"]["holds"]) == (15, True)
     assert by_name["size/every 4"]["holds"] is False
     assert by_name["LPIPS/every 4"]["value"] is None
     assert out == (tmp_path / "out" / "lines.jsonl").read_text()
 
 
-def test_without_json_a_person_gets_tables(
+def test_without_json_tables_of_80_columns_are_printed(
     server: str,
     coarse: CoarseCopies,
     sd15: Path,
@@ -166,11 +166,11 @@ def test_without_a_name_the_comparisons_are_listed(
         (["coarse", "--model", "nothing"], "Unknown model 'nothing'"),
         (["coarse", "--model", "MODEL", "--lpips", "no.safetensors"], "no LPIPS weights at no.safetensors"),
         (["coarse", "--model", "MODEL", "--manifest", "no.csv"], "There is no manifest no.csv"),
-        (["coarse", "-o", "MODEL/model_index.json"], "is no writable folder"),
+        (["coarse", "-o", "MODEL/model_index.json"], "is not a writable folder"),
         (["coarse", "--model", "MODEL", "--workspace", "MODEL/model_index.json"], "workspace"),
     ],
 )
-def test_bad_input_gets_one_sentence(
+def test_invalid_input_is_a_one_line_error(
     arguments: list[str],
     words: str,
     coarse: CoarseCopies,
@@ -181,15 +181,15 @@ def test_bad_input_gets_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("flows.cli.evaluate.connect", lambda **_: None)
-    code, out, said = command(monkeypatch, capfd, *(argument.replace("MODEL", str(sd15)) for argument in arguments))
+    code, out, err = command(monkeypatch, capfd, *(argument.replace("MODEL", str(sd15)) for argument in arguments))
     assert code != 0
-    assert words in said
-    assert said.strip().startswith("wave: ")
-    assert "\n" not in said.strip()
+    assert words in err
+    assert err.strip().startswith("wave: ")
+    assert "\n" not in err.strip()
     assert out == ""
 
 
-def test_the_command_can_be_written_out_again() -> None:
+def test_the_command_line_repeats_the_request() -> None:
     request = EvaluationRequest(comparison="inversion", quick=True, clips=3, model="a b", lpips="x")
     assert command_line(request) == "wave evaluate inversion --quick --clips 3 --model 'a b' --lpips x"
 
@@ -201,7 +201,7 @@ def test_the_command_can_be_written_out_again() -> None:
         ({"factors": (2, 2)}, "two methods 'every 2'"),
     ],
 )
-def test_a_comparison_that_contradicts_itself_is_refused(
+def test_an_inconsistent_comparison_is_an_error(
     changes: dict[str, Any], words: str, sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_coarse(monkeypatch, **changes)
@@ -211,7 +211,7 @@ def test_a_comparison_that_contradicts_itself_is_refused(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_command_that_was_killed_loses_one_method_at_most(server: str, sd15: Path, tmp_path: Path) -> None:
+def test_a_killed_command_loses_at_most_one_method(server: str, sd15: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     arguments = [sys.executable, "-c", KILLED, "evaluate", "coarse", "--clips", "1", "--model", str(sd15)]
     arguments += ["--workspace", str(workspace), "-o", str(tmp_path / "out")]

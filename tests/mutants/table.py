@@ -21,13 +21,352 @@ class Mutant:
     """Why no test catches it; empty where one does."""
 
 
-STORAGE = (
-    Mutant(
-        "macroblock tree on: bytes differ between runs",
-        "storage/video/_encode.py",
-        "mbtree=0",
-        "mbtree=1",
-        ("tests/storage/video/test_encode.py",),
+def _faults(file: str, tests: str, *faults: tuple[str, str, str]) -> tuple[Mutant, ...]:
+    """Return the faults of one file, given as (label, before, after), with the tests that are run for each."""
+    return tuple(Mutant(label, file, before, after, tuple(tests.split())) for label, before, after in faults)
+
+
+EDITING = (
+    *_faults(
+        "wave_ops/editing.py",
+        "tests/wave_ops/test_editing.py",
+        ("the order of the first step at every step", "order=orders[j - 1]", "order=orders[0]"),
+        ("orders of the inversion from the wrong end", "order=orders[j - 1]", "order=orders[-j]"),
+        (
+            "edges in natural order instead of the step's",
+            "controlnet_cond=self.edges[frames].repeat(2, 1, 1, 1)",
+            "controlnet_cond=self.edges[sorted(frames)].repeat(2, 1, 1, 1)",
+        ),
+        (
+            "the ControlNet is given the source prompt and the negative one",
+            "encoder_hidden_states=context[edits]",
+            "encoder_hidden_states=context[: 2 * len(frames)]",
+        ),
+        ("guidance towards the negative prompt", "(cond - uncond)", "(uncond - cond)"),
+        ("injection in the last steps", "self.steps - step_index < round", "step_index <= round"),
+        ("attention extended in every step", "extending=warping and", "extending="),
+    ),
+    *_faults(
+        "wave_ops/unet.py",
+        "tests/wave_ops/test_unet.py tests/wave_ops/test_editing.py tests/wave_ops/test_inversion.py",
+        (
+            "injection reaches the unconditional branch alone",
+            "return source.repeat(self._step.branches, *[1] * (output.ndim - 1))",
+            "return torch.cat([source, source, output[2 * len(source) :]])",
+        ),
+        (
+            "self-attention's input is never warped",
+            "warping, extending = warp and self._step.warping, extend and self._step.extending",
+            "warping, extending = False, extend and self._step.extending",
+        ),
+        ("features of the previous batch are kept from step to step", "            self._previous.clear()\n", ""),
+        (
+            "a ResNet's input is never warped",
+            "        if not self._step.warping:\n            return None\n",
+            "        return None\n",
+        ),
+        (
+            "the anchor comes after the frame's own tokens",
+            "[anchor[:, None].expand_as(fused), fused]",
+            "[fused, fused]",
+        ),
+        (
+            "the anchor of a later batch is its own first frame",
+            "if previous is None else previous.anchor",
+            "if True else previous.anchor",
+        ),
     ),
 )
-MUTANTS = (*STORAGE,)
+CORE = (
+    *_faults(
+        "wave_ops/edges.py",
+        "tests/wave_ops/test_edges.py",
+        ("canny on BGR", "cv2.COLOR_RGB2GRAY", "cv2.COLOR_BGR2GRAY"),
+        ("canny thresholds", "low: float = 100", "low: float = 20"),
+    ),
+    *_faults(
+        "wave_ops/flow.py",
+        "tests/wave_ops/test_flow.py",
+        ("DIS on BGR", "cv2.COLOR_RGB2GRAY", "cv2.COLOR_BGR2GRAY"),
+        ("DIS with the directions exchanged", "search.calc(after, before, None)", "search.calc(before, after, None)"),
+    ),
+    *_faults(
+        "wave_ops/feature_warping.py",
+        "tests/wave_ops/test_feature_warping.py tests/wave_ops/test_unet.py",
+        (
+            "the mask inverted",
+            "torch.where(grid.mask[pair], source[grid.index[pair]], own)",
+            "torch.where(grid.mask[pair], own, source[grid.index[pair]])",
+        ),
+        ("the pair reversed", "(previous, frame))\n", "(frame, previous))\n"),
+        (
+            "the border repeated instead of reflected",
+            "return torch.minimum(folded, 2 * length - 1 - folded)",
+            "return index.clamp(0, length - 1)",
+        ),
+        ("flow in pixels of the full grid", " * (width / flow_to_prev.shape[-1])", ""),
+    ),
+    *_faults(
+        "wave_ops/schedule.py",
+        "tests/wave_ops/test_schedule.py tests/wave_ops/test_inversion.py",
+        (
+            "the inverse step from the wrong level",
+            "level=step_index - 1, target=step_index)",
+            "level=step_index, target=step_index)",
+        ),
+        (
+            "v-prediction with the sign exchanged",
+            "return sqrt(a) * output + sqrt(1 - a) * x",
+            "return sqrt(a) * output - sqrt(1 - a) * x",
+        ),
+        ("the published window in both phases", '("published", "inversion")', '("published", "editing")'),
+        ("the first latent at noise level 1", "float(scheduler.final_alpha_cumprod)", "1.0"),
+    ),
+    *_faults(
+        "wave_ops/inversion.py",
+        "tests/wave_ops/test_inversion.py",
+        (
+            "the noise at the timestep before",
+            "self.schedule.timestep(step_index)",
+            "self.schedule.timestep(max(step_index - 1, 1))",
+        ),
+        (
+            "refinement from the refined latent",
+            "schedule.inverse_step(x, noise_pred, j)",
+            "schedule.inverse_step(following, noise_pred, j)",
+        ),
+    ),
+    *_faults(
+        "wave_ops/shuffle.py",
+        "tests/wave_ops/test_shuffle.py",
+        ("never reversed", "        frames.reverse()\n", "        pass\n"),
+        (
+            "the odd one always first",
+            "first = 1 if odd_one_first and len(frames) % 2 else 2",
+            "first = 1 if len(frames) % 2 else 2",
+        ),
+    ),
+    *_faults(
+        "wave_ops/masks.py",
+        "tests/wave_ops/test_masks.py",
+        (
+            "occlusion without the frame's border",
+            "return ~(returns & inside_frame(flow_positions(flow_to_prev)))",
+            "return ~returns",
+        ),
+        (
+            "the residual of the wrong image",
+            "(backward_warp(prev, flow_to_prev) - cur)",
+            "(backward_warp(cur, flow_to_prev) - prev)",
+        ),
+    ),
+    *_faults(
+        "wave_ops/keyframes.py",
+        "tests/wave_ops/test_keyframes.py",
+        ("the last frame is no keyframe", "{*range(start, end, interval), end - 1}", "{*range(start, end, interval)}"),
+    ),
+    *_faults(
+        "wave_ops/warp.py",
+        "tests/wave_ops/test_warp.py tests/wave_ops/test_masks.py",
+        ("a resized flow keeps its length", "return (resized * ratio).to(flow.dtype)", "return resized.to(flow.dtype)"),
+    ),
+)
+PROPAGATION = (
+    *_faults(
+        "wave_ops/propagation/interval.py",
+        "tests/wave_ops/propagation/test_interval.py",
+        (
+            "torch: the later keyframe's candidates are paired with mirrored frames",
+            "for index in (0, 1))\n        return list(zip(early, reversed(late), strict=True))",
+            "for index in (0, 1))\n        return list(zip(early, late, strict=True))",
+        ),
+        (
+            "compiled: the later keyframe's candidates are paired with mirrored frames",
+            "else backward))\n    return list(zip(early, reversed(late), strict=True))",
+            "else backward))\n    return list(zip(early, late, strict=True))",
+        ),
+        ("pixels that switched to the later keyframe are forgotten", "switched=chosen)", "switched=None)"),
+        (
+            "the temporal guide is the keyframe, not the frame before",
+            "        image, matches = result.image, result.matches\n",
+            "        matches = result.matches\n",
+        ),
+        (
+            "positions are not carried on",
+            "torch.cat((positions, image), dim=1), back)",
+            "torch.cat((pixel_grid((image.shape[2], image.shape[3]), batch=len(image), device=image.device), image), dim=1), back)",
+        ),
+    ),
+    *_faults(
+        "wave_ops/propagation/compositing.py",
+        "tests/wave_ops/propagation",
+        (
+            "selection weights exchanged",
+            "chosen = weight * first_error >= (1 - weight) * last_error",
+            "chosen = (1 - weight) * first_error >= weight * last_error",
+        ),
+        ("the selection of disoccluded pixels is kept", "return warped & ~disoccluded", "return warped"),
+        (
+            "the blend leans to the wrong keyframe",
+            "mix = (1 - weight) * _with_statistics(first, 128.0, 256 / 36) + weight *",
+            "mix = weight * _with_statistics(first, 128.0, 256 / 36) + (1 - weight) *",
+        ),
+    ),
+    *_faults(
+        "wave_ops/propagation/patch_match.py",
+        "tests/wave_ops/propagation/test_synthesis.py tests/wave_ops/propagation/test_interval.py",
+        ("the search never goes along columns", "    if 0 <= y - step < m.nearest.shape[0]:\n", "    if False:\n"),
+        ("the search never goes along rows", "    if 0 <= x - step < m.nearest.shape[1]:\n", "    if False:\n"),
+    ),
+    *_faults(
+        "wave_ops/propagation/torch_grid.py",
+        "tests/wave_ops/propagation/test_torch_search.py tests/wave_ops/propagation/test_interval.py",
+        (
+            "torch: the search never goes along columns",
+            "_DIRECTIONS = ((0, -1), (0, 1), (-1, 0), (1, 0))",
+            "_DIRECTIONS = ((0, -1), (0, 1), (0, -1), (0, 1))",
+        ),
+    ),
+)
+STORAGE = (
+    *_faults(
+        "storage/video/_encode.py",
+        "tests/storage/video/test_encode.py",
+        ("macroblock tree: bytes differ between runs", '"mbtree": "0"', '"mbtree": "1"'),
+        ("odd sides are made even in black", 'mode="edge"', 'mode="constant"'),
+    ),
+    *_faults(
+        "storage/video/_decode.py",
+        "tests/storage/video/test_decode.py tests/storage/video/test_audio.py",
+        ("the recording's clock is kept", "pts - start)", "pts)"),
+        ("the last frame lasts as long as the clip", " - elapsed\n", "\n"),
+        ("a frame out of order moves all later ones", "return self._last + 1  #", "pass  #"),
+    ),
+    *_faults(
+        "storage/video/_orientation.py",
+        "tests/storage/video/test_decode.py",
+        (
+            "quarter turns the wrong way",
+            "mirror_columns=c < 0, mirror_rows=b < 0",
+            "mirror_columns=b < 0, mirror_rows=c < 0",
+        ),
+    ),
+    *_faults(
+        "storage/artifact.py",
+        "tests/storage/test_artifact.py",
+        (
+            "the sizes of an artifact's files do not count",
+            "all(present.get(key) == size for key, size in layout.recorded_sizes(record).items())",
+            "all(key in present for key in layout.recorded_sizes(record))",
+        ),
+        ("an artifact of another digest counts", 'record["digest"] != (self.digest or record["digest"])', "False"),
+        (
+            "an artifact without all chunks is completed",
+            "            self._check_chunks(name, sizes)\n",
+            "            pass\n",
+        ),
+    ),
+    *_faults(
+        "storage/_layout.py",
+        "tests/storage",
+        ("the record is removed last", "return (0, key)", "return (9, key)"),
+        (
+            "a part counts without its chunks",
+            'return all(present.get(key) == size for key, size in part["chunks"].items())',
+            "return True",
+        ),
+    ),
+    *_faults(
+        "storage/digest.py",
+        "tests/storage/test_digest.py tests/tasks/planning/test_plan.py",
+        ("2.0 is not 2", "return int(value)", "return value"),
+    ),
+    Mutant(
+        "a file is not flushed to the disk",
+        "storage/files.py",
+        "        os.fsync(file.fileno())\n",
+        "",
+        ("tests/storage/test_files.py", "tests/storage/test_kill.py"),
+        survives="only a loss of power shows it",
+    ),
+)
+TASKS = (
+    *_faults(
+        "tasks/stage.py",
+        "tests/tasks/test_stage.py",
+        ("results of another workspace are taken", "-{digest_of(ref.workspace)[:8]}", ""),
+        ("bad input is retried", "return isinstance(error, BaseException) and is_transient(error)", "return True"),
+    ),
+    *_faults(
+        "tasks/propagate.py",
+        "tests/tasks/test_stages.py",
+        (
+            "an interval writes the next one's keyframe",
+            "own = frames if last in plan.shot_ends else frames[:-1]",
+            "own = frames",
+        ),
+        (
+            "the flow of the next frames",
+            "flow.read_region(name, first, last)",
+            "flow.read_region(name, first + 1, last + 1)",
+        ),
+    ),
+    *_faults(
+        "tasks/planning/stages.py",
+        "tests/tasks/planning/test_plan.py",
+        (
+            "full resolution has the identity of the plain result",
+            'return {"full_resolution": True} if self.full_resolution else {}',
+            "return {}",
+        ),
+        (
+            "the seed does not change the inversion",
+            "InversionSettings(schedule=_schedule(outline), seed=request.seed)",
+            "InversionSettings(schedule=_schedule(outline))",
+        ),
+    ),
+    *_faults(
+        "tasks/planning/advice.py",
+        "tests/tasks/planning/test_plan.py",
+        (
+            "the model's advice goes before the request",
+            "_first(guidance_scale, advice.guidance_scale,",
+            "_first(advice.guidance_scale, guidance_scale,",
+        ),
+    ),
+    *_faults(
+        "tasks/decode.py",
+        "tests/tasks/test_stages.py",
+        ("cuts are lost", '"cuts": cuts', '"cuts": ()'),
+    ),
+    *_faults(
+        "tasks/flow.py",
+        "tests/tasks/test_stages.py",
+        ("flow across a cut", "(nothing, nothing) if i + 1 in cuts else estimate(prev, cur)", "estimate(prev, cur)"),
+        (
+            "the mask of the first frame is the second's",
+            "warp_mask(images[1:], images[:1], flows[1], flows[0])",
+            "warp_mask(images[:1], images[1:], flows[0], flows[1])",
+        ),
+    ),
+    *_faults(
+        "tasks/edit.py",
+        "tests/tasks/test_stages.py",
+        ("a resumed edit repeats a step", "return steps - stored + 1,", "return min(steps - stored + 2, steps),"),
+    ),
+    *_faults(
+        "tasks/assess.py",
+        "tests/tasks/test_stages.py",
+        (
+            "the edit is measured against itself",
+            "for artifact in (source, edited)]\n    similarity",
+            "for artifact in (edited, edited)]\n    similarity",
+        ),
+    ),
+    *_faults(
+        "tasks/models/checkpoints.py",
+        "tests/tasks/models/test_checkpoints.py",
+        ("fp16 weights for float32", 'if half and (dtype == "float16" or not full):', "if half:"),
+    ),
+)
+MUTANTS = (*EDITING, *CORE, *PROPAGATION, *STORAGE, *TASKS)

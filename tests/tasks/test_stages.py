@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from storage.artifact import Artifact
 from storage.digest import digest_file
@@ -38,7 +39,8 @@ from tests._checkpoints import save_sd21
 from tests._clips import save_clip
 from tests._stages import artifact_of, contents, make_plan, run_stages
 from wave_ops.guided_upsampling import upsample_edit
-from wave_ops.resize import resize_frames
+from wave_ops.masks import warp_mask
+from wave_ops.resize import resize_frames, to_images
 from wave_ops.scenes.rendering import cut
 from wave_ops.scenes.specs import random_scene
 
@@ -249,3 +251,47 @@ def test_frames_are_edited_at_the_working_size_and_shown_at_the_sources(plan: Ed
     difference = np.abs(shown.astype(int) - resize_frames(frames, plan.clip.size))
     assert difference.mean() < 8  # the rest is the codec's
     assert digest_file(plan.request.video) == plan.clip.digest
+
+
+def test_no_two_intervals_write_the_same_frame(
+    request_: EditRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    original = Artifact.write_region
+
+    def write_region(self: Artifact, name: str, start: int, values: Any) -> None:
+        if self.path.startswith("clips/") and "/edits/" in self.path:
+            rows.extend(range(start, start + len(values)))
+        original(self, name, start, values)
+
+    monkeypatch.setattr(Artifact, "write_region", write_region)
+    plan = run_stages(make_plan(request_, tmp_path))
+    assert len(plan.intervals) > 1
+    assert sorted(rows) == list(range(plan.clip.frame_count))
+
+
+def test_both_masks_of_a_keyframe_pair_are_those_of_its_two_frames(plan: EditPlan) -> None:
+    flow, source = artifact_of(plan, KEYFRAME_FLOW), artifact_of(plan, DECODE)
+    names = ("to_prev", "to_cur", "mask_cur", "mask_prev")
+    stored = dict(zip(names, (torch.from_numpy(flow.read_region(name)) for name in names), strict=True))
+    to_prev, to_cur = (stored[name].float() for name in ("to_prev", "to_cur"))
+    images = to_images(source.read_region("frames")[list(plan.keyframes)])
+    for i, (first, second) in enumerate(plan.pairs):
+        pair = (images[first][None], images[second][None])
+        # Stored flow is rounded to half precision, which moves a few pixels across a threshold
+        masks = (
+            warp_mask(*pair, to_prev[i][None], to_cur[i][None]),
+            warp_mask(*pair[::-1], to_cur[i][None], to_prev[i][None]),
+        )
+        for name, mask in zip(names[2:], masks, strict=True):
+            assert (mask[0] == stored[name][i]).float().mean() > 0.98
+    assert (stored["mask_cur"] != stored["mask_prev"]).float().mean() > 0.02
+
+
+def test_the_report_measures_the_edit_against_the_source(plan: EditPlan) -> None:
+    scores = artifact_of(plan, ASSESS).read_json(REPORT)["scores"]
+    source = resize_frames(artifact_of(plan, DECODE).read_region("frames"), plan.size).astype(float)
+    edited = artifact_of(plan, PROPAGATE).read_region("frames").astype(float)
+    errors = ((source - edited) ** 2).mean(axis=(1, 2, 3))
+    assert scores["psnr_to_source_db"] == pytest.approx(np.mean(10 * np.log10(255**2 / errors)), abs=1e-3)
+    assert scores["warp_error_source"] != scores["warp_error_edited"]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from itertools import combinations
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import BatchEncoding, CLIPTextConfig, CLIPTextModel
 
 from wave_ops.diffusion import StableDiffusion
 from wave_ops.feature_warping import PairWarps
@@ -32,9 +31,7 @@ class WordTokenizer:
     def __call__(self, prompt: str, **_: Any) -> Any:
         words = [sum(map(ord, word)) % 98 for word in prompt.split()][:7]
         ids = torch.tensor([[98, *words, *[99] * (7 - len(words))]])
-        tokens = SimpleNamespace(input_ids=ids, attention_mask=torch.ones_like(ids))
-        tokens.to = lambda _: tokens
-        return tokens
+        return BatchEncoding({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
 
 
 def build_model(*, scheduler: dict[str, Any] | None = None, controlnet: bool = False, seed: int = 0) -> StableDiffusion:
@@ -70,8 +67,10 @@ def build_model(*, scheduler: dict[str, Any] | None = None, controlnet: bool = F
     )
     control = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8, 8, 8)) if controlnet else None
     if control is not None:
+        # These begin as zeros; those of a trained ControlNet do not
+        torch.nn.init.normal_(control.controlnet_cond_embedding.conv_out.weight)
         for layer in [*control.controlnet_down_blocks, control.controlnet_mid_block]:
-            torch.nn.init.normal_(layer.weight, std=0.1)  # trained ControlNets do not end in zeros
+            torch.nn.init.normal_(layer.weight, std=0.1)
     model = StableDiffusion(
         tokenizer=WordTokenizer(),
         text_encoder=CLIPTextModel(text).eval(),

@@ -43,10 +43,10 @@ def test_prompts_are_encoded_to_the_tokenizers_length(model):
 
 
 @pytest.mark.parametrize(("count", "size", "lengths"), [(5, None, [5]), (5, 2, [2, 2, 1]), (4, 4, [4]), (1, 8, [1])])
-def test_runs_cover_every_frame(count, size, lengths):
-    assert [run.stop - run.start for run in batch_slices(count, size)] == lengths
+def test_batches_cover_every_frame(count, size, lengths):
+    assert [part.stop - part.start for part in batch_slices(count, size)] == lengths
 
 
-def test_a_run_of_no_frames_is_refused():
+def test_a_batch_of_no_frames_is_refused():
     with pytest.raises(WaveOpsError, match="at least 1"):
         list(batch_slices(4, 0))

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
+from tests.wave_ops._hooks import recorded_inputs, recorded_outputs
+from tests.wave_ops._reference import PlainStep
 from wave_ops.diffusion import encode_prompt
-from wave_ops.editing import EditingSettings, edit
+from wave_ops.editing import NEGATIVE_PROMPT, EditingSettings, edit
 from wave_ops.errors import WaveOpsError
 from wave_ops.inversion import InversionSettings, invert, step_orders
 from wave_ops.schedule import DDIMSchedule, WarpSchedule
+from wave_ops.unet import resolve_sites
 
 STEPS = 6
 
@@ -32,6 +37,11 @@ def source(model):
     return stored
 
 
+@pytest.fixture
+def edges():
+    return torch.rand(3, 3, 128, 128, generator=torch.Generator().manual_seed(1)).round()
+
+
 def edited(model, source, *, settings=None, **arguments):
     defaults = {"prompt": "a blue star", "source_prompt": "a red star", "warps": None}
     orders = step_orders(3, InversionSettings(schedule=WarpSchedule(steps=STEPS)))
@@ -45,7 +55,7 @@ def test_the_source_prompt_at_guidance_one_returns_the_source(model, source):
     assert (back - source[0]).abs().mean() < 0.02 * source[0].abs().mean()
 
 
-def test_another_prompt_gives_another_result(model, source):
+def test_another_prompt_yields_another_result(model, source):
     assert not torch.allclose(edited(model, source), edited(model, source, prompt="a green ring"), atol=1e-3)
 
 
@@ -58,7 +68,7 @@ def test_without_warping_injection_and_extension_it_is_plain_guided_ddim(model, 
         for j in range(STEPS, 0, -1):
             uncond, cond = (
                 model.unet(
-                    x, schedule.timestep(j), encoder_hidden_states=encode_prompt(model, text).expand(3, -1, -1)
+                    x, schedule.timesteps[j - 1], encoder_hidden_states=encode_prompt(model, text).expand(3, -1, -1)
                 ).sample
                 for text in ("ugly", "a blue star")
             )
@@ -66,13 +76,86 @@ def test_without_warping_injection_and_extension_it_is_plain_guided_ddim(model, 
     torch.testing.assert_close(result, x, rtol=1e-3, atol=1e-3)
 
 
-def test_leaving_the_source_branch_out_where_nothing_is_injected_changes_nothing(model, source, monkeypatch):
-    half = edited(model, source, settings={"injection_fraction": 0.5})
-    batches = []
-    hook = model.unet.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
-    edited(model, source, settings={"injection_fraction": 0.5})
-    hook.remove()
-    assert batches == [9, 9, 9, 6, 6, 6]
+def control_residuals(model, x, edges, *, timestep, context, injecting, branch, frame):
+    """Compute a ControlNet's residuals for one frame of one edit branch, at scale 0.5."""
+    if injecting and branch == 0:
+        return {}
+    down, mid = model.controlnet(
+        x[frame][None],
+        timestep,
+        encoder_hidden_states=context[branch][None],
+        controlnet_cond=edges[frame][None],
+        conditioning_scale=0.5,
+        return_dict=False,
+    )
+    return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+
+
+def plain_edit(model, stored, *, orders, warps, edges, guidance_scale):
+    """The method as written, frame by frame: five of six steps warp and extend attention, the first three inject."""
+    schedule = DDIMSchedule.from_config(model.scheduler_config, steps=STEPS)
+    source, uncond, cond = (encode_prompt(model, text) for text in ("a red star", NEGATIVE_PROMPT, "a blue star"))
+    x = stored[STEPS]
+    for j in range(STEPS, 0, -1):
+        injecting, warping, timestep = j > 3, j > 1, schedule.timesteps[j - 1]
+        latents, context = [x, x], torch.cat([uncond, cond])
+        if injecting:
+            latents, context = [stored[j], x, x], torch.cat([source, uncond, cond])
+        step = PlainStep(
+            unet=model.unet,
+            sites=resolve_sites(model.unet),
+            order=orders[j - 1],
+            warps=warps,
+            warping=warping,
+            extending=warping,
+            injecting=injecting,
+        )
+        control = partial(control_residuals, model, x, edges, timestep=timestep, context=context, injecting=injecting)
+        noise = step(torch.stack(latents), timestep, context, control)
+        x = schedule.step(x, noise[-2] + guidance_scale * (noise[-1] - noise[-2]), j)
+    return x
+
+
+ORDERS = [(0, 1, 2), (2, 1, 0), (1, 0, 2), (2, 0, 1), (1, 2, 0), (0, 2, 1)]
+
+
+@pytest.mark.parametrize("keyframe_batch", [None, 2])
+def test_a_whole_edit_equals_the_method_frame_by_frame(model, source, make_warps, edges, keyframe_batch):
+    arguments = {"warps": make_warps(3), "edges": edges, "orders": ORDERS}
+    with torch.inference_mode():
+        expected = plain_edit(model, source, guidance_scale=5.0, **arguments)
+    result = edited(model, source, keyframe_batch=keyframe_batch, **arguments)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("step_index", range(1, STEPS + 1))
+def test_an_order_acts_on_its_own_step_alone(model, source, make_warps, step_index):
+    orders = list(ORDERS)
+    orders[step_index - 1] = tuple(reversed(orders[step_index - 1]))
+    traces = []
+    for each in (ORDERS, orders):
+        steps = {}
+        edited(model, source, warps=make_warps(3), orders=each, callback=steps.__setitem__)
+        traces.append(steps)
+    changed = [j for j in range(STEPS, 0, -1) if not torch.allclose(traces[0][j - 1], traces[1][j - 1], atol=1e-3)]
+    assert changed[:1] == ([] if step_index == 1 else [step_index])  # the last step of an edit, j = 1, is not warped
+
+
+def test_the_controlnet_gets_each_keyframes_own_edges_with_the_negative_and_the_edited_prompt(
+    model, source, make_warps, edges
+):
+    with recorded_inputs(model.controlnet) as calls:
+        edited(model, source, warps=make_warps(3), edges=edges, orders=ORDERS)
+    uncond, cond = (encode_prompt(model, text).expand(3, -1, -1) for text in (NEGATIVE_PROMPT, "a blue star"))
+    for call, order in zip(calls, reversed(ORDERS), strict=True):
+        assert torch.equal(call["controlnet_cond"], edges[list(order)].repeat(2, 1, 1, 1))
+        assert torch.equal(call["encoder_hidden_states"], torch.cat([uncond, cond]))
+
+
+def test_the_source_branch_is_computed_only_while_its_features_are_injected(model, source):
+    with recorded_inputs(model.unet) as calls:
+        half = edited(model, source, settings={"injection_fraction": 0.5})
+    assert [len(call["0"]) for call in calls] == [9, 9, 9, 6, 6, 6]
     never = edited(model, source, settings={"injection_fraction": 0.0})
     assert not torch.allclose(half, never, atol=1e-3)
 
@@ -92,40 +175,28 @@ def test_a_resumed_edit_is_identical_to_an_undisturbed_one(model, source, make_w
 
 
 @pytest.mark.parametrize("keyframe_batch", [1, 2])
-def test_the_batch_size_does_not_change_the_result(model, source, make_warps, keyframe_batch):
-    edges = torch.rand(3, 3, 128, 128).round()
+def test_the_batch_size_does_not_change_the_result(model, source, make_warps, edges, keyframe_batch):
     whole = edited(model, source, warps=make_warps(3), edges=edges)
     parts = edited(model, source, warps=make_warps(3), edges=edges, keyframe_batch=keyframe_batch)
     torch.testing.assert_close(parts, whole, rtol=1e-2, atol=1e-3)
 
 
-def test_the_controlnet_acts_on_the_edit_branches_only(model, source):
-    edges = torch.rand(3, 3, 128, 128).round()
-    noises = []
-    hook = model.unet.register_forward_hook(lambda _, __, output: noises.append(output.sample.clone()))
-    plain = edited(model, source)
-    controlled = edited(model, source, edges=edges)
-    hook.remove()
-    assert torch.equal(noises[0][:3], noises[STEPS][:3])
-    assert not torch.allclose(noises[0][3:], noises[STEPS][3:], atol=1e-4)
+def test_the_controlnet_acts_on_the_edit_branches_only(model, source, edges):
+    with recorded_outputs(model.unet) as outputs:
+        plain = edited(model, source)
+        controlled = edited(model, source, edges=edges)
+    without, with_edges = outputs[0].sample, outputs[STEPS].sample
+    assert torch.equal(without[:3], with_edges[:3])
+    assert not torch.allclose(without[3:], with_edges[3:], atol=1e-4)
     assert not torch.allclose(plain, controlled, atol=1e-4)
 
 
-def test_a_controlnet_of_scale_zero_changes_nothing(model, source):
-    edges = torch.rand(3, 3, 128, 128).round()
+def test_a_controlnet_of_scale_zero_changes_nothing(model, source, edges):
     torch.testing.assert_close(
         edited(model, source, edges=edges, settings={"controlnet_scale": 0.0}),
         edited(model, source),
         rtol=1e-4,
         atol=1e-5,
-    )
-
-
-def test_each_steps_own_order_is_used(model, source, make_warps):
-    warps = make_warps(3)
-    other = [tuple(reversed(order)) for order in step_orders(3, InversionSettings(schedule=WarpSchedule(steps=STEPS)))]
-    assert not torch.allclose(
-        edited(model, source, warps=warps), edited(model, source, warps=warps, orders=other), atol=1e-3
     )
 
 

@@ -5,37 +5,19 @@ from itertools import pairwise
 import pytest
 import torch
 
+from tests.wave_ops._reference import source_cells, warp_features
 from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import PairWarps, gather_map, gather_positions, nearest_indices
 from wave_ops.shuffle import step_order
 
 
-def plain_recursion(features, order, warps, size):
-    """The method as written: frame by frame, cell by cell. features: (branch, frame, height, width, channel)."""
-    height, width = size
-    fused = features.clone()
-    for slot, (previous, current) in enumerate(pairwise(order), start=1):
-        flow, mask = warps.flow_to_prev[previous, current], warps.mask[previous, current]
-        small = torch.nn.functional.interpolate(flow[None], size=size, mode="bilinear", align_corners=False)[0]
-        scale_y, scale_x = height / flow.shape[1], width / flow.shape[2]
-        for y in range(height):
-            for x in range(width):
-                full_y = int((y + 0.5) / scale_y)
-                full_x = int((x + 0.5) / scale_x)
-                if not mask[full_y, full_x]:
-                    continue
-                source_x = int(torch.round(x + small[0, y, x] * scale_x))
-                source_y = int(torch.round(y + small[1, y, x] * scale_y))
-                source_x = reflect(source_x, width)
-                source_y = reflect(source_y, height)
-                fused[:, slot, y, x] = fused[:, slot - 1, source_y, source_x]
+def plain_recursion(features, order, warps):
+    """The method as written, frame by frame: features (branch, frame, channel, height, width)."""
+    fused, size = features.clone(), tuple(features.shape[-2:])
+    for place, pair in enumerate(pairwise(order), start=1):
+        sources = source_cells(warps, pair, size)
+        fused[:, place] = warp_features(features[:, place], fused[:, place - 1], sources)
     return fused
-
-
-def reflect(index, length):
-    while not 0 <= index < length:
-        index = -1 - index if index < 0 else 2 * length - 1 - index
-    return index
 
 
 @pytest.mark.parametrize("size", [(16, 16), (8, 12), (4, 4)])
@@ -43,26 +25,25 @@ def reflect(index, length):
 def test_one_gather_equals_the_frame_by_frame_recursion_bit_for_bit(make_warps, size, count):
     warps = make_warps(count, size=(64, 96), seed=count, flow=20.0)
     order = step_order(count, seed=count, step_index=1)
-    features = torch.randn(3, count, *size, 5)
+    features = torch.randn(3, count, 5, *size)
     index = gather_map(order, warps.at(size))
-    fused = gather_positions(features.flatten(2, 3), index).unflatten(2, size)
-    expected = plain_recursion(features, order, warps, size)
-    assert torch.equal(fused, expected)
+    fused = gather_positions(features.flatten(3).mT, index).mT.unflatten(3, size)
+    assert torch.equal(fused, plain_recursion(features, order, warps))
     assert not torch.equal(fused, features)
 
 
 @pytest.mark.parametrize("cuts", [(1, 2, 3, 4, 5), (2, 4), (3,), (5,)])
-def test_any_split_into_runs_gives_the_same_features(make_warps, cuts):
+def test_any_split_into_batches_gives_the_same_features(make_warps, cuts):
     warps, size, order = make_warps(6), (8, 8), (1, 0, 3, 2, 5, 4)
     features = torch.randn(2, 6, 64, 3)
     grid = warps.at(size)
     whole = gather_positions(features, gather_map(order, grid))
-    parts, carried = [], None
+    parts, previous = [], None
     for start, stop in pairwise((0, *cuts, 6)):
-        run = features[:, start:stop]
-        joined = run if carried is None else torch.cat([parts[-1][:, -1:], run], dim=1)
-        parts.append(gather_positions(joined, gather_map(order[start:stop], grid, carried=carried)))
-        carried = order[stop - 1]
+        batch = features[:, start:stop]
+        joined = batch if previous is None else torch.cat([parts[-1][:, -1:], batch], dim=1)
+        parts.append(gather_positions(joined, gather_map(order[start:stop], grid, previous=previous)))
+        previous = order[stop - 1]
     assert torch.equal(torch.cat(parts, dim=1), whole)
 
 

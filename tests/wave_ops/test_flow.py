@@ -67,6 +67,15 @@ def test_dis_follows_a_small_square_on_small_frames() -> None:
     assert np.abs(to_prev[:, :12]).mean() < 0.1
 
 
+def test_dis_compares_grey_in_which_red_outweighs_blue() -> None:
+    red, blue = shifted_pair(96, 128, dx=3, dy=-2), shifted_pair(96, 128, dx=-3, dy=2)
+    prev, cur = (
+        np.stack([r[..., 0], np.full_like(r[..., 0], 100), b[..., 2]], axis=2) for r, b in zip(red, blue, strict=True)
+    )
+    _, to_cur = dis_flow()(prev, cur)
+    np.testing.assert_allclose(np.median(to_cur, axis=(1, 2)), [3, -2], atol=0.2)
+
+
 def test_the_occlusion_mask_of_dis_finds_the_uncovered_strip_and_errs_only_near_moving_edges() -> None:
     prev, cur = texture(128, 128), texture(128, 128)
     prev[40:88, 30:78] = cur[40:88, 40:88] = texture(48, 48, seed=1)

@@ -90,6 +90,7 @@ def test_one_channel_stays_one_channel() -> None:
     assert resize_frames(noise(2, 5, 7, 1), (3, 9)).shape == (2, 3, 9, 1)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("frames", "size"),
     [

@@ -48,7 +48,7 @@ def test_a_step_is_that_of_diffusers_ddim_scheduler(prediction_type, step_index)
     reference = diffusers.DDIMScheduler(**config, prediction_type=prediction_type)
     reference.set_timesteps(50)
     x, output = torch.randn(2, 1, 4, 3, 3).unbind()
-    expected = reference.step(output, plan.timestep(step_index), x).prev_sample
+    expected = reference.step(output, plan.timesteps[step_index - 1], x).prev_sample
     noise = plan.noise_prediction(output, x, step_index)
     torch.testing.assert_close(plan.step(x, noise, step_index), expected, rtol=1e-4, atol=1e-5)
 
@@ -81,8 +81,9 @@ def test_an_unknown_prediction_type_is_refused():
 
 def test_the_published_windows_differ_on_twenty_of_fifty_steps():
     inversion, editing = (WarpSchedule(window="published").warped_steps(phase) for phase in ("inversion", "editing"))
-    assert {schedule().timestep(j) for j in inversion} == set(range(1, 782, 20))
-    assert {schedule().timestep(j) for j in editing} == set(range(201, 982, 20))
+    timesteps = schedule().timesteps
+    assert {timesteps[j - 1] for j in inversion} == set(range(1, 782, 20))
+    assert {timesteps[j - 1] for j in editing} == set(range(201, 982, 20))
     assert len(inversion ^ editing) == 20
 
 

@@ -1,28 +1,61 @@
 from __future__ import annotations
 
+from contextlib import ExitStack
 from itertools import pairwise
 
 import pytest
 import torch
 
+from tests.wave_ops._hooks import has_hooks, recorded_inputs, recorded_outputs
+from tests.wave_ops._reference import PlainStep
 from wave_ops.errors import WaveOpsError
-from wave_ops.unet import FeatureSession, injected, resolve_sites, with_block
+from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites, with_block
 
-
-def run_unet(model, latents, context):
-    with torch.inference_mode():
-        return model.unet(latents, 501, encoder_hidden_states=context).sample
+SIZE = (16, 16)
+CELLS = 16 * 16
 
 
 @pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(4, 4, 16, 16, generator=generator), torch.randn(4, 8, 16, generator=generator)
+def latents():
+    """(branch, keyframe, channel, height, width) of one branch and four keyframes."""
+    return torch.randn(1, 4, 4, *SIZE, generator=torch.Generator().manual_seed(0))
 
 
-def begin(session, order, *, branches=1, **flags):
-    session.begin_step(order, **({"warping": True} | flags))
-    session.begin_run(slice(0, len(order)), branches=branches, latent_size=(16, 16))
+@pytest.fixture
+def context():
+    """(branch, keyframe, token, channel)."""
+    return torch.randn(1, 4, 8, 16, generator=torch.Generator().manual_seed(1))
+
+
+def plain_noise(model, latents, context):
+    with torch.inference_mode():
+        noise = model.unet(latents.flatten(0, 1), 501, encoder_hidden_states=context.flatten(0, 1)).sample
+    return noise.unflatten(0, latents.shape[:2])
+
+
+def step_noise(model, session, step, latents, context):
+    """Run all batches of a step through a UNet that has the session's hooks."""
+    noise = torch.empty_like(latents)
+    for frames in session.batches(step, latent_size=tuple(latents.shape[-2:])):
+        noise[:, frames] = plain_noise(model, latents[:, frames], context[:, frames])
+    return noise
+
+
+def hooked_noise(model, session, step, latents, context, *, sites=None):
+    with injected(model.unet, session, sites=sites or resolve_sites(model.unet)):
+        return step_noise(model, session, step, latents, context)
+
+
+def recorded_step(modules, model, session, step, latents, context, *, record):
+    """Record, by name, the inputs or outputs of modules after the session's own hooks."""
+    with injected(model.unet, session, sites=resolve_sites(model.unet)), ExitStack() as stack:
+        seen = {name: stack.enter_context(record(module)) for name, module in modules.items()}
+        step_noise(model, session, step, latents, context)
+    return {name: calls[0] for name, calls in seen.items()}
+
+
+def last_attention(model):
+    return model.unet.up_blocks[3].attentions[0].transformer_blocks[0].attn1
 
 
 def test_the_rule_gives_the_published_sites_of_stable_diffusion(model):
@@ -53,188 +86,212 @@ def test_an_unknown_site_is_refused_with_near_names(model):
         resolve_sites(model.unet, sites=sites)
 
 
-def test_a_session_that_does_nothing_changes_no_bit(model, batch, make_warps):
-    before = run_unet(model, *batch)
+def test_a_session_that_does_nothing_changes_no_bit(model, latents, context, make_warps):
     session = FeatureSession(warps=make_warps(4))
+    noise = hooked_noise(model, session, FeatureStep(order=(0, 1, 2, 3)), latents, context)
+    assert torch.equal(noise, plain_noise(model, latents, context))
+
+
+def test_between_two_steps_a_session_changes_no_bit(model, latents, context, make_warps):
+    session = FeatureSession(warps=make_warps(4))
+    step = FeatureStep(order=(1, 0, 3, 2), warping=True, extending=True, injecting=True)
     with injected(model.unet, session, sites=resolve_sites(model.unet)):
-        begin(session, (0, 1, 2, 3), warping=False)
-        assert torch.equal(run_unet(model, *batch), before)
+        step_noise(model, session, step, latents, context)
+        between = plain_noise(model, latents, context)
+    assert torch.equal(between, plain_noise(model, latents, context))
 
 
-def test_taps_leave_the_unet_as_it_was_even_after_an_error(model, batch, make_warps):
-    before, processors = run_unet(model, *batch), dict(model.unet.attn_processors)
+def test_hooks_leave_the_unet_as_it_was_even_after_an_error(model, latents, context, make_warps):
+    before, processors = plain_noise(model, latents, context), dict(model.unet.attn_processors)
     session = FeatureSession(warps=make_warps(4))
+    step = FeatureStep(order=(1, 0, 3, 2), warping=True, extending=True)
 
     def fail_inside():
         with injected(model.unet, session, sites=resolve_sites(model.unet)):
-            begin(session, (1, 0, 3, 2), branches=1, extending=True)
-            assert not torch.allclose(run_unet(model, *batch), before)
+            assert not torch.allclose(step_noise(model, session, step, latents, context), before)
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
         fail_inside()
-    assert torch.equal(run_unet(model, *batch), before)
+    assert torch.equal(plain_noise(model, latents, context), before)
     assert model.unet.attn_processors == processors
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.unet.modules())
+    assert not has_hooks(model.unet)
 
 
-def test_warping_copies_features_along_the_order_before_the_first_convolution(model, batch, make_warps):
-    warps, order, seen = make_warps(4), (1, 0, 3, 2), {}
-    conv1 = model.unet.down_blocks[0].resnets[0].conv1
-    session = FeatureSession(warps=warps)
-    first = conv1.register_forward_pre_hook(lambda _, args: seen.update(before=args[0].clone()))
-    with injected(model.unet, session, sites=resolve_sites(model.unet)):
-        second = conv1.register_forward_pre_hook(lambda _, args: seen.update(after=args[0].clone()))
-        begin(session, order)
-        run_unet(model, *batch)
-    first.remove(), second.remove()
-    expected, grid = seen["before"].clone().flatten(2), warps.at((16, 16))
-    for slot, pair in enumerate(pairwise(order), start=1):
-        warped = expected[slot - 1][:, grid.index[pair]]
-        expected[slot] = torch.where(grid.mask[pair], warped, expected[slot])
-    assert torch.equal(seen["after"].flatten(2), expected)
+def assert_warped_along(order, grid, *, before, after):
+    """Compare with the recursion, frame by frame; features (frame, position, channel) in the order of the step."""
+    expected = before.clone()
+    for place, pair in enumerate(pairwise(order), start=1):
+        warped = expected[place - 1][grid.index[pair]]
+        expected[place] = torch.where(grid.mask[pair][:, None], warped, before[place])
+    assert torch.equal(after, expected)
+    assert not torch.equal(after, before)
 
 
-def test_masks_of_zero_leave_the_noise_unchanged(model, batch, make_warps):
-    before = run_unet(model, *batch)
+def test_warping_copies_features_along_the_order_before_the_first_convolution(model, latents, context, make_warps):
+    warps, order, conv1 = make_warps(4), (1, 0, 3, 2), model.unet.down_blocks[0].resnets[0].conv1
+    step = FeatureStep(order=order, warping=True)
+    with recorded_inputs(conv1) as calls:
+        inner = recorded_step(
+            {"conv1": conv1}, model, FeatureSession(warps=warps), step, latents, context, record=recorded_inputs
+        )
+    before, after = (call["0"].flatten(2).mT for call in (calls[0], inner["conv1"]))
+    assert_warped_along(order, warps.at(SIZE), before=before, after=after)
+
+
+def test_warping_copies_features_along_the_order_before_self_attention(model, latents, context, make_warps):
+    warps, order, attn1 = make_warps(4), (1, 0, 3, 2), last_attention(model)
+    step = FeatureStep(order=order, warping=True)
+    with recorded_inputs(attn1) as calls:
+        inner = recorded_step(
+            {"attn1": attn1}, model, FeatureSession(warps=warps), step, latents, context, record=recorded_inputs
+        )
+    assert_warped_along(order, warps.at(SIZE), before=calls[0]["0"], after=inner["attn1"]["0"])
+
+
+def test_masks_of_zero_leave_the_noise_unchanged(model, latents, context, make_warps):
     session = FeatureSession(warps=make_warps(4, mask=-1.0))
-    with injected(model.unet, session, sites=resolve_sites(model.unet)):
-        begin(session, (1, 0, 3, 2))
-        torch.testing.assert_close(run_unet(model, *batch), before, rtol=1e-5, atol=1e-6)
+    noise = hooked_noise(model, session, FeatureStep(order=(1, 0, 3, 2), warping=True), latents, context)
+    torch.testing.assert_close(noise, plain_noise(model, latents, context), rtol=1e-5, atol=1e-6)
 
 
-def test_zero_flow_and_full_masks_give_every_frame_the_first_ones_features(model, batch, make_warps):
-    latents, context = batch
-    alike = latents[:1].repeat(4, 1, 1, 1)
+def test_zero_flow_and_full_masks_copy_the_first_frames_features_to_all_frames(model, latents, context, make_warps):
+    context = context[:, :1].expand(-1, 4, -1, -1)
     session = FeatureSession(warps=make_warps(4, flow=0.0, mask=2.0))
-    with injected(model.unet, session, sites=resolve_sites(model.unet)):
-        begin(session, (0, 1, 2, 3))
-        warped = run_unet(model, latents, context[:1].repeat(4, 1, 1))
-    plain = run_unet(model, alike, context[:1].repeat(4, 1, 1))
-    torch.testing.assert_close(warped[0], plain[0], rtol=1e-4, atol=1e-5)
-    assert (warped[1:] - warped[:1]).abs().mean() < (run_unet(model, latents, context)[1:] - warped[:1]).abs().mean()
+    (warped,) = hooked_noise(model, session, FeatureStep(order=(0, 1, 2, 3), warping=True), latents, context)
+    (alike,) = plain_noise(model, latents[:, :1].expand_as(latents), context)
+    (plain,) = plain_noise(model, latents, context)
+    torch.testing.assert_close(warped[0], alike[0], rtol=1e-4, atol=1e-5)
+    assert (warped[1:] - warped[:1]).abs().mean() < (plain[1:] - warped[:1]).abs().mean()
 
 
 @pytest.mark.parametrize("extending", [False, True])
-@pytest.mark.parametrize("chunk", [1, 2, 3])
-def test_runs_of_the_order_give_the_same_noise_as_one_batch(model, batch, make_warps, chunk, extending):
-    latents, context = batch
-    order = (2, 3, 0, 1)
-    session = FeatureSession(warps=make_warps(4))
-    with injected(model.unet, session, sites=resolve_sites(model.unet)):
-        begin(session, order, extending=extending)
-        whole = run_unet(model, latents, context)
-        session.begin_step(order, warping=True, extending=extending)
-        parts = []
-        for start in range(0, 4, chunk):
-            run = slice(start, min(start + chunk, 4))
-            session.begin_run(run, branches=1, latent_size=(16, 16))
-            parts.append(run_unet(model, latents[run], context[run]))
-    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("keyframe_batch", [1, 2, 3])
+def test_several_batches_give_the_same_noise_as_one(model, latents, context, make_warps, keyframe_batch, extending):
+    warps, step = make_warps(4), FeatureStep(order=(2, 3, 0, 1), warping=True, extending=extending)
+    whole, parts = (
+        hooked_noise(model, FeatureSession(warps=warps, keyframe_batch=size), step, latents, context)
+        for size in (None, keyframe_batch)
+    )
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
 
 
-def test_extended_attention_leaves_the_first_frame_and_changes_the_others(model, batch):
-    latents, context = batch
-    before = run_unet(model, latents, context)
-    session = FeatureSession(warps=None)
+@pytest.mark.parametrize("keyframe_batch", [None, 1, 2, 3])
+@pytest.mark.parametrize(
+    "acting",
+    [
+        ("warping",),
+        ("warping", "extending"),
+        ("warping", "injecting"),
+        ("extending", "injecting"),
+        ("warping", "extending", "injecting"),
+    ],
+    ids=" and ".join,
+)
+def test_a_step_of_three_branches_equals_the_recursion_frame_by_frame(model, make_warps, acting, keyframe_batch):
+    generator, order, size = torch.Generator().manual_seed(2), (2, 3, 0, 1), (16, 24)
+    latents = torch.randn(3, 4, 4, *size, generator=generator)
+    context = torch.randn(3, 8, 16, generator=generator)
+    warps, flags = make_warps(4, size=(128, 192), flow=20.0), dict.fromkeys(acting, True)
+    plain = PlainStep(unet=model.unet, sites=resolve_sites(model.unet), order=order, warps=warps, **flags)
+    with torch.inference_mode():
+        expected = plain(latents, 501, context)
+    session = FeatureSession(warps=warps, keyframe_batch=keyframe_batch)
+    step = FeatureStep(order=order, branches=3, **flags)
+    noise = hooked_noise(model, session, step, latents, context[:, None].expand(-1, 4, -1, -1))
+    torch.testing.assert_close(noise, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_in_several_batches_reads_nothing_of_the_step_before(model, latents, context, make_warps):
+    warps = make_warps(4)
+    steps = [FeatureStep(order=order, warping=True, extending=True) for order in ((2, 3, 0, 1), (1, 0, 2, 3))]
+    session = FeatureSession(warps=warps, keyframe_batch=3)
     with injected(model.unet, session, sites=resolve_sites(model.unet)):
-        begin(session, (0, 1, 2, 3), warping=False, extending=True)
-        after = run_unet(model, latents, context)
+        _, after = (step_noise(model, session, step, latents, context) for step in steps)
+    alone = hooked_noise(model, FeatureSession(warps=warps, keyframe_batch=3), steps[1], latents, context)
+    assert torch.equal(after, alone)
+
+
+def test_extended_attention_leaves_the_first_frame_and_changes_the_others(model, latents, context):
+    (before,) = plain_noise(model, latents, context)
+    step = FeatureStep(order=(0, 1, 2, 3), extending=True)
+    (after,) = hooked_noise(model, FeatureSession(warps=None), step, latents, context)
     torch.testing.assert_close(after[0], before[0], rtol=1e-4, atol=1e-5)
     assert all((after[i] - before[i]).abs().max() > 1e-4 for i in (1, 2, 3))
 
 
-def test_extended_keys_and_values_are_the_first_frames_tokens_then_the_frames_own(model, batch):
-    seen = {}
-    attn1 = model.unet.up_blocks[3].attentions[0].transformer_blocks[0].attn1
-    session = FeatureSession(warps=None)
-    with injected(model.unet, session, sites=resolve_sites(model.unet)):
-        hook = attn1.register_forward_pre_hook(
-            lambda _, args, kwargs: seen.update(own=args[0], **kwargs), with_kwargs=True
-        )
-        begin(session, (0, 1), branches=2, warping=False, extending=True)
-        run_unet(model, *batch)
-        hook.remove()
-    own, extended = seen["own"].unflatten(0, (2, 2)), seen["encoder_hidden_states"].unflatten(0, (2, 2))
-    assert torch.equal(extended[:, :, 256:], own)
-    assert torch.equal(extended[:, 1, :256], own[:, 0])
+def test_extended_keys_and_values_are_the_first_frames_tokens_then_the_frames_own(model, latents, context):
+    two_branches = (tensor.unflatten(1, (2, 2))[0] for tensor in (latents, context))
+    step = FeatureStep(order=(0, 1), branches=2, extending=True)
+    seen = recorded_step(
+        {"attn1": last_attention(model)}, model, FeatureSession(warps=None), step, *two_branches, record=recorded_inputs
+    )["attn1"]
+    own, extended = (seen[name].unflatten(0, (2, 2)) for name in ("0", "encoder_hidden_states"))
+    assert torch.equal(extended[:, :, CELLS:], own)
+    assert torch.equal(extended[:, 1, :CELLS], own[:, 0])
 
 
-def test_injection_gives_the_edit_branches_the_sources_queries_keys_and_residual(model, batch):
-    seen = {}
-    block = model.unet.up_blocks[1]
+@pytest.mark.parametrize("branches", [2, 3])
+def test_injection_replaces_queries_keys_and_residual_of_every_edit_branch_by_the_sources(
+    model, latents, context, branches
+):
+    latents = torch.cat([latents + i for i in range(branches)])[:, :2]
+    context = torch.cat([context + i for i in range(branches)])[:, :2]
+    block, step = model.unet.up_blocks[1], FeatureStep(order=(0, 1), branches=branches, injecting=True)
     attn1 = block.attentions[1].transformer_blocks[0].attn1
+    modules = {"q": attn1.to_q, "k": attn1.to_k, "v": attn1.to_v, "r": block.resnets[1].conv2}
     session = FeatureSession(warps=None)
-    with injected(model.unet, session, sites=resolve_sites(model.unet)):
-        for name, module in {"q": attn1.to_q, "k": attn1.to_k, "v": attn1.to_v, "r": block.resnets[1].conv2}.items():
-            module.register_forward_hook(lambda _, __, output, name=name: seen.update({name: output}))
-        begin(session, (0, 1), branches=2, warping=False, injecting=True)
-        run_unet(model, *batch)
-    for module in model.unet.modules():
-        module._forward_hooks.clear()
-    assert all(torch.equal(seen[name][:2], seen[name][2:]) for name in "qkr")
-    assert not torch.equal(seen["v"][:2], seen["v"][2:])
+    seen = recorded_step(modules, model, session, step, latents, context, record=recorded_outputs)
+    for source, *edits in (seen[name].chunk(branches) for name in "qkr"):
+        assert all(torch.equal(edit, source) for edit in edits)
+    source, *edits = seen["v"].chunk(branches)
+    assert not any(torch.equal(edit, source) for edit in edits)
 
 
-def test_extended_keys_and_values_can_be_those_of_the_first_frame_in_time(model, batch, make_warps):
-    seen = {}
-    attn1 = model.unet.up_blocks[3].attentions[0].transformer_blocks[0].attn1
+def test_extended_keys_and_values_can_be_those_of_the_first_frame_in_time(model, latents, context, make_warps):
+    step = FeatureStep(order=(2, 3, 0, 1), warping=True, extending=True)
     session = FeatureSession(warps=make_warps(4), anchor="time")
-    with injected(model.unet, session, sites=resolve_sites(model.unet)):
-        hook = attn1.register_forward_pre_hook(
-            lambda _, args, kwargs: seen.update(own=args[0], **kwargs), with_kwargs=True
-        )
-        begin(session, (2, 3, 0, 1), extending=True)
-        run_unet(model, *batch)
-        hook.remove()
-    assert torch.equal(seen["encoder_hidden_states"][:, 256:], seen["own"])
-    assert torch.equal(seen["encoder_hidden_states"][:, :256], seen["own"][2:3].expand(4, -1, -1))
+    modules = {"attn1": last_attention(model)}
+    seen = recorded_step(modules, model, session, step, latents, context, record=recorded_inputs)["attn1"]
+    assert torch.equal(seen["encoder_hidden_states"][:, CELLS:], seen["0"])
+    assert torch.equal(seen["encoder_hidden_states"][:, :CELLS], seen["0"][2:3].expand(4, -1, -1))
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3)])
-def test_both_anchors_are_one_where_the_order_begins_with_the_first_frame(model, batch, make_warps, order):
-    noises = []
-    for anchor in ("order", "time"):
-        session = FeatureSession(warps=make_warps(4), anchor=anchor)
-        with injected(model.unet, session, sites=resolve_sites(model.unet)):
-            begin(session, order, extending=True)
-            noises.append(run_unet(model, *batch))
+def test_both_anchors_are_one_where_the_order_begins_with_the_first_frame(model, latents, context, make_warps, order):
+    warps, step = make_warps(4), FeatureStep(order=order, warping=True, extending=True)
+    noises = [
+        hooked_noise(model, FeatureSession(warps=warps, anchor=anchor), step, latents, context)
+        for anchor in ("order", "time")
+    ]
     assert torch.equal(*noises)
 
 
-def test_runs_of_the_order_cannot_all_be_given_the_first_frame_in_time(make_warps):
-    session = FeatureSession(warps=make_warps(4), anchor="time")
-    session.begin_step((0, 1, 2, 3), warping=True, extending=True)
+def test_several_batches_cannot_all_attend_to_the_first_frame_in_time(make_warps):
+    session = FeatureSession(warps=make_warps(4), anchor="time", keyframe_batch=2)
+    step = FeatureStep(order=(0, 1, 2, 3), warping=True, extending=True)
     with pytest.raises(WaveOpsError, match="all 4 keyframes in one batch"):
-        session.begin_run(slice(0, 2), branches=1, latent_size=(16, 16))
-    session.begin_step((3, 2, 1, 0), warping=True)
-    session.begin_run(slice(0, 2), branches=1, latent_size=(16, 16))  # nothing is extended
+        next(session.batches(step, latent_size=SIZE))
 
 
-def test_runs_that_are_only_warped_need_no_anchor_in_time(model, batch, make_warps):
-    latents, context = batch
-    noises = []
-    for anchor in ("order", "time"):
-        session = FeatureSession(warps=make_warps(4), anchor=anchor)
-        with injected(model.unet, session, sites=resolve_sites(model.unet)):
-            session.begin_step((3, 2, 1, 0), warping=True)
-            for run in (slice(0, 2), slice(2, 4)):
-                session.begin_run(run, branches=1, latent_size=(16, 16))
-                noises.append(run_unet(model, latents[run], context[run]))
-    assert torch.equal(noises[0], noises[2])
-    assert torch.equal(noises[1], noises[3])
+def test_several_batches_that_are_only_warped_need_no_anchor_in_time(model, latents, context, make_warps):
+    warps, step = make_warps(4), FeatureStep(order=(3, 2, 1, 0), warping=True)
+    noises = [
+        hooked_noise(model, FeatureSession(warps=warps, anchor=anchor, keyframe_batch=2), step, latents, context)
+        for anchor in ("order", "time")
+    ]
+    assert torch.equal(*noises)
 
 
-def test_attention_can_be_extended_where_it_is_not_warped(model, batch, make_warps):
+def test_attention_can_be_extended_where_it_is_not_warped(model, latents, context, make_warps):
     rule = resolve_sites(model.unet)
     chosen = {"warp_resnets": (), "warp_attentions": (), "extend_attentions": rule.warp_attentions}
     sites = resolve_sites(model.unet, sites={"inject_attentions": (), "inject_resnets": (), **chosen})
-    noises = []
-    for given, where in ((make_warps(4), sites), (None, rule)):
-        session = FeatureSession(warps=given)
-        with injected(model.unet, session, sites=where):
-            begin(session, (1, 0, 2, 3), extending=True)
-            noises.append(run_unet(model, *batch))
+    step = FeatureStep(order=(1, 0, 2, 3), warping=True, extending=True)
+    noises = [
+        hooked_noise(model, FeatureSession(warps=warps), step, latents, context, sites=where)
+        for warps, where in ((make_warps(4), sites), (None, rule))
+    ]
     assert torch.equal(*noises)
 
 

@@ -1,4 +1,4 @@
-"""Figures of merit of images, videos, flows and masks, each with its source and its range."""
+"""Metrics of images, videos, flows and masks, each with its source and range."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from wave_ops.metrics.image import psnr, ssim
 from wave_ops.metrics.optical_flow import flow_endpoint_error, mask_precision_recall
 from wave_ops.metrics.perceptual import Lpips
 from wave_ops.metrics.scenes import (
+    attribute_fractions,
     attribute_hits,
-    attribute_shares,
     object_overlap,
     outside_objects,
     preservation,
@@ -18,8 +18,8 @@ from wave_ops.metrics.temporal import warp_error
 
 __all__ = [
     "Lpips",
+    "attribute_fractions",
     "attribute_hits",
-    "attribute_shares",
     "embed_frames",
     "embed_text",
     "flow_endpoint_error",

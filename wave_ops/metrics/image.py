@@ -1,8 +1,8 @@
-"""How near two images are, pixel by pixel and window by window.
+"""Similarity of images: PSNR and SSIM.
 
 Convention:
     Images are (batch, channel, height, width) or (frame, channel, height, width) in [0, 1]; each function returns
-    one figure per image, on the device and in the dtype of its input (at least float32).
+    one value per image, on the device and in the dtype of its input (at least float32).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from wave_ops.errors import WaveOpsError
-from wave_ops.metrics._arrays import check_alike, wide
+from wave_ops.metrics._arrays import check_same_shape, wide
 
 __all__ = ["psnr", "ssim"]
 
@@ -28,13 +28,12 @@ def psnr(
 ) -> Float[Tensor, "batch"]:
     """Return the peak signal-to-noise ratio in dB for a peak of 1; higher is nearer, infinite where equal.
 
-    Source: ``-10 log10(mean squared error)`` over all channels and pixels of an image. Range [0, inf] for images
-    in [0, 1].
+    ``-10 log10(mean squared error)`` over all channels and pixels of an image. Range [0, inf] for images in [0, 1].
 
     Raises:
         WaveOpsError: the shapes differ.
     """
-    check_alike(a, b)
+    check_same_shape(a, b)
     return -10 * (wide(a) - wide(b)).square().mean(dim=(1, 2, 3)).log10()
 
 
@@ -44,9 +43,8 @@ def ssim(
     """Return the structural similarity, by scikit-image; not differentiable.
 
     Source: Wang, Bovik, Sheikh, Simoncelli (IEEE TIP 2004): Gaussian window 11 x 11, sigma 1.5, K1 = 0.01,
-    K2 = 0.03, population moments, and the range of the images, 1, that K1 and K2 are relative to. Mean over channels
-    and over the windows that lie inside the image. Computed in float64: a variance is the small difference of two
-    moments.
+    K2 = 0.03, population moments, data range 1. Mean over channels and over the windows inside the image. Computed in
+    float64: a variance is the small difference of two moments.
 
     Range [-1, 1]: 1 where equal, near 0 where the structures have nothing in common, under 0 where one is the
     negative of the other.
@@ -54,10 +52,10 @@ def ssim(
     Raises:
         WaveOpsError: the shapes differ, or a side is under 11 pixels.
     """
-    check_alike(a, b)
+    check_same_shape(a, b)
     if min(a.shape[2:]) < _SSIM_WINDOW:
         raise WaveOpsError(f"expected images of at least 11 x 11 pixels, got {tuple(a.shape[2:])}")
-    values = [_similarity(*pair) for pair in zip(_numbers(a), _numbers(b), strict=True)]
+    values = [_similarity(*pair) for pair in zip(_to_numpy(a), _to_numpy(b), strict=True)]
     return torch.tensor(values, dtype=wide(a[:0]).dtype, device=a.device)
 
 
@@ -75,6 +73,6 @@ def _similarity(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     )
 
 
-def _numbers(images: Tensor) -> NDArray[np.float64]:
-    numbers: NDArray[np.float64] = images.detach().double().cpu().numpy()
-    return numbers
+def _to_numpy(images: Tensor) -> NDArray[np.float64]:
+    array: NDArray[np.float64] = images.detach().double().cpu().numpy()
+    return array

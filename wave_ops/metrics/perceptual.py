@@ -1,4 +1,4 @@
-"""How different two images look: distances between the features of a trained network."""
+"""Perceptual distance of images, between features of a trained network (LPIPS)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from torchvision.models import alexnet
 
 from wave_ops.errors import WaveOpsError
-from wave_ops.metrics._arrays import check_alike
+from wave_ops.metrics._arrays import check_same_shape
 
 __all__ = ["Lpips"]
 
-# Mean and deviation of the images that AlexNet was trained on, for images in [-1, 1]
+# Mean and standard deviation of AlexNet's training images, for images in [-1, 1]
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 _CHANNELS = (64, 192, 384, 256, 256)
 _SLICES = {0: 1, 3: 2, 6: 3, 8: 4, 10: 5}
 _LAST_ACTIVATION = 12
-# Two poolings after a stride of 4 leave nothing of a smaller image
+# Of a smaller image two poolings after a stride of 4 leave nothing
 _SMALLEST = 31
 _EPSILON = 1e-10
 
@@ -38,7 +38,7 @@ class Lpips(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        with torch.device("meta"):  # the weights come from the state dict: take neither time nor memory for others
+        with torch.device("meta"):  # the weights come from the state dict
             self.features = alexnet(weights=None).features[:_LAST_ACTIVATION]
             self.heads = nn.ModuleList(nn.Conv2d(count, 1, kernel_size=1, bias=False) for count in _CHANNELS)
         for name, values in (("shift", _SHIFT), ("scale", _SCALE)):
@@ -46,7 +46,7 @@ class Lpips(nn.Module):
 
     @staticmethod
     def from_state_dict(state: Mapping[str, Tensor]) -> Lpips:
-        """Build the metric in float32, on the device of its weights, for measuring only.
+        """Build the metric in float32, on the device of its weights, without gradients of the weights.
 
         Args:
             state: AlexNet's convolutions in torchvision's names ("features.0.weight") or in those of the package
@@ -62,32 +62,34 @@ class Lpips(nn.Module):
         module.load_state_dict(found, assign=True)
         return module.to(found["features.0.weight"].device).eval().requires_grad_(False)
 
-    def forward(self, a: Float[Tensor, "batch 3 height width"], b: Float[Tensor, "batch 3 height width"]) -> Tensor:
+    def forward(
+        self, a: Float[Tensor, "batch 3 height width"], b: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch"]:
         """Return one distance per image; lower is nearer.
 
-        Range [0, inf), 0 where equal; a little over 1 where one image is lost in noise.
+        Range [0, inf), 0 where equal; a little over 1 against an image of noise.
 
         Args:
-            a: images in [0, 1], each side at least 31 pixels: the network would see nothing of smaller ones. Whoever
-                has smaller images decides how to enlarge them; the metric was fitted to patches of 64 px.
+            a: images in [0, 1], each side at least 31 pixels, below which no features are left. The caller must
+                enlarge smaller images; the metric was fitted to patches of 64 px.
             b: images to compare with.
 
         Raises:
             WaveOpsError: the shapes differ, or the images are too small.
         """
-        check_alike(a, b)
+        check_same_shape(a, b)
         if min(a.shape[2:]) < _SMALLEST:
             raise WaveOpsError(
                 f"LPIPS needs images of at least {_SMALLEST} x {_SMALLEST} pixels, got {(*a.shape[2:],)}"
             )
         distance = torch.zeros(len(a), dtype=self.shift.dtype, device=self.shift.device)
-        for head, seen_a, seen_b in zip(self.heads, self._activations(a), self._activations(b), strict=True):
-            difference = (_unit(seen_a) - _unit(seen_b)).square()
+        for head, features_a, features_b in zip(self.heads, self._activations(a), self._activations(b), strict=True):
+            difference = (_unit(features_a) - _unit(features_b)).square()
             distance = distance + head(difference).mean(dim=(1, 2, 3))
         return distance
 
     def _activations(self, images: Tensor) -> Iterator[Tensor]:
-        """The features after each ReLU, one layer at a time: two images need the memory of one layer each."""
+        """Yield the features after each ReLU, so that only one layer's are in memory."""
         x = (2 * images.to(self.shift.dtype) - 1 - self.shift) / self.scale
         for layer in self.features:
             x = layer(x)
@@ -100,8 +102,8 @@ def _unit(features: Tensor) -> Tensor:
 
 
 def _find(state: Mapping[str, Tensor], name: str, *, shape: torch.Size) -> Tensor:
-    """The tensor of one weight, under whichever name it is kept."""
-    names = _names(name)
+    """Return the tensor of a weight, under any of its names."""
+    names = _aliases(name)
     found = next((state[key] for key in names if key in state), None)
     if found is None:
         raise WaveOpsError(f"the weights of LPIPS (AlexNet) lack {' or '.join(names)}")
@@ -110,9 +112,9 @@ def _find(state: Mapping[str, Tensor], name: str, *, shape: torch.Size) -> Tenso
     return found
 
 
-def _names(name: str) -> tuple[str, ...]:
+def _aliases(name: str) -> tuple[str, ...]:
     part, index, kind = name.split(".")
     if part == "features":
         return name, f"net.slice{_SLICES[int(index)]}.{index}.{kind}"
-    # 0 where the package was built without dropout
+    # index 0 if the package was built without dropout
     return f"lin{index}.model.1.{kind}", f"lin{index}.model.0.{kind}"

@@ -1,19 +1,20 @@
-"""How right an edit of a drawn scene is: what was asked for has changed, all else has not.
+"""Metrics of an edited drawn scene: whether the requested attributes have changed and all others have not.
 
 Convention:
-    Frames are uint8 RGB (time, height, width, 3), masks bool (time, height, width). A frame in which the mask covers
-    under 1 % shows too little of the object: it is left out. Where nothing is left a figure is not a number.
+    Frames are uint8 RGB (time, height, width, 3), masks bool (time, height, width). Frames in which the mask covers
+    less than 1 % are ignored, since they show too little of the object. Without any frame a metric is not a number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from math import inf, log10, nan
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import cv2
 import numpy as np
 import torch
+from jaxtyping import Bool, UInt8
 from numpy.typing import NDArray
 
 from wave_ops.errors import WaveOpsError
@@ -23,18 +24,19 @@ from wave_ops.scenes.rendering import Scene
 from wave_ops.scenes.vocabulary import COLOURS, SHAPES, TEXTURES, Colour
 
 __all__ = [
+    "attribute_fractions",
     "attribute_hits",
-    "attribute_shares",
     "object_overlap",
     "outside_objects",
     "preservation",
     "true_warp_error",
 ]
 
-Frames = NDArray[np.uint8]
-Masks = NDArray[np.bool_]
+Frames: TypeAlias = UInt8[np.ndarray, "time height width 3"]
+Masks: TypeAlias = Bool[np.ndarray, "time height width"]
+Times: TypeAlias = Bool[np.ndarray, "time"]
 
-_VISIBLE_SHARE: Final = 0.01
+_VISIBLE_FRACTION: Final = 0.01
 _PEAK: Final = 255.0
 _VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "colour": COLOURS,
@@ -44,37 +46,38 @@ _VALUES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def attribute_shares(
-    frames: Frames, masks: Masks, wanted: Mapping[str, str], *, readable: Mapping[str, NDArray[np.bool_]] | None = None
+def attribute_fractions(
+    frames: Frames, masks: Masks, wanted: Mapping[str, str], *, readable: Mapping[str, Times] | None = None
 ) -> dict[str, float]:
-    """Return, per attribute, the share of frames in which the checker reads the wanted value.
+    """Return, per attribute, the fraction of frames that are classified as the wanted value.
 
-    Source: ours; the checker is `read_attributes`, right on 99 % of true frames whose object is whole. Range [0, 1].
+    Source: ours; the classifier is `read_attributes`, correct on 99 % of true frames whose object is fully visible.
+    Range [0, 1].
 
     Args:
         frames: the edited clip.
-        masks: where the object truly is. Its shape is read from the frame, so the mask of the source will do for an
-            object that was given another shape.
-        wanted: values by the names of `Attributes`; only these are read.
-        readable: per attribute, the frames (time) to count: `attribute_hits` of the clip after a perfect edit. An
-            object that is cut off by the frame, or half hidden, has no shape that could be read, and no edit should
-            be blamed for that; in hard scenes it is 4 frames of 10. By default every frame that shows the object.
+        masks: true object. The mask of the source also fits an object with another shape, since the shape is that of
+            the object's region in the frame.
+        wanted: values by the names of `Attributes`; only these are classified.
+        readable: per attribute, the frames to count: `attribute_hits` of the clip after a perfect edit. The shape of
+            an object that is partly outside the frame or occluded cannot be classified, which is not the edit's fault;
+            in hard scenes that is 4 frames of 10. By default all frames that show the object.
 
     Raises:
-        WaveOpsError: an unknown attribute or value, or arrays that do not belong together.
+        WaveOpsError: an attribute or a value is unknown, or the arrays do not fit together.
     """
     hits = attribute_hits(frames, masks, wanted)
     counted = dict.fromkeys(wanted, _visible(masks)) if readable is None else readable
     for name in wanted:
         if name not in counted or counted[name].shape != (len(frames),):
-            raise WaveOpsError(f"expected the readable frames of {name}, one truth value for each of {len(frames)}")
+            raise WaveOpsError(f"expected the readable frames of {name}, one boolean for each of {len(frames)}")
     return {name: _mean(hits[name][counted[name]]) for name in wanted}
 
 
-def attribute_hits(frames: Frames, masks: Masks, wanted: Mapping[str, str]) -> dict[str, NDArray[np.bool_]]:
-    """Return, per attribute and frame (time), whether the checker reads the wanted value; False without an object.
+def attribute_hits(frames: Frames, masks: Masks, wanted: Mapping[str, str]) -> dict[str, Times]:
+    """Return, per attribute and frame, whether the frame is classified as the wanted value; False without an object.
 
-    Args and errors are those of `attribute_shares`.
+    Arguments and errors are those of `attribute_fractions`.
     """
     _check_wanted(wanted)
     _check_clip(frames, masks)
@@ -87,42 +90,42 @@ def attribute_hits(frames: Frames, masks: Masks, wanted: Mapping[str, str]) -> d
 
 
 def object_overlap(frames: Frames, masks: Masks, *, colour: str, background: str) -> float:
-    """Return how well the object found in the frames covers the true one: intersection over union, mean over frames.
+    """Return the intersection over union of the object found in the frames and the true one, mean over frames.
 
-    Source: Jaccard (1912). Range [0, 1]; 1 only where the outlines agree to the pixel: true frames of 64 px reach
-    about 0.98, those of 128 px 0.99, since a soft edge belongs to one side or the other.
+    Source: Jaccard (1912). Range [0, 1]; 1 only if the outlines agree to the pixel. True frames of 64 px have about
+    0.98, those of 128 px 0.99, since each pixel of an antialiased edge is assigned to one side.
 
     Args:
         frames: the clip.
-        masks: where the object should be.
-        colour: the object's colour; of several regions of it the one that covers most of the mask is the object.
-        background: the colour behind it.
+        masks: true object.
+        colour: the object's colour; of several regions with it the one that covers most of the mask is the object.
+        background: colour of the background.
 
     Raises:
-        WaveOpsError: an unknown colour, or arrays that do not belong together.
+        WaveOpsError: a colour is unknown, or the arrays do not fit together.
     """
     _check_clip(frames, masks)
     near, ground = _colour(colour), _colour(background)
-    shares = []
+    overlaps = []
     for index in np.flatnonzero(_visible(masks)):
         found = find_object(frames[index], colour=near, background=ground, near=masks[index])
-        shares.append((found & masks[index]).sum() / (found | masks[index]).sum())
-    return _mean(np.array(shares))
+        overlaps.append((found & masks[index]).sum() / (found | masks[index]).sum())
+    return _mean(np.array(overlaps))
 
 
 def preservation(edited: Frames, source: Frames, outside_masks: Masks) -> float:
-    """Return the PSNR in dB over the pixels that an edit should leave alone, of all frames together.
+    """Return the PSNR in dB over all pixels, of all frames, that an edit should not change.
 
     Source: ours, after the background PSNR of image editing benchmarks (Ju et al., "PnP Inversion", ICLR 2024).
-    Range [0, inf], infinite where nothing has changed; not a number where no pixel is to be left alone.
+    Range [0, inf], infinite if nothing has changed; not a number if the mask is empty.
 
     Args:
         edited: the edited clip.
         source: the source clip.
-        outside_masks: True where the edit has no business, as from `outside_objects`.
+        outside_masks: True where the edit should change nothing, for example from `outside_objects`.
 
     Raises:
-        WaveOpsError: the arrays do not belong together.
+        WaveOpsError: the arrays do not fit together.
     """
     _check_clip(edited, outside_masks)
     _check_clip(source, outside_masks)
@@ -133,24 +136,23 @@ def preservation(edited: Frames, source: Frames, outside_masks: Masks) -> float:
     return inf if error == 0 else 10 * log10(_PEAK**2 / error)
 
 
-def outside_objects(object_masks: Masks, *, margin: int | None = None) -> Masks:
-    """Return where no object is, nor comes near: (time, height, width).
+def outside_objects(object_masks: Bool[np.ndarray, "time object height width"], *, margin: int | None = None) -> Masks:
+    """Return True for pixels outside all objects and a margin around them.
 
     Args:
-        object_masks: (time, object, height, width), those of the true edit beside those of the source where an edit
-            changes the shape.
-        margin: pixels by which the objects are grown to each side; a 32nd of the short side by default, which holds
-            soft edges and half a cell of an 8-fold VAE at 128 px.
+        object_masks: objects of the source and, if an edit changes the shape, of the true edit.
+        margin: pixels by which the objects are dilated; by default 1/32 of the short side, which covers antialiased
+            edges and, at 128 px, half a latent of a VAE of factor 8.
 
     Raises:
         WaveOpsError: the masks have no object axis, or the margin is negative.
     """
     if object_masks.ndim != 4:
         raise WaveOpsError(f"expected masks (time, object, height, width), got {object_masks.shape}")
-    reach = max(1, round(min(object_masks.shape[2:]) / 32)) if margin is None else margin
-    if reach < 0:
+    radius = max(1, round(min(object_masks.shape[2:]) / 32)) if margin is None else margin
+    if radius < 0:
         raise WaveOpsError(f"expected a margin of at least 0 pixels, got {margin}")
-    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
     outside: Masks = np.logical_not(object_masks.any(axis=1))
     for frame_index, mask in enumerate(outside):
         outside[frame_index] = cv2.erode(mask.astype(np.uint8), kernel).astype(bool)
@@ -158,13 +160,17 @@ def outside_objects(object_masks: Masks, *, margin: int | None = None) -> Masks:
 
 
 def true_warp_error(frames: Frames, scene: Scene) -> float:
-    """Return the warp error along the scene's true flow, where its true occlusion leaves something to compare.
+    """Return the warp error along the scene's true flow, over pixels that are not occluded.
 
-    Source: `warp_error`; mean over pairs of frames, pairs across a cut left out. Range [0, 1]; lower is steadier. The
-    scene's own frames do not reach 0: edges and textures are sampled anew in every frame.
+    Source: `warp_error`; mean over pairs of frames, without pairs across a cut. Range [0, 1]; lower is steadier. The
+    error of the scene's own frames is above 0, since edges and textures are sampled independently in every frame.
+
+    Args:
+        frames: the edited clip.
+        scene: the scene of which it should have the motion.
 
     Raises:
-        WaveOpsError: the frames are not of the scene's size and number.
+        WaveOpsError: the frames differ from the scene's in size or number.
     """
     if frames.shape != scene.frames.shape:
         raise WaveOpsError(f"expected frames like the scene's, {scene.frames.shape}, got {frames.shape}")
@@ -176,8 +182,8 @@ def true_warp_error(frames: Frames, scene: Scene) -> float:
     return float(errors.nanmean())
 
 
-def _visible(masks: Masks) -> NDArray[np.bool_]:
-    visible: NDArray[np.bool_] = masks.mean(axis=(1, 2)) >= _VISIBLE_SHARE
+def _visible(masks: Masks) -> Times:
+    visible: NDArray[np.bool_] = masks.mean(axis=(1, 2)) >= _VISIBLE_FRACTION
     return visible
 
 
@@ -200,7 +206,7 @@ def _check_wanted(wanted: Mapping[str, str]) -> None:
             raise WaveOpsError(f"expected a {name} of {', '.join(_VALUES[name])}, got {value!r}")
 
 
-def _check_clip(frames: Frames, masks: Masks) -> None:
+def _check_clip(frames: NDArray[Any], masks: NDArray[Any]) -> None:
     if frames.dtype != np.uint8 or frames.shape != (*masks.shape, 3):
         raise WaveOpsError(
             f"expected uint8 frames (time, height, width, 3) with one mask each, "

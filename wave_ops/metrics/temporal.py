@@ -1,4 +1,4 @@
-"""How steady a video is along its flow."""
+"""Temporal consistency of a video along its flow."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def warp_error(
     flows_to_prev: Float[Tensor, "pair 2 height width"],
     valid: Bool[Tensor, "pair height width"],
 ) -> Float[Tensor, "pair"]:
-    """Return, per pair of neighbouring frames, the squared difference to the warped frame before.
+    """Return, per pair of neighbouring frames, the mean squared difference to the warped previous frame.
 
     Source: Lai et al., "Learning Blind Video Temporal Consistency" (ECCV 2018), averaged over channels instead of
-    summed. Mean over the valid pixels; lower is steadier. Range [0, 1]; not a number where no pixel is valid.
+    summed. Mean over the valid pixels; lower is steadier. Range [0, 1]; not a number if no pixel is valid.
 
     Args:
         frames: in [0, 1].
-        flows_to_prev: entry i lies on frame i + 1's grid and points to frame i, pixels.
-        valid: True where entry i of the flow may be trusted, on frame i + 1's grid: not occluded.
+        flows_to_prev: entry i is on the grid of frame i + 1 and points to frame i, in pixels.
+        valid: True where entry i of the flow is valid, that is, not occluded.
 
     Raises:
-        WaveOpsError: there is not one flow and one mask per pair of neighbours.
+        WaveOpsError: the number of flows or masks is not that of the pairs.
     """
     pairs = (len(frames) - 1, len(flows_to_prev), len(valid))
     if len(set(pairs)) != 1:

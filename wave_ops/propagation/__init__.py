@@ -1,9 +1,8 @@
-"""Full-video propagation, the frames between edited keyframes: patch synthesis, selection, blend and fusion."""
+"""Full-video propagation to the frames between edited keyframes: patch synthesis, selection, blend and fusion."""
 
 from __future__ import annotations
 
-from wave_ops.propagation.blending import blend
-from wave_ops.propagation.fusion import fuse_gradients, selected_gradients
+from wave_ops.propagation.compositing import blend, fuse_gradients, select, selected_gradients, selection_weight
 from wave_ops.propagation.guides import Guides, source_guides, target_guides
 from wave_ops.propagation.interval import (
     Candidate,
@@ -11,9 +10,7 @@ from wave_ops.propagation.interval import (
     fuse_candidates,
     paint_candidates,
     propagate_interval,
-    synthesise_outward,
 )
-from wave_ops.propagation.selection import select, selection_weight
 from wave_ops.propagation.settings import PUBLISHED_GUIDES, PropagationSettings
 from wave_ops.propagation.synthesis import Exemplar, Synthesis, synthesise
 
@@ -35,6 +32,5 @@ __all__ = [
     "selection_weight",
     "source_guides",
     "synthesise",
-    "synthesise_outward",
     "target_guides",
 ]

@@ -1,4 +1,4 @@
-"""A typed door to numba: compiled on first use, kept on disk, free of the interpreter lock."""
+"""Typed wrappers of numba: compiled on first use, cached on disk, without the interpreter lock."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _OPTIONS: dict[str, Any] = {
     "cache": True,
     "nogil": True,  # threads may work on several intervals at once
     "error_model": "numpy",
-    # Sums may be reassociated (that is what fills the vector registers); infinity and NaN keep their meaning.
+    # Sums may be reassociated, without which they cannot be vectorised; infinity and NaN keep their meaning.
     "fastmath": {"reassoc", "contract", "nsz"},
-    # No reference counting inside: these functions allocate nothing, and counting every array that a helper is handed
+    # No reference counting: these functions allocate nothing, and counting references to every array passed to a helper
     # costs ten times more than the arithmetic.
     "_nrt": False,
 }
 
 
 def jit(function: Callable[P, R]) -> Callable[P, R]:
-    """Return `function` compiled by numba, with its Python type kept for the type checker.
+    """Return `function` compiled by numba, with its Python type for the type checker.
 
     The function must not allocate arrays.
     """
@@ -33,5 +33,5 @@ def jit(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def inline(function: Callable[P, R]) -> Callable[P, R]:
-    """Return `function` compiled into its callers, so that arguments that stay the same stay in registers."""
+    """Return `function` compiled into its callers, so that constant arguments stay in registers."""
     return cast("Callable[P, R]", numba.njit(**_OPTIONS, forceinline=True)(function))

@@ -1,145 +1,138 @@
-"""What leads patch synthesis: guide images, and how they are carried along the flow.
+"""Guide images for patch synthesis, and values that follow the optical flow.
 
 Convention:
-    Images are float32 (height, width, 3) in 8-bit units. A flow is (2, height, width), x then y, in pixels, on the
-    grid of the frame being made and pointing to the frame before it in the order of synthesis.
+    Images are float32 (batch, 3, height, width) in 8-bit units. A flow is (batch, 2, height, width), x then y, in
+    pixels, on the grid of the frame to be painted, and points to the frame painted before it.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, UInt8
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float
+from torch import Tensor
 
-from wave_ops.masks import occlusion_mask
-from wave_ops.warp import backward_warp
+from wave_ops.propagation.pyramid import enlarge, shrink
+from wave_ops.warp import backward_warp, flow_positions
 
 __all__ = [
     "Guides",
-    "carry",
-    "carry_matches",
     "edge_guide",
-    "fill_holes",
-    "flow_holes",
-    "own_positions",
+    "inpaint",
+    "mirror_pad",
+    "pixel_grid",
     "position_guide",
     "source_guides",
     "target_guides",
+    "warp_matches",
 ]
 
-Image = Float32[np.ndarray, "height width 3"]
-Positions = Float32[np.ndarray, "2 height width"]
-Flow = Float32[np.ndarray, "2 height width"]
-
-_NEIGHBOURS = np.array([[0, -1, 0], [-1, 4, -1], [0, -1, 0]], np.float32)
+Images = Float[Tensor, "batch 3 height width"]
+Positions = Float[Tensor, "batch 2 height width"]
 
 
 class Guides(NamedTuple):
-    """The four guides of one frame, all float32 (height, width, 3) in 8-bit units."""
+    """The four guides of a batch of frames, each float32 (batch, 3, height, width) in 8-bit units."""
 
-    colour: NDArray[np.float32]
-    edges: NDArray[np.float32]
-    temporal: NDArray[np.float32]
-    position: NDArray[np.float32]
-
-
-def source_guides(frame: UInt8[np.ndarray, "height width 3"], style: Image) -> Guides:
-    """Return the guides of a keyframe: its temporal guide is its edit, its positions are its own."""
-    positions = own_positions(frame.shape[0], frame.shape[1])
-    return Guides(frame.astype(np.float32), edge_guide(frame), style, position_guide(positions))
+    colour: Tensor
+    edges: Tensor
+    temporal: Tensor
+    position: Tensor
 
 
-def target_guides(frame: UInt8[np.ndarray, "height width 3"], temporal: Image, positions: Positions) -> Guides:
-    """Return the guides of a frame to be made; `temporal` and `positions` have been carried to it."""
-    return Guides(frame.astype(np.float32), edge_guide(frame), temporal, position_guide(positions))
+def source_guides(frames: Images, style: Images) -> Guides:
+    """Return the guides of keyframes: the temporal guide is the edited keyframe, the positions are the pixel grid."""
+    positions = pixel_grid((frames.shape[2], frames.shape[3]), batch=len(frames), device=frames.device)
+    return target_guides(frames, style, positions)
 
 
-def edge_guide(frame: UInt8[np.ndarray, "height width 3"]) -> Image:
-    """Return how much brighter each pixel is than its four neighbours, per channel, cut to 0..255.
+def target_guides(frames: Images, temporal: Images, positions: Positions) -> Guides:
+    """Return the guides of frames to be painted.
 
-    Source: the 4-neighbour Laplacian stored as 8-bit image, as WAVE's authors ran it.
+    Args:
+        frames: the source frames.
+        temporal: the frames painted before, warped to these.
+        positions: the keyframe's coordinates, x then y in pixels, warped to these frames.
     """
-    edges = cv2.filter2D(frame.astype(np.float32), -1, _NEIGHBOURS, borderType=cv2.BORDER_REFLECT_101)
-    clipped: NDArray[np.float32] = np.clip(edges, 0, 255)
-    return clipped
+    return Guides(frames, edge_guide(frames), temporal, position_guide(positions))
 
 
-def own_positions(height: int, width: int) -> Positions:
-    """Return each pixel's own coordinates, x then y."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack((x, y)).astype(np.float32)
+def edge_guide(frames: Images) -> Images:
+    """Return how much brighter each pixel is than its four neighbours, per channel, clipped to 0..255.
 
-
-def position_guide(positions: Positions) -> Image:
-    """Return coordinates as an image: ramps of 0..255 along x and y and an empty third channel."""
-    _, height, width = positions.shape
-    guide = np.zeros((height, width, 3), np.float32)
-    guide[..., 0] = positions[0] * (255 / max(width - 1, 1))
-    guide[..., 1] = positions[1] * (255 / max(height - 1, 1))
-    return guide
-
-
-def carry(
-    values: Float32[np.ndarray, "channel height width"], flow: Flow
-) -> Float32[np.ndarray, "channel height width"]:
-    """Return the values that the flow points to, bilinear, the border repeated."""
-    moved = backward_warp(torch.from_numpy(values)[None], torch.from_numpy(flow)[None])
-    carried: NDArray[np.float32] = moved[0].numpy()
-    return carried
-
-
-def carry_matches(matches: Positions, flow: Flow) -> Positions:
-    """Return where the matches of the frame before lie for this one: the nearest pixel's, moved by what is left over.
-
-    Matches jump from pixel to pixel, so a mean of two would match nothing.
+    Source: the 4-neighbour Laplacian stored as an 8-bit image, as WAVE's authors ran it. The border is mirrored.
     """
-    _, height, width = flow.shape
-    there = own_positions(height, width) + flow
-    x = np.clip(np.rint(there[0]), 0, width - 1)
-    y = np.clip(np.rint(there[1]), 0, height - 1)
-    left_over = there - np.stack((x, y))
-    carried: NDArray[np.float32] = matches[:, y.astype(np.intp), x.astype(np.intp)] + left_over
-    return carried
+    padded = mirror_pad(frames, 1)
+    above, below = padded[..., :-2, 1:-1], padded[..., 2:, 1:-1]
+    left, right = padded[..., 1:-1, :-2], padded[..., 1:-1, 2:]
+    return (4 * frames).sub_(above).sub_(below).sub_(left).sub_(right).clamp_(0, 255)
 
 
-def flow_holes(flow: Flow, back: Flow) -> Bool[np.ndarray, "height width"]:
-    """Return True where the flow points to nothing that could be carried: occluded, or outside the frame."""
-    holes: NDArray[np.bool_] = occlusion_mask(torch.from_numpy(flow)[None], torch.from_numpy(back)[None])[0].numpy()
-    return holes
+def mirror_pad(
+    images: Float[Tensor, "batch channel height width"], margin: int
+) -> Float[Tensor, "batch channel padded_height padded_width"]:
+    """Extend images on every side by their mirror image about the outermost pixels, which are not repeated.
 
-
-def fill_holes(
-    values: Float32[np.ndarray, "channel height width"], holes: Bool[np.ndarray, "height width"]
-) -> Float32[np.ndarray, "channel height width"]:
-    """Return the values with the holes filled smoothly from their surroundings.
-
-    Source: pull-push (Gortler et al. 1996): means of what is known on ever coarser grids, read back from the finest
-    grid that knows anything. Known values stay as they are; where nothing is known the values are returned.
+    Unlike `torch.nn.functional.pad` the margin may exceed the image: a row of one pixel is that pixel throughout.
     """
-    if not holes.any() or holes.all():
-        return values
-    known = (~holes).astype(np.float32)
-    filled = _pull_push(np.moveaxis(values, 0, -1) * known[..., None], known)
-    return np.where(holes, np.moveaxis(filled, -1, 0), values)
+    for dim in (2, 3):
+        last = images.shape[dim] - 1
+        index = torch.arange(-margin, last + margin + 1, device=images.device)
+        index = last - (last - index.remainder(max(2 * last, 1))).abs()
+        images = images.index_select(dim, index)
+    return images
+
+
+def pixel_grid(size: tuple[int, int], *, batch: int = 1, device: torch.device | str = "cpu") -> Positions:
+    """Return the coordinates of each pixel, x then y, float32, (batch, 2, *size)."""
+    return flow_positions(torch.zeros(batch, 2, *size, device=device))
+
+
+def position_guide(positions: Positions) -> Images:
+    """Return coordinates as images: ramps of 0..255 along x and y and an empty third channel."""
+    height, width = positions.shape[2:]
+    x, y = positions.unbind(1)
+    return torch.stack((x * (255 / max(width - 1, 1)), y * (255 / max(height - 1, 1)), torch.zeros_like(x)), dim=1)
+
+
+def warp_matches(matches: Positions, flow: Positions) -> Positions:
+    """Return the matches of the frame painted before, warped by the flow without interpolation.
+
+    Neighbouring matches may be far apart, and their mean would match neither. So each pixel takes the match of the
+    pixel nearest to where its flow points, plus the remaining fraction of a pixel.
+    """
+    grid = pixel_grid((flow.shape[2], flow.shape[3]), batch=len(flow), device=flow.device)
+    nearest, warped = backward_warp(torch.cat((grid, matches), dim=1), flow, mode="nearest").split(2, dim=1)
+    moved: Tensor = warped + (grid + flow - nearest)
+    return moved
+
+
+def inpaint(
+    values: Float[Tensor, "batch channel height width"], holes: Bool[Tensor, "batch height width"]
+) -> Float[Tensor, "batch channel height width"]:
+    """Return the values with holes filled smoothly from their surroundings.
+
+    Source: pull-push (Gortler et al. 1996): means of the known values on ever coarser grids, read back from the finest
+    grid with a known value. Known values stay as they are; an image without known values is returned unchanged.
+    """
+    known = (~holes).to(values.dtype)[:, None]
+    filled = _pull_push(values * known, known)
+    fillable = holes & ~holes.flatten(1).all(dim=1)[:, None, None]
+    return torch.where(fillable[:, None], filled, values)
 
 
 def _pull_push(
-    sums: Float[np.ndarray, "height width channel"], known: Float[np.ndarray, "height width"]
-) -> Float[np.ndarray, "height width channel"]:
-    """Return sums / known, filled from the half-sized grid where known is 0."""
-    height, width = known.shape
+    sums: Float[Tensor, "batch channel height width"], known: Float[Tensor, "batch 1 height width"]
+) -> Float[Tensor, "batch channel height width"]:
+    """Return sums / known, filled from the grid of half the size where known is 0."""
+    height, width = known.shape[2:]
     present = known > 0
-    means = sums / np.where(present, known, 1)[..., None]
-    if present.all():
+    means = sums / known.where(present, 1)
+    # Reading the mask would make a GPU wait, so there the grids always shrink to a single pixel.
+    if max(height, width) == 1 or (known.device.type == "cpu" and bool(present.all())):
         return means
-    half = ((width + 1) // 2, (height + 1) // 2)
-    coarse = _pull_push(
-        np.atleast_3d(cv2.resize(means * present[..., None], half, interpolation=cv2.INTER_AREA)),
-        cv2.resize(present.astype(np.float32), half, interpolation=cv2.INTER_AREA),
-    )
-    smooth = np.atleast_3d(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR))
-    return np.where(present[..., None], means, smooth)
+    half = ((height + 1) // 2, (width + 1) // 2)
+    presence = present.to(sums.dtype)
+    coarse = _pull_push(shrink(means * presence, half), shrink(presence, half))
+    return torch.where(present, means, enlarge(coarse, (height, width)))

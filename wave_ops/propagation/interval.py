@@ -1,39 +1,37 @@
 """Full-video propagation: every frame between two edited keyframes.
 
+There is one orchestration and there are two patch searches: compiled loops on the CPU, which paint from either keyframe
+in a thread of its own, and `torch_synthesis`, which paints from both as one batch.
+
 Convention:
-    `flows_to_prev[i]` lies on the grid of frame i + 1 and points to frame i; `flows_to_cur[i]` lies on the grid of
-    frame i and points to frame i + 1; pixels, x then y. Frame 0 is the earlier keyframe, the last frame the later one.
+    `flows_to_prev[i]` is defined on the grid of frame i + 1 and points to frame i; `flows_to_cur[i]` is defined on the
+    grid of frame i and points to frame i + 1; pixels, x then y. Frame 0 is the earlier keyframe, the last frame the
+    later one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wave_ops.errors import WaveOpsError
-from wave_ops.propagation.blending import blend, lab_to_rgb, rgb_to_lab
+from wave_ops.masks import occlusion_mask
+from wave_ops.propagation import torch_synthesis
+from wave_ops.propagation.compositing import blend_weights, composite, select, selection_weight, warp_selection
 from wave_ops.propagation.detail import restore_detail
-from wave_ops.propagation.fusion import fuse_gradients, selected_gradients
-from wave_ops.propagation.guides import (
-    carry,
-    carry_matches,
-    fill_holes,
-    flow_holes,
-    own_positions,
-    source_guides,
-    target_guides,
-)
-from wave_ops.propagation.on_device import propagate_on_device
-from wave_ops.propagation.selection import blend_weights, carry_selection, select, selection_weight
+from wave_ops.propagation.guides import Guides, inpaint, pixel_grid, source_guides, target_guides, warp_matches
 from wave_ops.propagation.settings import PropagationSettings
-from wave_ops.propagation.synthesis import Exemplar, synthesise
+from wave_ops.propagation.synthesis import Exemplar, Synthesis, synthesise
+from wave_ops.warp import backward_warp
 
 __all__ = [
     "Candidate",
@@ -41,15 +39,17 @@ __all__ = [
     "fuse_candidates",
     "paint_candidates",
     "propagate_interval",
-    "synthesise_outward",
 ]
 
 Frame = UInt8[np.ndarray, "height width 3"]
 Frames = UInt8[np.ndarray, "frame height width 3"]
 Flows = Float[np.ndarray, "pair 2 height width"]
+Images = Float[Tensor, "batch 3 height width"]
 Callback = Callable[[int, int], None]
 T = TypeVar("T")
-_LARGE = 3 * 1024 * 640  # numbers in a frame from which on two of them are not painted at once
+
+_ONE_THREAD_ABOVE: Final = 3 * 1024 * 640
+"""Numbers in a frame: larger ones are not painted from both keyframes at once, which would need too much memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,17 +66,39 @@ class KeyframeInterval:
 
     @property
     def time_fractions(self) -> NDArray[np.float32]:
-        """How far each frame between the keyframes is on its way to the later one, (frame - 2, 1, 1, 1)."""
+        """Time of each frame between the keyframes as a fraction of the interval, (frame - 2, 1, 1, 1)."""
         count = len(self.frames) - 1
         fractions: NDArray[np.float32] = np.arange(1, count, dtype=np.float32) / np.float32(count)
         return fractions[:, None, None, None]
 
 
 class Candidate(NamedTuple):
-    """One frame as one keyframe paints it, and how well each of its pixels is matched."""
+    """One frame as painted from one keyframe, and how well each of its pixels is matched."""
 
-    image: NDArray[np.float32]  # (height, width, 3), 8-bit units
-    error: NDArray[np.float32]  # (height, width), the patch error at this very frame
+    image: Tensor  # float32 (3, height, width), 8-bit units
+    error: Tensor  # float32 (height, width), the patch error at this frame
+
+
+class _Clip(NamedTuple):
+    """Source frames and flows in the order of synthesis, away from a keyframe."""
+
+    frames: list[Tensor]  # uint8 (height, width, 3), the keyframe's first
+    back: list[Tensor]  # (2, height, width), [i] on the grid of frames[i + 1], pointing to frames[i]
+    onward: list[Tensor]  # (2, height, width), [i] on the grid of frames[i], pointing to frames[i + 1]
+
+    @classmethod
+    def load(cls, frames: Frames, to_prev: Flows, to_cur: Flows, *, device: torch.device) -> _Clip:
+        """Load an interval in the order of time."""
+        back, onward = (_to_list(flows, np.float32, device) for flows in (to_prev, to_cur))
+        return cls(_to_list(frames, np.uint8, device), back, onward)
+
+    def without_last(self) -> _Clip:
+        """Return the clip without its last frame, the other keyframe."""
+        return _Clip(self.frames[:-1], self.back[:-1], self.onward[:-1])
+
+    def reversed(self) -> _Clip:
+        """Return the clip as seen from its other end."""
+        return _Clip(self.frames[::-1], self.onward[::-1], self.back[::-1])
 
 
 def propagate_interval(
@@ -90,14 +112,14 @@ def propagate_interval(
     device: torch.device | str | None = None,
     callback: Callback | None = None,
 ) -> Frames:
-    """Carry the edit of two neighbouring keyframes to every frame between them.
+    """Propagate the edit of two neighbouring keyframes to every frame between them.
 
     Each frame gets two candidates, synthesised outward from either keyframe; pixels are selected by patch error,
-    mixed without loss of contrast, and fused in the gradient domain.
+    blended without loss of contrast, and fused in the gradient domain.
 
     Source: WAVE (ECCV 2024), full-video propagation. Deviates: selection weights are symmetric and the blend also
     follows the errors, by default; nothing between the steps is rounded or compressed; where no keyframe is edited,
-    the source frames are the answer.
+    the source frames are returned.
 
     Args:
         frames: source frames of the interval, both keyframes included.
@@ -105,9 +127,9 @@ def propagate_interval(
         last: the edited last frame; None where there is none (then every frame has one candidate).
         flows_to_prev: one flow per neighbouring pair.
         flows_to_cur: the opposite direction.
-        settings: constants; by default the published ones.
-        device: a torch device, to compute there, all pixels at once; by default compiled loops run on the processor.
-            The two search in another order, so their results differ slightly; either is the same every time.
+        settings: constants; by default those of `PropagationSettings`.
+        device: a torch device, to search there for all pixels at once; by default compiled loops search on the CPU.
+            The two search in another order, so their results differ slightly; both are deterministic.
         callback: called after each step with (steps done, steps in all).
 
     Returns:
@@ -126,25 +148,17 @@ def propagate_interval(
         output[index] = keyframe
     if len(frames) == len(keyframes):
         return output
-    to_prev, to_cur = (np.ascontiguousarray(flows, np.float32) for flows in (flows_to_prev, flows_to_cur))
-    report = _Progress(callback, len(frames) - 1 if last is None else 3 * (len(frames) - 2))
-    if device is not None:
-        made: Iterable[Frame] = propagate_on_device(
-            frames,
-            list(keyframes.values()),
-            (to_prev, to_cur),
-            settings=settings,
-            device=torch.device(device),
-            advance=report.advance,
-        )
-    elif last is None:
-        forward = synthesise_outward(frames, first, flows_back=to_prev, flows_on=to_cur, settings=settings)
-        made = (_rounded(candidate.image) for candidate in report(forward))
+    clip = _Clip.load(frames, flows_to_prev, flows_to_cur, device=torch.device(device or "cpu"))
+    compiled = device is None
+    if last is None:
+        report = _Progress(callback, len(frames) - 1)
+        painted = _paint_outward([clip], [first], settings=settings, compiled=compiled)
+        made = [_rounded(step.image[0]) for step in report(painted)]
     else:
-        pairs = _candidate_pairs(frames, (first, last), to_prev, to_cur, settings=settings, report=report)
-        made = report(_fused_frames(pairs, to_prev, to_cur, settings=settings))
-    for index, frame in enumerate(made, start=1):
-        output[index] = frame
+        report = _Progress(callback, 3 * (len(frames) - 2))
+        pairs = _paint_pairs(clip, (first, last), settings=settings, compiled=compiled, report=report)
+        made = [_rounded(image) for image in report(_composited(pairs, clip.back, clip.onward, settings=settings))]
+    output[1 : len(made) + 1] = torch.stack(made).cpu().numpy()
     return output
 
 
@@ -157,155 +171,164 @@ def paint_candidates(
     flows_to_cur: Flows,
     settings: PropagationSettings | None = None,
 ) -> list[tuple[Candidate, Candidate]]:
-    """Paint each frame between two keyframes as either of them would: by far the longest part of a propagation.
+    """Paint each frame between two keyframes from either of them: by far the longest part of a propagation.
 
-    With `fuse_candidates` this is `propagate_interval` in two steps, for whoever fuses the same candidates in
+    With `fuse_candidates` this is `propagate_interval` in two steps, for callers that fuse the same candidates in
     several ways. Arguments and errors are those of `propagate_interval`.
 
     Returns:
         The earlier and the later keyframe's candidate of each frame between them, in the order of time.
     """
     _check(frames, first, last, flows_to_prev, flows_to_cur)
-    to_prev, to_cur = (np.ascontiguousarray(flows, np.float32) for flows in (flows_to_prev, flows_to_cur))
+    clip = _Clip.load(frames, flows_to_prev, flows_to_cur, device=torch.device("cpu"))
     settings = settings or PropagationSettings()
-    return _candidate_pairs(frames, (first, last), to_prev, to_cur, settings=settings, report=_Progress(None, 0))
+    return _paint_pairs(clip, (first, last), settings=settings, compiled=True, report=_Progress(None, 0))
 
 
 def fuse_candidates(
-    pairs: list[tuple[Candidate, Candidate]],
+    pairs: Sequence[tuple[Candidate, Candidate]],
     *,
     flows_to_prev: Flows,
     flows_to_cur: Flows,
     settings: PropagationSettings | None = None,
 ) -> Iterator[Frame]:
-    """Yield each frame between two keyframes out of its candidates: selected, blended, fused.
+    """Yield each frame between two keyframes made from its candidates: selected, blended, fused.
 
     Args:
         pairs: from `paint_candidates`.
         flows_to_prev: as for `propagate_interval`.
         flows_to_cur: the opposite direction.
-        settings: of these only the weights of selection, blend and gradients count here.
+        settings: only the weights of selection, blend and gradients are used.
     """
-    to_prev, to_cur = (np.ascontiguousarray(flows, np.float32) for flows in (flows_to_prev, flows_to_cur))
-    return _fused_frames(pairs, to_prev, to_cur, settings=settings or PropagationSettings())
+    back, onward = (_to_list(flows, np.float32, pairs[0][0].image.device) for flows in (flows_to_prev, flows_to_cur))
+    for image in _composited(pairs, back, onward, settings=settings or PropagationSettings()):
+        yield _rounded(image).numpy()
 
 
-def synthesise_outward(
-    frames: Frames, keyframe: Frame, *, flows_back: Flows, flows_on: Flows, settings: PropagationSettings
-) -> Iterator[Candidate]:
-    """Yield frame 1, 2, ... as patches of the edited frame 0 paint them, each led by the one before.
-
-    For the later keyframe of an interval the caller turns everything round: frames, and what "back" means.
-
-    Args:
-        frames: source frames in the order of synthesis, the keyframe's first.
-        keyframe: the edited frames[0].
-        flows_back: float32, [i] on the grid of frames[i + 1], pointing to frames[i].
-        flows_on: float32, [i] on the grid of frames[i], pointing to frames[i + 1].
-        settings: constants.
-    """
-    image = keyframe.astype(np.float32)
-    exemplar = Exemplar.build(image, source_guides(frames[0], image), settings=settings)
-    positions = matches = own_positions(frames.shape[1], frames.shape[2])
-    for frame, back, on in zip(frames[1:], flows_back, flows_on, strict=True):
-        holes = flow_holes(back, on)
-        positions = fill_holes(carry(positions, back), holes)
-        temporal = fill_holes(carry(np.moveaxis(image, -1, 0), back), holes)
-        guides = target_guides(frame, np.moveaxis(temporal, 0, -1), positions)
-        starts = (positions, carry_matches(matches, back))
-        result = synthesise(exemplar, guides, starts=starts)
-        image, matches = result.image, result.matches
-        if settings.restore_detail:
-            image = restore_detail(image, seen=result.seen, frame=guides.colour)
-        yield Candidate(image, result.error)
-
-
-def _candidate_pairs(
-    frames: Frames,
-    keyframes: tuple[Frame, Frame],
-    to_prev: Flows,
-    to_cur: Flows,
-    *,
-    settings: PropagationSettings,
-    report: _Progress,
+def _paint_pairs(
+    clip: _Clip, keyframes: tuple[Frame, Frame], *, settings: PropagationSettings, compiled: bool, report: _Progress
 ) -> list[tuple[Candidate, Candidate]]:
     """Return both candidates of each frame between the keyframes, in the order of time.
 
-    The later keyframe's come in backward order and are turned round, so that each error stays with its own frame. Both
-    directions are painted side by side, the later keyframe's in a thread of its own; neither depends on the other. With
-    large frames they follow one another, for memory's sake.
+    The later keyframe's are painted backwards in time and reversed at the end, so that each is paired with the earlier
+    keyframe's candidate of the same frame.
     """
-    first, last = keyframes
-    forward = synthesise_outward(frames[:-1], first, flows_back=to_prev[:-1], flows_on=to_cur[:-1], settings=settings)
-    backward = synthesise_outward(
-        frames[:0:-1], last, flows_back=to_cur[:0:-1], flows_on=to_prev[:0:-1], settings=settings
+    clips = [clip.without_last(), clip.reversed().without_last()]
+    if not compiled:
+        both = _paint_outward(clips, keyframes, settings=settings, compiled=False)
+        steps = [[_candidate(step, index) for index in (0, 1)] for step in report(both, weight=2)]
+        early, late = ([step[index] for step in steps] for index in (0, 1))
+        return list(zip(early, reversed(late), strict=True))
+    forward, backward = (
+        (_candidate(step) for step in _paint_outward([one], [keyframe], settings=settings, compiled=True))
+        for one, keyframe in zip(clips, keyframes, strict=True)
     )
-    with ThreadPoolExecutor(1) as beside:
-        turned = None if frames[0].size > _LARGE else beside.submit(list, backward)
+    with ThreadPoolExecutor(1) as pool:
+        concurrent = None if clip.frames[0].numel() > _ONE_THREAD_ABOVE else pool.submit(list, backward)
         early = list(report(forward))
-        late = list(report(turned.result() if turned else backward))
+        late = list(report(concurrent.result() if concurrent else backward))
     return list(zip(early, reversed(late), strict=True))
 
 
-def _fused_frames(
-    pairs: list[tuple[Candidate, Candidate]], to_prev: Flows, to_cur: Flows, *, settings: PropagationSettings
-) -> Iterator[Frame]:
+def _paint_outward(
+    clips: Sequence[_Clip], keyframes: Sequence[Frame], *, settings: PropagationSettings, compiled: bool
+) -> Iterator[Synthesis]:
+    """Yield frame 1, 2, ... of each clip, painted from its edited frame 0 and guided by the frame painted before.
+
+    Args:
+        clips: one per keyframe, of one size and length; they form a batch.
+        keyframes: the edited first frame of each clip.
+        settings: constants.
+        compiled: search by compiled loops, for a batch of one on the CPU.
+    """
+    image = _images(_to_list(np.stack(keyframes), np.uint8, clips[0].frames[0].device))
+    guides = source_guides(_images([clip.frames[0] for clip in clips]), image)
+    paint = _painter(image, guides, settings=settings, compiled=compiled)
+    positions = matches = pixel_grid((image.shape[2], image.shape[3]), batch=len(image), device=image.device)
+    for index in range(1, len(clips[0].frames)):
+        frames = _images([clip.frames[index] for clip in clips])
+        back = torch.stack([clip.back[index - 1] for clip in clips])
+        onward = torch.stack([clip.onward[index - 1] for clip in clips])
+        # Positions are warped from frame to frame: chained, the flow leads back to the keyframe.
+        warped = inpaint(backward_warp(torch.cat((positions, image), dim=1), back), occlusion_mask(back, onward))
+        positions, temporal = warped.split([2, 3], dim=1)
+        guides = target_guides(frames, temporal, positions)
+        result = paint(guides, starts=(positions, warp_matches(matches, back)))
+        image, matches = result.image, result.matches
+        if settings.restore_detail:
+            image = restore_detail(image, seen=result.seen, frames=frames)
+        yield replace(result, image=image)
+
+
+def _painter(
+    style: Images, guides: Guides, *, settings: PropagationSettings, compiled: bool
+) -> Callable[..., Synthesis]:
+    """Pack edited keyframes for one of the two searches, and return its `synthesise` for them."""
+    if compiled:
+        return partial(synthesise, Exemplar.build(style, guides, settings=settings))
+    return partial(torch_synthesis.synthesise, torch_synthesis.Exemplars.build(style, guides, settings=settings))
+
+
+def _composited(
+    pairs: Sequence[tuple[Candidate, Candidate]],
+    back: Sequence[Tensor],
+    onward: Sequence[Tensor],
+    *,
+    settings: PropagationSettings,
+) -> Iterator[Float[Tensor, "3 height width"]]:
     """Yield each frame between the keyframes: selected, blended, fused."""
-    chosen: Bool[np.ndarray, "height width"] | None = None
+    chosen: Bool[Tensor, "height width"] | None = None
     for index, (early, late) in enumerate(pairs, start=1):
         if chosen is not None:
-            back, on = to_prev[index - 1], to_cur[index - 1]
-            chosen = carry_selection(chosen, back, flow_holes(back, on))
+            flow = back[index - 1][None]
+            chosen = warp_selection(chosen[None], flow, occlusion_mask(flow, onward[index - 1][None]))[0]
         weight = selection_weight(index, len(pairs) + 1, kind=settings.selection_weight)
         chosen = select(early.error, late.error, weight=weight, switched=chosen)
-        share = (
-            weight if settings.blend_weight == "published" else blend_weights(early.error, late.error, weight=weight)
+        by_error = settings.blend_weight == "error"
+        yield composite(
+            early.image,
+            late.image,
+            chosen,
+            weight=blend_weights(early.error, late.error, weight=weight) if by_error else weight,
+            gradient_weights=settings.gradient_weights,
         )
-        yield _fuse(early.image, late.image, chosen, share=share, settings=settings)
 
 
-def _fuse(
-    early: Float32[np.ndarray, "height width 3"],
-    late: Float32[np.ndarray, "height width 3"],
-    chosen: Bool[np.ndarray, "height width"],
-    *,
-    share: float | Float[np.ndarray, "height width"],
-    settings: PropagationSettings,
-) -> Frame:
-    """Blend two candidates in Lab and give the blend the gradients of the selected one."""
-    lab_early, lab_late = rgb_to_lab(early), rgb_to_lab(late)
-    least_error = np.where(chosen[..., None], lab_late, lab_early)
-    mix = blend(lab_early, lab_late, least_error, weight=share)
-    gradient_x, gradient_y = selected_gradients(lab_early, lab_late, chosen)
-    fused = fuse_gradients(mix, gradient_x, gradient_y, weights=settings.gradient_weights)
-    return _rounded(lab_to_rgb(fused))
+def _candidate(step: Synthesis, index: int = 0) -> Candidate:
+    return Candidate(step.image[index], step.error[index])
 
 
-def _rounded(image: Float[np.ndarray, "height width 3"]) -> Frame:
-    frame: Frame = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    return frame
+def _images(frames: Sequence[UInt8[Tensor, "height width 3"]]) -> Images:
+    return torch.stack(list(frames)).movedim(-1, 1).float().contiguous()
+
+
+def _rounded(image: Float[Tensor, "3 height width"]) -> UInt8[Tensor, "height width 3"]:
+    return image.round().clamp_(0, 255).to(torch.uint8).movedim(0, -1)
 
 
 class _Progress:
-    """Counts what passes through and tells the callback."""
+    """Counts the items that pass through, and calls the callback."""
 
     def __init__(self, callback: Callback | None, total: int) -> None:
         self._callback, self._total, self._done = callback, total, 0
 
-    def __call__(self, items: Iterable[T]) -> Iterator[T]:
+    def __call__(self, items: Iterable[T], *, weight: int = 1) -> Iterator[T]:
+        """Yield the items, and count `weight` steps for each."""
         for item in items:
-            self.advance()
+            for _ in range(weight):
+                self._done += 1
+                if self._callback is not None:
+                    self._callback(self._done, self._total)
             yield item
 
-    def advance(self) -> None:
-        """Count one more step."""
-        self._done += 1
-        if self._callback is not None:
-            self._callback(self._done, self._total)
+
+def _to_list(array: np.ndarray, dtype: type, device: torch.device | str) -> list[Tensor]:
+    """Return the first axis of an array as a list of tensors, which share its memory on the CPU if it is writable."""
+    return list(torch.from_numpy(np.require(array, dtype, ["C", "W"])).to(device))
 
 
 def _check(frames: Frames, first: Frame, last: Frame | None, flows_to_prev: Flows, flows_to_cur: Flows) -> None:
-    """Raise WaveOpsError unless everything belongs together."""
+    """Raise WaveOpsError unless sizes and lengths match and the flows are finite."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
         raise WaveOpsError(f"expected uint8 frames (time, height, width, 3), got {frames.shape} of {frames.dtype}")
     for keyframe in (first, last):
@@ -321,4 +344,4 @@ def _check(frames: Frames, first: Frame, last: Frame | None, flows_to_prev: Flow
         if flows.shape != wanted:
             raise WaveOpsError(f"expected {name} of shape {wanted} for {len(frames)} frames, got {flows.shape}")
         if not np.isfinite(flows).all():
-            raise WaveOpsError(f"{name} holds numbers that are not finite")
+            raise WaveOpsError(f"{name} contains numbers that are not finite")

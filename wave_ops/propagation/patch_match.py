@@ -1,15 +1,15 @@
 """Compiled inner loops of patch synthesis: patch error, search sweep, vote.
 
-Layout. An image is packed as int16 (height + 4, (width + 4) * 16): the border is repeated twice on each side, so that a
-patch never leaves the array; one pixel is 32 bytes, and one patch row is 80 numbers side by side. The first three
-channels are the style, the rest the guides, each scaled by `SCALE` and the square root of its weight relative to
-style. Whole numbers of 16 bits make a patch a quarter to a half as dear as floats do: processors multiply and add
-twice as many at a time, and half as much memory is fetched.
+Packing. An image is packed as int16 (height + 4, (width + 4) * 16): the border is repeated twice on each side, so that
+a patch never leaves the array; one pixel is 32 bytes, and one patch row is 80 adjacent numbers. The first three
+channels are the style, the others the guides, each scaled by the square root of its weight, so that a plain sum of
+squared differences is the weighted patch error. With 16-bit integers a patch error takes a quarter to a half of the
+time that it takes with floats: a processor multiplies and adds twice as many at a time, from half as much memory.
 
 A match (row, column) of target pixel p is the centre of its source patch, both in unpadded coordinates. Since the
 padding is the patch radius, the same numbers are the patch's first row and column in the packed array.
 
-Everything runs in one fixed order, so the result depends on the arguments only.
+All loops run in one fixed order, so the result depends on the arguments only.
 """
 
 from __future__ import annotations
@@ -23,28 +23,30 @@ from wave_ops.propagation._jit import inline, jit
 
 __all__ = [
     "CHANNELS",
-    "MOST",
+    "OVERLAP_RADIUS",
+    "PACKED_MAX",
     "PATCH",
     "RADIUS",
-    "REACH",
     "TILE",
     "Matching",
     "add_errors",
-    "count_use",
+    "count_usage",
     "match_errors",
-    "offer",
     "paint",
     "sweep",
+    "try_candidates",
     "vote",
 ]
 
+# Defined here for both searches. Not in a module of their own: numba's cache on disk notices that a constant has
+# changed only if the file of the compiled function has.
 PATCH = 5
 RADIUS = 2
 CHANNELS = 16
-REACH = 2 * RADIUS  # patches further apart than this share no pixel
+OVERLAP_RADIUS = 2 * RADIUS  # patches with centres further apart than this share no pixel
 TILE = 16  # pixels are searched, or known to have settled, in tiles of this side
+PACKED_MAX = 5181  # the squared differences of a patch row of 80 such numbers add up to less than 2^31
 _ROW = PATCH * CHANNELS
-MOST = 5181  # the largest packed number: the squared differences of a patch row then add up to less than 2^31
 
 
 class Matching(NamedTuple):
@@ -55,18 +57,18 @@ class Matching(NamedTuple):
 
     source: NDArray[np.int16]  # packed
     target: NDArray[np.int16]  # packed; the style channels change with every vote
-    style: NDArray[np.int16]  # the source's style alone, (source height + 4, source width + 4, 4): stays in the cache
+    style: NDArray[np.int16]  # the source's style alone, (source height + 4, source width + 4, 4), to stay in the cache
     nearest: NDArray[np.int32]  # (height, width, 2): row and column in the source
     error: NDArray[np.float32]  # (height, width): patch error of each match
-    use: NDArray[np.int32]  # (source height + 8, source width + 8): how much the matched patches overlap each patch
-    fair_rows: NDArray[np.float32]  # (source height): makes up for the overlap that the border cuts off
-    fair_columns: NDArray[np.float32]  # (source width)
-    use_price: float  # error per unit of use
+    usage: NDArray[np.int32]  # (source height + 8, source width + 8): pixels by which the matches overlap each patch
+    border_correction_rows: NDArray[np.float32]  # (source height): compensates for the overlap that the border cuts off
+    border_correction_columns: NDArray[np.float32]  # (source width)
+    uniformity_penalty: float  # error per unit of usage
 
 
 @jit
 def match_errors(m: Matching, active: NDArray[np.bool_]) -> None:
-    """Compute anew the patch error of every match in the active tiles."""
+    """Compute the patch error of every match in the active tiles."""
     for y in range(m.nearest.shape[0]):
         for x in range(m.nearest.shape[1]):
             if active[y // TILE, x // TILE]:
@@ -74,17 +76,17 @@ def match_errors(m: Matching, active: NDArray[np.bool_]) -> None:
 
 
 @jit
-def count_use(m: Matching) -> None:
-    """Count anew how much every source patch is used."""
-    m.use[:] = 0
+def count_usage(m: Matching) -> None:
+    """Count from zero how much every source patch is used."""
+    m.usage[:] = 0
     for y in range(m.nearest.shape[0]):
         for x in range(m.nearest.shape[1]):
-            _add_use(m.use, m.nearest[y, x, 0], m.nearest[y, x, 1], 1)
+            _add_usage(m.usage, m.nearest[y, x, 0], m.nearest[y, x, 1], 1)
 
 
 @jit
-def offer(m: Matching, candidates: NDArray[np.int32]) -> None:
-    """Offer every target pixel one more match of its own, (height, width, 2)."""
+def try_candidates(m: Matching, candidates: NDArray[np.int32]) -> None:
+    """Try one more match for every target pixel, (height, width, 2)."""
     for y in range(m.nearest.shape[0]):
         for x in range(m.nearest.shape[1]):
             _try_match(m, y, x, candidates[y, x, 0], candidates[y, x, 1])
@@ -98,12 +100,12 @@ def sweep(
     step: int,
     seed: int,
     search_above: float,
-    reach: int,
+    max_radius: int,
 ) -> None:
     """Pass once over the active tiles, downwards (step 1) or upwards (step -1), and mark the tiles that changed.
 
-    Source: PatchMatch (Barnes et al. 2009); the search goes on only where the error is above `search_above`, in windows
-    of at most `reach` pixels to each side.
+    Source: PatchMatch (Barnes et al. 2009). Deviates: both neighbours of an axis are tried, and random matches, within
+    `max_radius` pixels to each side, only for pixels with an error above `search_above`.
     """
     height, width = m.error.shape
     for i in range(height):
@@ -115,14 +117,14 @@ def sweep(
             better = _propagate(m, y, x, step)
             better = _propagate(m, y, x, -step) or better
             if m.error[y, x] > search_above:
-                better = _search(m, y, x, seed, reach) or better
+                better = _search(m, y, x, seed, max_radius) or better
             if better:
                 changed[y // TILE, x // TILE] = True
 
 
 @jit
 def vote(m: Matching, active: NDArray[np.bool_]) -> None:
-    """Set the target's style in the active tiles: the mean of what the matches of all patches over a pixel show."""
+    """Set the target's style in the active tiles: the mean over the matched patches of all patches over a pixel."""
     height, width = m.error.shape
     for y in range(height):
         for x in range(width):
@@ -190,15 +192,16 @@ def add_errors(
 
 @inline
 def _mean(total: np.int32, count: int) -> np.int16:
-    """The rounded mean of numbers that are 0 or more."""
+    """Return the rounded mean of numbers that are 0 or more."""
     return np.int16((2 * total + count) // (2 * count))
 
 
 @inline
 def _patch_error(m: Matching, sy: int, sx: int, ty: int, tx: int, limit: float) -> np.float32:
-    """Sum of squared differences of two packed patches; given up row by row once it reaches `limit`.
+    """Sum the squared differences of two packed patches, row by row, up to the row that reaches `limit`.
 
-    The widths of the numbers are spelt out: subtracted in 16 bits, multiplied and added in 32.
+    The integer types are explicit, since numba would widen them to 64 bits, and a vector register fits fewer of those:
+    differences are taken in 16 bits, and multiplied and added in 32.
     """
     total = np.float32(0.0)
     for dy in range(PATCH):
@@ -215,29 +218,34 @@ def _patch_error(m: Matching, sy: int, sx: int, ty: int, tx: int, limit: float) 
 
 
 @inline
-def _add_use(use: NDArray[np.int32], sy: int, sx: int, sign: int) -> None:
+def _add_usage(usage: NDArray[np.int32], sy: int, sx: int, sign: int) -> None:
     """Add (or take back) one match's overlap with every source patch around it."""
-    for dy in range(2 * REACH + 1):
-        rows = np.int32(sign * (PATCH - abs(dy - REACH)))
-        for dx in range(2 * REACH + 1):
-            use[sy + dy, sx + dx] += rows * np.int32(PATCH - abs(dx - REACH))
+    for dy in range(2 * OVERLAP_RADIUS + 1):
+        rows = np.int32(sign * (PATCH - abs(dy - OVERLAP_RADIUS)))
+        for dx in range(2 * OVERLAP_RADIUS + 1):
+            usage[sy + dy, sx + dx] += rows * np.int32(PATCH - abs(dx - OVERLAP_RADIUS))
 
 
 @inline
 def _penalty(m: Matching, y: int, x: int, from_y: int, from_x: int) -> np.float32:
-    """The price of source patch (y, x) for a pixel now matched to (from_y, from_x), whose own use is left out."""
+    """Return the penalty on source patch (y, x) for a pixel now matched to (from_y, from_x).
+
+    Only the usage by other pixels counts: the pixel's own would drive it away from its present match.
+    """
     own_rows = PATCH - abs(y - from_y)
     own_columns = PATCH - abs(x - from_x)
-    use = m.use[y + REACH, x + REACH]
+    usage = m.usage[y + OVERLAP_RADIUS, x + OVERLAP_RADIUS]
     if own_rows > 0 and own_columns > 0:
-        use -= own_rows * own_columns
-    price: np.float32 = np.float32(use * m.use_price) * m.fair_rows[y] * m.fair_columns[x]
-    return price
+        usage -= own_rows * own_columns
+    penalty: np.float32 = (
+        np.float32(usage * m.uniformity_penalty) * m.border_correction_rows[y] * m.border_correction_columns[x]
+    )
+    return penalty
 
 
 @inline
 def _try_match(m: Matching, y: int, x: int, cy: int, cx: int) -> bool:
-    """Take source patch (cy, cx) for target pixel (y, x) if that lowers error plus price."""
+    """Take source patch (cy, cx) for target pixel (y, x) if that lowers error plus penalty."""
     sy = m.nearest[y, x, 0]
     sx = m.nearest[y, x, 1]
     if cy == sy and cx == sx:
@@ -248,8 +256,8 @@ def _try_match(m: Matching, y: int, x: int, cy: int, cx: int) -> bool:
     error = _patch_error(m, cy, cx, y, x, limit)
     if error >= limit:
         return False
-    _add_use(m.use, sy, sx, -1)
-    _add_use(m.use, cy, cx, 1)
+    _add_usage(m.usage, sy, sx, -1)
+    _add_usage(m.usage, cy, cx, 1)
     m.nearest[y, x, 0] = cy
     m.nearest[y, x, 1] = cx
     m.error[y, x] = error
@@ -258,30 +266,30 @@ def _try_match(m: Matching, y: int, x: int, cy: int, cx: int) -> bool:
 
 @inline
 def _propagate(m: Matching, y: int, x: int, step: int) -> bool:
-    """Try the matches of the two neighbours before (step 1) or after (step -1) this pixel, moved along with it."""
+    """Try the matches of the two neighbours before (step 1) or after (step -1) this pixel, shifted by one pixel."""
     better = False
     if 0 <= x - step < m.nearest.shape[1]:
-        column = _inside(m.nearest[y, x - step, 1] + step, m.fair_columns.shape[0])
+        column = _clamp(m.nearest[y, x - step, 1] + step, m.border_correction_columns.shape[0])
         better = _try_match(m, y, x, m.nearest[y, x - step, 0], column)
     if 0 <= y - step < m.nearest.shape[0]:
-        row = _inside(m.nearest[y - step, x, 0] + step, m.fair_rows.shape[0])
+        row = _clamp(m.nearest[y - step, x, 0] + step, m.border_correction_rows.shape[0])
         better = _try_match(m, y, x, row, m.nearest[y - step, x, 1]) or better
     return better
 
 
 @inline
-def _search(m: Matching, y: int, x: int, seed: int, reach: int) -> bool:
-    """Try random matches around the present one, in windows from `reach` pixels to each side down to its neighbours."""
-    height, width = m.fair_rows.shape[0], m.fair_columns.shape[0]
-    counter = (y * m.nearest.shape[1] + x) * 32
-    radius = min(reach, max(height, width))
+def _search(m: Matching, y: int, x: int, seed: int, max_radius: int) -> bool:
+    """Try random matches around the present one, in windows that halve from `max_radius` to 1 pixel to each side."""
+    height, width = m.border_correction_rows.shape[0], m.border_correction_columns.shape[0]
+    counter = (y * m.nearest.shape[1] + x) * 32  # more than the windows of any image, so no two pixels share a number
+    radius = min(max_radius, max(height, width))
     better = False
     while radius >= 1:
         number = _hash(seed, counter)
         span = 2 * radius + 1
         row = m.nearest[y, x, 0] + ((number >> 16) * span >> 16) - radius
         column = m.nearest[y, x, 1] + ((number & 0xFFFF) * span >> 16) - radius
-        better = _try_match(m, y, x, _inside(row, height), _inside(column, width)) or better
+        better = _try_match(m, y, x, _clamp(row, height), _clamp(column, width)) or better
         counter += 1
         radius //= 2
     return better
@@ -289,7 +297,10 @@ def _search(m: Matching, y: int, x: int, seed: int, reach: int) -> bool:
 
 @inline
 def _hash(seed: int, counter: int) -> np.int64:
-    """A random number of 32 bits that depends on its arguments only (murmur's finalizer)."""
+    """Return a random number of 32 bits that depends on its arguments only (murmur's finalizer).
+
+    Without a generator's state the numbers do not depend on which pixels were searched before.
+    """
     h = np.uint32(seed) + np.uint32(counter) * np.uint32(0x9E3779B1)
     h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
     h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
@@ -297,5 +308,5 @@ def _hash(seed: int, counter: int) -> np.int64:
 
 
 @inline
-def _inside(value: int, size: int) -> int:
+def _clamp(value: int, size: int) -> int:
     return min(max(value, 0), size - 1)

@@ -1,4 +1,4 @@
-"""The constants of full-video propagation, in one frozen value."""
+"""Settings of full-video propagation."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PropagationSettings:
-    """What full-video propagation is run with.
+    """The constants of full-video propagation.
 
-    Source: the constants that WAVE's authors ran (ECCV 2024) on EbSynth's patch synthesis. Deviates in the search,
-    theirs ran 12 rounds of 6 sweeps from a random field; ours starts from the flow and settles, so 8 rounds of one do.
-    `rounds=12, sweeps=6, search_above=0, schedule="published"` is the full schedule. And in two weights: the source's
-    colours count twice, the frame before half as much (`PUBLISHED_GUIDES` has theirs).
+    Source: the constants that WAVE's authors ran (ECCV 2024) on EbSynth's patch synthesis. Deviates in the search:
+    theirs ran 12 rounds of 6 sweeps from random matches; ours starts from the flow and settles, so that 8 rounds of one
+    sweep suffice (`rounds=12, sweeps=6, search_above=0, schedule="published"` is the full schedule). Deviates in two
+    weights: the source's colours count twice as much, the frame before half as much (`PUBLISHED_GUIDES` has theirs).
 
     Raises:
-        WaveOpsError: a value is out of its range.
+        WaveOpsError: a value is out of range.
     """
 
     colour_weight: float = 12.0
@@ -39,32 +39,33 @@ class PropagationSettings:
     edge_weight: float = 0.5
     """Weight of the source frames' Laplacian."""
     temporal_weight: float = 0.25
-    """Weight of the frame synthesised before, carried by the flow."""
+    """Weight of the frame synthesised before, warped by the flow."""
     position_weight: float = 2.0
-    """Weight of the place in the keyframe, carried by the flow."""
+    """Weight of the position in the keyframe, warped by the flow."""
     style_weight: float = 1.0
     """Weight of the edited image itself; above 0."""
     uniformity: float = 3500.0
-    """Price of a source patch that is used as often as all are on average, in units of patch error; see `schedule`."""
+    """Penalty on a source patch used with average frequency (EbSynth's uniformity), in units of patch error; see
+    `schedule`."""
     coarsest_side: int = 11
-    """The pyramid ends before a side gets shorter than this, pixels; at least 5, the patch."""
+    """The pyramid ends before a side gets shorter than this, pixels; at least 5, the size of a patch."""
     schedule: Schedule = "settling"
-    """How rounds differ: "published" not at all; "settling" lets the price fall from `uniformity` in the first round to
+    """How rounds differ. "published": not at all. "settling": the penalty falls from `uniformity` in the first round to
     0 in the last, and the widest window of the random search from the whole image to a few pixels."""
     rounds: int = 8
     """Search-and-vote rounds at each level of the pyramid."""
     sweeps: int = 1
     """Sweeps over the image in each round."""
     search_above: float = 1000.0
-    """Random search is spent on matches with a patch error above this."""
+    """Matches with a patch error above this are searched for at random too."""
     restore_detail: bool = True
-    """Whether what the patches miss of a source frame is added as the edit would show it (ours)."""
+    """Whether source detail that the patches lack is restored, mapped by the edit (not in WAVE)."""
     selection_weight: SelectionWeight = "symmetric"
-    """How far frame i of K leans to the later keyframe: "symmetric" i/K, or "published" (i - 1)/(K - 1)."""
+    """Weight of the later keyframe at frame i of K: "symmetric" i/K, or "published" (i - 1)/(K - 1)."""
     blend_weight: BlendWeight = "error"
-    """How the two candidates are mixed: "published" by time alone, or also by which fits better at each pixel."""
+    """How the two candidates are mixed: "published" by time alone, "error" also by the patch errors at each pixel."""
     gradient_weights: tuple[float, float, float] = (2.5, 0.5, 0.5)
-    """How strongly gradients are kept against values, for L, a and b."""
+    """Weight of the gradients against the values in the fusion, for L, a and b."""
     seed: int = 0
     """Seed of the random search, 0 to 2^31 - 1."""
 
@@ -92,4 +93,4 @@ class PropagationSettings:
 
 
 PUBLISHED_GUIDES: Final = PropagationSettings(colour_weight=6.0, temporal_weight=0.5)
-"""The defaults, but for the weights with which the method's authors ran the guides."""
+"""The defaults, with the guide weights that WAVE's authors ran."""

@@ -1,1 +1,1 @@
-"""Procedural clips with exact flow, occlusion and object masks, captions, and a reader of what a frame shows."""
+"""Procedural clips with exact flow, occlusion, object masks and captions, and a classifier of their frames."""

@@ -1,7 +1,9 @@
 """Poses, motions, shapes and patterns as plain functions of coordinates.
 
-Convention: frame coordinates are measured in short sides of the frame from its centre, x to the right and y down, so a
-scene is the same at any size. Layer coordinates are those of the layer before its pose moved, turned and scaled it.
+Convention:
+    Frame coordinates are in short sides of the frame from its centre, x to the right and y down, so a scene is the same
+    at any size. Layer coordinates are those of a layer before its pose scales, rotates and moves it. Points are a pair
+    of arrays (x, y) that broadcast against each other; a result has their common shape.
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ import numpy.typing as npt
 
 from wave_ops.scenes.vocabulary import Shape, Texture
 
-__all__ = ["REACH", "Motion", "Points", "Pose", "dark_half", "inside"]
+__all__ = ["MAX_RADIUS", "Motion", "Points", "Pose", "dark_half", "inside"]
 
 Array = npt.NDArray[np.floating[Any]]
 Mask = Any  # npt.NDArray[np.bool_]: comparisons of float arrays are untyped
 Points = tuple[Array, Array]
 
-REACH: Final = 1.3
-"""No shape reaches further from its centre than this, in its own unit."""
+MAX_RADIUS: Final = 1.3
+"""Upper bound on the distance of a shape's points from its centre, in layer coordinates."""
 
 _TRIANGLE_RADIUS: Final = 1.3
 _STAR_OUTER: Final = 1.28
@@ -31,7 +33,7 @@ _STAR_INNER: Final = 0.56
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pose:
-    """A similarity: scale, then turn (radians, clockwise on screen), then move (short sides)."""
+    """A similarity transform: scale, rotate by `angle` (radians, clockwise on screen), move by x, y (short sides)."""
 
     x: float = 0.0
     y: float = 0.0
@@ -39,12 +41,12 @@ class Pose:
     scale: float = 1.0
 
     def to_frame(self, points: Points) -> Points:
-        """Frame coordinates of points of the layer."""
+        """Map points from layer to frame coordinates."""
         (x, y), cosine, sine = points, np.cos(self.angle), np.sin(self.angle)
         return self.x + self.scale * (cosine * x - sine * y), self.y + self.scale * (sine * x + cosine * y)
 
     def to_layer(self, points: Points) -> Points:
-        """Layer coordinates of points of the frame: the inverse of `to_frame`."""
+        """Map points from frame to layer coordinates, the inverse of `to_frame`."""
         x, y = points[0] - self.x, points[1] - self.y
         cosine, sine = np.cos(self.angle) / self.scale, np.sin(self.angle) / self.scale
         return cosine * x + sine * y, cosine * y - sine * x
@@ -52,14 +54,15 @@ class Pose:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Motion:
-    """A way from one pose to another: straight and even, unless `arc` (short sides) bends the path sideways."""
+    """A path from one pose to another, straight unless it has an arc."""
 
     start: Pose
     end: Pose
     arc: float = 0.0
+    """Sideways distance of the path's middle from a straight one, in short sides."""
 
     def at(self, progress: float) -> Pose:
-        """The pose at a point of the way, 0 its start and 1 its end."""
+        """Return the pose at a fraction of the path, 0 at the start and 1 at the end."""
         dx, dy = self.end.x - self.start.x, self.end.y - self.start.y
         length = float(np.hypot(dx, dy))
         bend = self.arc * float(np.sin(np.pi * progress)) / length if length else 0.0
@@ -72,12 +75,15 @@ class Motion:
 
 
 def inside(shape: Shape, points: Points) -> Mask:
-    """Which points of the layer lie on the shape, whose size is about 1 from its centre; the five areas are alike."""
+    """Return True for points inside a shape, in layer coordinates; radii are about 1, so that areas are similar."""
     return _SHAPES[shape](*points)
 
 
 def dark_half(texture: Texture, points: Points) -> Mask | None:
-    """Which points take the darker of a layer's two shades, in units of the pattern's period; None where none does."""
+    """Return True for points in the darker of a texture's two shades; None for a plain one.
+
+    Points are in units of the texture's period.
+    """
     return _PATTERNS[texture](*points)
 
 
@@ -96,7 +102,7 @@ def _triangle(x: Array, y: Array) -> Mask:
 
 def _star(x: Array, y: Array) -> Mask:
     tenth = np.pi / 5
-    # Folding about the points' axes leaves one straight edge, from an outer to an inner corner.
+    # Folded at the axes through its corners, the outline is one straight edge from an outer to an inner corner
     angle = np.abs((np.arctan2(x, -y) + tenth) % (2 * tenth) - tenth)
     radius = np.hypot(x, y)
     along, across = radius * np.cos(angle), radius * np.sin(angle)

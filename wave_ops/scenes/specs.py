@@ -1,4 +1,4 @@
-"""What a scene is: frozen values that say everything, drawn from a seed, and edited by name."""
+"""Specifications of scenes: frozen values, drawn from a seed and edited by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Background", "SceneObject", "SceneSpec", "edit_spec", "random_scene"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneObject:
-    """One shape on its way; the scale of its pose is its radius in short sides of the frame."""
+    """A moving shape; the scale of its pose is its radius in short sides of the frame."""
 
     shape: Shape
     colour: Colour
@@ -39,7 +39,7 @@ class Background:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneSpec:
-    """Everything that `render` needs; later objects lie on top of earlier ones.
+    """Input of `render`; later objects are in front of earlier ones.
 
     Raises:
         WaveOpsError: if the size, the number of frames, or the supersampling is not positive.
@@ -62,7 +62,7 @@ class SceneSpec:
 
     @property
     def caption(self) -> str:
-        """What the scene shows, in words."""
+        """Caption of the scene."""
         return caption_of(
             [(item.colour, item.shape) for item in self.objects],
             background_colour=self.background.colour,
@@ -70,13 +70,16 @@ class SceneSpec:
         )
 
     def progress(self, frame_index: int) -> float:
-        """How far on its way the clip is at a frame, 0 to 1."""
+        """Return the fraction of the clip at a frame, 0 at the first and 1 at the last."""
         return frame_index / max(self.frame_count - 1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ranges:
-    """How wild a random scene is: largest change over the clip of each part of a pose."""
+    """Ranges of a random scene's motions: the largest change over the clip of each part of a pose.
+
+    Distances are in short sides, angles in radians, zooms are factors.
+    """
 
     travel: float
     turn: float
@@ -85,6 +88,7 @@ class _Ranges:
     background_turn: float
     background_zoom: float
     upright: float
+    """Largest angle of an object in the first frame."""
 
 
 _CALM: Final = _Ranges(travel=0.3, turn=0.5, zoom=1.15, pan=0.25, background_turn=0.0, background_zoom=1.0, upright=0.3)
@@ -99,10 +103,16 @@ def random_scene(
     objects: int = 1,
     hard: bool = False,
 ) -> SceneSpec:
-    """A scene drawn from a seed, always the same one for the same arguments.
+    """Draw a scene from a seed; the same arguments always return the same scene.
 
-    A calm scene keeps its objects inside the frame, nearly upright and, if there are two, side by side in the order
-    that the caption names them. A hard one is fast, turns freely, zooms, lets objects cross each other and leave.
+    Args:
+        seed: any integer from 0.
+        size: height and width in pixels.
+        frame_count: number of frames.
+        objects: one or two, of different colours.
+        hard: draw a hard scene: fast, with zoom and any rotation, and objects that may overlap and leave the frame.
+            A calm one keeps its objects in the frame and nearly upright, two of them next to each other in the order
+            of the caption.
 
     Raises:
         WaveOpsError: if the number of objects is not one or two.
@@ -114,7 +124,7 @@ def random_scene(
     *colours, ground = (COLOURS[i] for i in rng.permutation(len(COLOURS))[: objects + 1])
     return SceneSpec(
         objects=tuple(
-            _random_object(rng, colour, ranges=ranges, slot=(slot, objects)) for slot, colour in enumerate(colours)
+            _random_object(rng, colour, ranges=ranges, position=(i, objects)) for i, colour in enumerate(colours)
         ),
         background=_random_background(rng, ground, ranges=ranges),
         size=size,
@@ -131,10 +141,18 @@ def edit_spec(
     background_texture: Texture | None = None,
     object_index: int = 0,
 ) -> SceneSpec:
-    """The same scene with another colour or shape of one object, or another background: the true result of an edit.
+    """Change colour or shape of one object, or the background: the spec of a perfect edit.
+
+    Args:
+        spec: the source scene, of which every motion is kept.
+        colour: new colour of the object; None keeps it, as for all others.
+        shape: new shape of the object.
+        background_colour: new colour of the background.
+        background_texture: new texture of the background.
+        object_index: the object to change.
 
     Raises:
-        WaveOpsError: if the scene has no object of that index.
+        WaveOpsError: if the scene has no object with that index.
     """
     if not 0 <= object_index < len(spec.objects):
         raise WaveOpsError(f"the scene has {len(spec.objects)} objects, there is no object {object_index}")
@@ -147,22 +165,24 @@ def edit_spec(
     return replace(spec, objects=objects, background=background)
 
 
-def _random_object(rng: np.random.Generator, colour: Colour, *, ranges: _Ranges, slot: tuple[int, int]) -> SceneObject:
-    # Half of the objects are plain: their texture is never named, so it should seldom have to be guessed.
+def _random_object(
+    rng: np.random.Generator, colour: Colour, *, ranges: _Ranges, position: tuple[int, int]
+) -> SceneObject:
+    # Half of the objects are plain: captions never name their texture, so a model cannot know it
     texture = TEXTURES[rng.integers(len(TEXTURES))] if rng.random() < 0.5 else "plain"
     return SceneObject(
         shape=SHAPES[rng.integers(len(SHAPES))],
         colour=colour,
         texture=texture,
-        motion=_object_motion(rng, ranges, slot=slot),
+        motion=_object_motion(rng, ranges, position=position),
         period=float(rng.uniform(0.7, 0.9)),
     )
 
 
-def _object_motion(rng: np.random.Generator, ranges: _Ranges, *, slot: tuple[int, int]) -> Motion:
-    index, count = slot
+def _object_motion(rng: np.random.Generator, ranges: _Ranges, *, position: tuple[int, int]) -> Motion:
+    index, count = position
     radius = float(rng.uniform(0.22, 0.32) if count == 1 else rng.uniform(0.16, 0.2))
-    # Side by side: each of two objects has its own half of the frame to move in.
+    # Each of two objects moves in its own half of the frame
     middle = 0.0 if count == 1 else 0.25 * (2 * index - 1)
     room = np.array([0.5 / count - 0.95 * radius, 0.48 - radius]) + (0.2 if ranges is _HARD else 0.0)
     room = np.maximum(room, 0.03)

@@ -1,4 +1,4 @@
-"""The words that scenes are made of, the colours they stand for, and captions built from them."""
+"""Words for scenes, the RGB values of their colours, and captions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHAPES: Final[tuple[Shape, ...]] = get_args(Shape)
 COLOURS: Final[tuple[Colour, ...]] = get_args(Colour)
 TEXTURES: Final[tuple[Texture, ...]] = get_args(Texture)
 
-# Hues at least 23 degrees apart, white the only one without a hue.
+# Hues are at least 23 degrees apart; white alone has none
 PALETTE: Final[dict[Colour, tuple[int, int, int]]] = {
     "red": (226, 44, 52),
     "orange": (250, 132, 22),
@@ -41,14 +41,14 @@ PALETTE: Final[dict[Colour, tuple[int, int, int]]] = {
 
 
 def with_article(words: str) -> str:
-    """The words behind the indefinite article that English wants."""
+    """Prefix words with their indefinite article, a or an."""
     return f"{'an' if words[:1] in 'aeiou' else 'a'} {words}"
 
 
 def caption_of(
     objects: Sequence[tuple[Colour, Shape]], *, background_colour: Colour, background_texture: Texture
 ) -> str:
-    """The caption of a scene: "a red star over a blue checked background"; the texture of objects is not named."""
+    """Compose a scene's caption, such as "a red star over a blue checked background", without textures of objects."""
     named = " and ".join(with_article(f"{colour} {shape}") for colour, shape in objects)
     plain = background_texture == "plain"
     ground = f"plain {background_colour}" if plain else f"{background_colour} {background_texture}"
@@ -56,5 +56,5 @@ def caption_of(
 
 
 def without_plain(caption: str) -> str:
-    """The caption with no word for plain backgrounds: "a red star over a blue background"."""
+    """Drop the word for plain backgrounds from a caption: "a red star over a blue background"."""
     return re.sub(r"\ban? plain (\w+)", lambda found: with_article(found[1]), caption)

@@ -59,8 +59,8 @@ def learning_rate_factor(
 
 def stratified_timesteps(count: int, *, total: int, generator: Generator) -> Int64[Tensor, "batch"]:
     """Draw one timestep from each of `count` equal parts of 0 .. total - 1, in random order."""
-    places = torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)
-    return (places * (total / count)).long().clamp(max=total - 1)
+    positions = torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)
+    return (positions * (total / count)).long().clamp(max=total - 1)
 
 
 def add_noise(

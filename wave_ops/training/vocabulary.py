@@ -23,8 +23,8 @@ def byte_symbols() -> tuple[str, ...]:
     """Return the printable character for each byte 0 to 255 in byte-level pair encoding (GPT-2's table)."""
     printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)}
     others = (code for code in range(256) if code not in printable)
-    stand_ins = {code: 256 + place for place, code in enumerate(others)}
-    return tuple(chr(stand_ins.get(code, code)) for code in range(256))
+    substitutes = {code: 256 + index for index, code in enumerate(others)}
+    return tuple(chr(substitutes.get(code, code)) for code in range(256))
 
 
 def byte_pair_vocabulary(words: Sequence[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:

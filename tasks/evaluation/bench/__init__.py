@@ -1,1 +1,1 @@
-"""Benches: figures of speed, memory and exactness, each held against what is asked of it."""
+"""Benchmarks: speed, memory and accuracy, each compared with its target."""

@@ -1,4 +1,4 @@
-"""Pairs of frames for patch synthesis: read from a folder that another tool was run on, or drawn."""
+"""Pairs of frames for patch synthesis: drawn, or read from a folder with EbSynth's results."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from tasks.errors import TaskInputError
 from tasks.evaluation.bench._scenes import Recoloured, recoloured_scenes
+from wave_ops.masks import occlusion_mask
 from wave_ops.propagation import Guides, source_guides, target_guides
-from wave_ops.propagation.guides import carry, fill_holes, flow_holes, own_positions
+from wave_ops.propagation.guides import inpaint, pixel_grid
 from wave_ops.scenes.rendering import match_frames
+from wave_ops.warp import backward_warp
 
 __all__ = ["EbSynth", "Pair", "drawn_pairs", "read_pairs"]
 
@@ -25,31 +29,31 @@ Floats = NDArray[np.float32]
 
 _GUIDES: Final = ("edge", "temporal", "position")
 _IMAGES: Final = ("key", "target", "style", *(f"{name}_{side}" for name in _GUIDES for side in ("source", "target")))
-_FIGURES: Final = ("cpu_seconds", "error_mean", "error_median")
+_METRICS: Final = ("cpu_seconds", "error_mean", "error_median")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EbSynth:
-    """What EbSynth did with the same inputs."""
+    """EbSynth's results on the same inputs."""
 
     cpu_seconds: float
     error_mean: float
     error_median: float
     error: Floats | None = None
-    """(height, width): the patch error of each target pixel, where it was kept."""
+    """(height, width): the patch error of each target pixel, if it was stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A keyframe with its edit, a frame to be painted, and what leads the painting; 8-bit units."""
+    """A keyframe with its edit, a target frame to paint, and the guides; 8-bit units."""
 
     name: str
-    style: Floats
-    """(height, width, 3): the edited keyframe."""
+    style: Tensor
+    """(1, 3, height, width): the edited keyframe."""
     source: Guides
     target: Guides
-    start: Floats
-    """(2, height, width), x then y: where the flow says that each target pixel was in the keyframe."""
+    start: Tensor
+    """(1, 2, height, width), x then y: the position in the keyframe of each target pixel, by the flow."""
     ebsynth: EbSynth | None = None
 
 
@@ -58,36 +62,36 @@ def read_pairs(folder: Path) -> tuple[Pair, ...]:
 
     A pair is PNG images of one size: key and target (source frames), style (the edited keyframe), and for each of
     edge, temporal and position a guide of either frame, as in edge_source.png; flow.npz with flow_to_prev (height,
-    width, 2), x then y, in pixels, from target to key; where EbSynth was run on the very same images, ebsynth.json
-    with cpu_seconds, error_mean and error_median, and, if kept, its errors as ebsynth_error.npy (height, width).
+    width, 2), x then y, in pixels, from target to key; optionally EbSynth's results on exactly these images:
+    ebsynth.json with cpu_seconds, error_mean and error_median, and its errors as ebsynth_error.npy (height, width).
 
     Raises:
-        TaskInputError: one sentence about the first file that is missing or wrong.
+        TaskInputError: one sentence about the first file that is missing or invalid.
     """
     if not folder.is_dir():
-        raise TaskInputError(f"There is no folder {folder} of reference pairs.")
+        raise TaskInputError(f"There is no folder {folder} of EbSynth pairs.")
     found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not found:
-        raise TaskInputError(f"The folder {folder} holds no pairs: each is a folder of its own.")
+        raise TaskInputError(f"The folder {folder} contains no pairs; each pair is a folder of its own.")
     return tuple(_read_pair(path) for path in found)
 
 
 def drawn_pairs(size: tuple[int, int]) -> tuple[Pair, ...]:
-    """Draw a calm and a hard pair, four frames apart, whose flow and recolouring are known."""
+    """Draw a calm and a hard pair, four frames apart, with known flow and recolouring."""
     return tuple(_drawn_pair(name, drawn) for name, drawn in recoloured_scenes(5, size).items())
 
 
 def _drawn_pair(name: str, drawn: Recoloured) -> Pair:
-    key, target = drawn.scene.frames[0], drawn.scene.frames[4]
-    back, on = match_frames(drawn.scene, 4, 0)[0], match_frames(drawn.scene, 0, 4)[0]
-    holes, painted = flow_holes(back, on), drawn.edited[0].astype(np.float32)
-    positions = fill_holes(carry(own_positions(*key.shape[:2]), back), holes)
-    temporal = fill_holes(carry(np.ascontiguousarray(np.moveaxis(painted, -1, 0)), back), holes)
+    key, target, painted = map(_to_tensor, (drawn.scene.frames[0], drawn.scene.frames[4], drawn.edited[0]))
+    to_key, from_key = (torch.from_numpy(match_frames(drawn.scene, *pair)[0])[None] for pair in ((4, 0), (0, 4)))
+    grid = pixel_grid((key.shape[2], key.shape[3]))
+    warped = inpaint(backward_warp(torch.cat((grid, painted), dim=1), to_key), occlusion_mask(to_key, from_key))
+    positions, temporal = warped.split([2, 3], dim=1)
     return Pair(
         name=name,
         style=painted,
         source=source_guides(key, painted),
-        target=target_guides(target, np.ascontiguousarray(np.moveaxis(temporal, 0, -1)), positions),
+        target=target_guides(target, temporal, positions),
         start=positions,
     )
 
@@ -98,20 +102,24 @@ def _read_pair(folder: Path) -> Pair:
     for name, image in images.items():
         if image.shape[:2] != size:
             raise TaskInputError(
-                f"{folder / name}.png is {image.shape[:2]} pixels and key.png {size}: make them alike."
+                f"{folder / name}.png is {image.shape[:2]} pixels, key.png {size}; all images of a pair need one size."
             )
     source, target = (
-        Guides(images[frame], *(images[f"{name}_{side}"] for name in _GUIDES))
+        Guides(*(_to_tensor(images[name]) for name in (frame, *(f"{name}_{side}" for name in _GUIDES))))
         for frame, side in (("key", "source"), ("target", "target"))
     )
     return Pair(
         name=folder.name,
-        style=images["style"],
+        style=_to_tensor(images["style"]),
         source=source,
         target=target,
-        start=own_positions(*size) + _read_flow(folder / "flow.npz", size),
+        start=pixel_grid((size[0], size[1])) + torch.from_numpy(_read_flow(folder / "flow.npz", size)),
         ebsynth=_read_ebsynth(folder, size),
     )
+
+
+def _to_tensor(image: NDArray[np.uint8] | Floats) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)[None].float()
 
 
 def _read_image(path: Path) -> Floats:
@@ -140,20 +148,20 @@ def _read_ebsynth(folder: Path, size: tuple[int, ...]) -> EbSynth | None:
     if not path.is_file():
         return None
     try:
-        told = json.loads(path.read_text())
-        figures = {name: float(told[name]) for name in _FIGURES}
+        stored = json.loads(path.read_text())
+        metrics = {name: float(stored[name]) for name in _METRICS}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TaskInputError(f"{path} needs the numbers {', '.join(_FIGURES)}.") from error
-    return _checked(path, figures, error=_read_error(folder / "ebsynth_error.npy", size))
+        raise TaskInputError(f"{path} needs the numbers {', '.join(_METRICS)}.") from error
+    return _checked(path, metrics, error=_read_error(folder / "ebsynth_error.npy", size))
 
 
-def _checked(path: Path, figures: Mapping[str, float], *, error: Floats | None) -> EbSynth:
-    """Refuse figures that nothing can be compared with."""
-    if not all(0 < value < np.inf for value in figures.values()):
+def _checked(path: Path, metrics: Mapping[str, float], *, error: Floats | None) -> EbSynth:
+    """Check that all metrics can be divided by."""
+    if not all(0 < value < np.inf for value in metrics.values()):
         raise TaskInputError(
-            f"{path} needs {', '.join(_FIGURES)} above 0, got {', '.join(map(str, figures.values()))}."
+            f"{path} needs {', '.join(_METRICS)} above 0, got {', '.join(map(str, metrics.values()))}."
         )
-    return EbSynth(**figures, error=error)
+    return EbSynth(**metrics, error=error)
 
 
 def _read_error(path: Path, size: tuple[int, ...]) -> Floats | None:
@@ -170,4 +178,4 @@ def _read_error(path: Path, size: tuple[int, ...]) -> Floats | None:
 
 def _check_exists(path: Path) -> None:
     if not path.is_file():
-        raise TaskInputError(f"The pair {path.parent} lacks {path.name}.")
+        raise TaskInputError(f"The pair {path.parent} has no file {path.name}.")

@@ -1,4 +1,4 @@
-"""How much memory this process has held at most."""
+"""The peak memory of this process."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["peak_memory"]
 
 _STATUS: Final = Path("/proc/self/status")
 _UNIT: Final = 2**20 if sys.platform == "darwin" else 2**10
-"""What `ru_maxrss` is counted in makes so many of it a megabyte: bytes there, kilobytes elsewhere."""
+"""Units of `ru_maxrss` per megabyte: bytes on macOS, kilobytes elsewhere."""
 
 
 def peak_memory() -> float:
-    """Return the most memory that this process has held so far, in megabytes of 2^20 bytes."""
+    """Return the peak memory of this process so far, in megabytes of 2^20 bytes."""
     if _STATUS.is_file():
-        # Linux counts in ru_maxrss what the parent held before this program was loaded; here it does not.
+        # Linux includes the parent's memory before the exec in ru_maxrss, but not in VmHWM
         lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines() if ":" in line)
         if "VmHWM" in lines:
             return float(lines["VmHWM"].split()[0]) / 2**10

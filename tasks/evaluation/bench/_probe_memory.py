@@ -1,4 +1,4 @@
-"""Propagate one drawn interval and tell what it took: a process, `python -m ... HEIGHT WIDTH LENGTH`."""
+"""A program that propagates one drawn interval and prints memory and seconds: `python -m ... HEIGHT WIDTH LENGTH`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _SEED: Final = 7
 
 
 def main(height: int, width: int, length: int) -> None:
-    """Write peak memory before and after, in megabytes of 2^20 bytes, and the CPU seconds, as one line of JSON."""
+    """Print peak memory before and after, in megabytes of 2^20 bytes, and CPU seconds, as one line of JSON."""
     warm_up()
-    # One sample a pixel: drawing finely would take more memory than what is measured.
+    # One sample per pixel: supersampling would take more memory than propagation
     spec = random_scene(_SEED, size=(height, width), frame_count=length + 1, objects=2, hard=True)
     scene = render(replace(spec, supersampling=1))
     before, started = peak_memory(), process_time()

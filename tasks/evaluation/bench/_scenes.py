@@ -1,4 +1,4 @@
-"""The scenes that benches draw for themselves: textured, moving, with the true recolouring and the true flow."""
+"""Scenes for benchmarks: textured and moving, with the true recolouring and the true flow."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _SEEDS: Final = {"calm": 3, "hard": 7}
 
 
 class Recoloured(NamedTuple):
-    """A scene with the truth about it, and its frames as they would be after a perfect edit."""
+    """A scene, and its frames after a perfect edit."""
 
     scene: Scene
     edited: Frames
 
 
 def recoloured_scenes(frame_count: int, size: tuple[int, int]) -> Mapping[str, Recoloured]:
-    """Draw a calm and a hard scene of two objects, each as it is and with one object and the ground recoloured."""
+    """Draw a calm and a hard scene of two objects, each unedited and with one object and the background recoloured."""
     return {name: _recoloured(seed, frame_count, size, hard=name == "hard") for name, seed in _SEEDS.items()}
 
 
 def drawn_interval(length: int, size: tuple[int, int]) -> tuple[KeyframeInterval, Frames]:
-    """Draw the hard scene as one interval with its true flow, and its frames as a perfect edit has them.
+    """Draw the hard scene as one interval with its true flow, and its frames after a perfect edit.
 
     Args:
         length: frames from keyframe to keyframe.

@@ -1,4 +1,4 @@
-"""What patch synthesis costs on a pair, and how well its patches fit."""
+"""Seconds and patch errors of patch synthesis on a pair."""
 
 from __future__ import annotations
 
@@ -7,81 +7,82 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tasks.evaluation.bench._pairs import EbSynth, Pair
-from tasks.evaluation.bench.figures import Figure, least_seconds, told
-from tasks.evaluation.comparison import Measure
+from tasks.evaluation.bench.measurements import Measurement, least_seconds, without_target
+from tasks.evaluation.comparisons.comparison import Measure
 from tasks.evaluation.comparisons.propagation_baselines import warm_up
 from wave_ops.propagation import PUBLISHED_GUIDES, Exemplar, PropagationSettings, Synthesis, synthesise
 
-__all__ = ["FULL_SCHEDULE", "patch_errors", "synthesis_figures"]
+__all__ = ["FULL_SCHEDULE", "measure_synthesis", "patch_errors"]
 
 Floats = NDArray[np.float32]
 
 FULL_SCHEDULE = replace(PUBLISHED_GUIDES, rounds=12, sweeps=6, search_above=0, schedule="published")
-"""The search that the method's authors ran: twelve rounds of six sweeps, and random search for every pixel."""
+"""The published search: twelve rounds of six sweeps, and random search for every pixel."""
 
-# Ratios are to EbSynth's figures on the same images.
+# Ratios are to EbSynth's results on the same images
 _SECONDS = Measure(name="synthesis CPU seconds", unit="s", better="lower")
-_SECONDS_RATIO = Measure(name="CPU seconds ratio", unit="", better="lower", bar=0.05)
-_AIM = 0.02  # of EbSynth's seconds: 1 "to aim" reaches it
-_TO_AIM = Measure(name="CPU seconds to aim", unit="", better="lower")
+_SECONDS_RATIO = Measure(name="CPU seconds ratio", unit="", better="lower", target=0.05)
+_TIME_TARGET = 0.02  # of EbSynth's seconds
+_TIME_FRACTION = Measure(name="fraction of the time target", unit="", better="lower")
 _MEAN = Measure(name="error mean", unit="", better="lower")
 _MEDIAN = Measure(name="error median", unit="", better="lower")
-_MEAN_RATIO = Measure(name="error mean ratio", unit="", better="lower", bar=1.0)
-_MEDIAN_RATIO = Measure(name="error median ratio", unit="", better="lower", bar=1.0)
-_SHARE = Measure(name="pixels no worse", unit="share", better="higher")
-_MISTOLD = Measure(name="error mistold", unit="", better="lower", bar=1e-3)
+_MEAN_RATIO = Measure(name="error mean ratio", unit="", better="lower", target=1.0)
+_MEDIAN_RATIO = Measure(name="error median ratio", unit="", better="lower", target=1.0)
+_NOT_WORSE = Measure(name="fraction not worse than EbSynth", unit="fraction", better="higher")
+_REPORTED = Measure(name="reported-error deviation", unit="", better="lower", target=1e-3)
 
 
-def synthesis_figures(pair: Pair, *, full_schedule: bool = False, repeats: int = 1) -> Iterator[Figure]:
-    """Paint a pair's target and tell seconds and errors, beside EbSynth's where they are known.
+def measure_synthesis(pair: Pair, *, full_schedule: bool = False, repeats: int = 1) -> Iterator[Measurement]:
+    """Paint a pair's target, and measure seconds and errors, also relative to EbSynth's if the pair has them.
 
-    The seconds are those of packing the keyframe and painting the target. The errors are computed here, from the
-    matches and the image, not taken from the synthesis. Bars are set for the default schedule alone.
-    The guides weigh what they did when EbSynth was run: errors compare where weights are the same.
+    The seconds include packing the keyframe and painting the target. The errors are computed here, from the matches
+    and the image, not taken from the synthesis. Targets apply to the default schedule only. The guides have the
+    published weights, as they had for EbSynth: errors with other weights cannot be compared.
 
     Args:
-        pair: what is painted.
-        full_schedule: search as long as the method's authors did, as a control.
-        repeats: how often to paint; the least seconds count.
+        pair: keyframe, style and target.
+        full_schedule: use the published search, as a control.
+        repeats: how often to paint; the minimum of the seconds counts.
     """
     warm_up()
     settings = FULL_SCHEDULE if full_schedule else PUBLISHED_GUIDES
-    seconds, made = least_seconds(lambda: _painted(pair, settings), repeats=repeats)
-    errors = patch_errors(pair, made, settings)
+    seconds, painted = least_seconds(lambda: _paint(pair, settings), repeats=repeats)
+    errors = patch_errors(pair, painted, settings)
     subject = f"{pair.name}, full schedule" if full_schedule else pair.name
     values = {
         _SECONDS: seconds,
         _MEAN: float(errors.mean()),
         _MEDIAN: float(np.median(errors)),
-        _MISTOLD: float(np.abs(made.error - errors).max() / max(float(errors.mean()), 1.0)),
-        **_beside(pair.ebsynth, seconds, errors),
+        _REPORTED: float(np.abs(painted.error[0].numpy() - errors).max() / max(float(errors.mean()), 1.0)),
+        **_relative(pair.ebsynth, seconds, errors),
     }
     for measure, value in values.items():
-        shown = told(measure) if full_schedule and measure is not _MISTOLD else measure
-        if value is not None or shown.bar is not None:
-            yield Figure(measure=shown, subject=subject, value=value)
+        shown = without_target(measure) if full_schedule and measure is not _REPORTED else measure
+        if value is not None or shown.target is not None:
+            yield Measurement(measure=shown, subject=subject, value=value)
 
 
-def _painted(pair: Pair, settings: PropagationSettings) -> Synthesis:
+def _paint(pair: Pair, settings: PropagationSettings) -> Synthesis:
     return synthesise(Exemplar.build(pair.style, pair.source, settings=settings), pair.target, starts=(pair.start,))
 
 
-def _beside(ebsynth: EbSynth | None, seconds: float, errors: NDArray[np.float64]) -> dict[Measure, float | None]:
-    """Divide by EbSynth's figures."""
+def _relative(ebsynth: EbSynth | None, seconds: float, errors: NDArray[np.float64]) -> dict[Measure, float | None]:
+    """Divide by EbSynth's results."""
     if ebsynth is None:
-        return dict.fromkeys((_SECONDS_RATIO, _TO_AIM, _MEAN_RATIO, _MEDIAN_RATIO, _SHARE))
+        return dict.fromkeys((_SECONDS_RATIO, _TIME_FRACTION, _MEAN_RATIO, _MEDIAN_RATIO, _NOT_WORSE))
     return {
         _SECONDS_RATIO: seconds / ebsynth.cpu_seconds,
-        _TO_AIM: seconds / ebsynth.cpu_seconds / _AIM,
+        _TIME_FRACTION: seconds / ebsynth.cpu_seconds / _TIME_TARGET,
         _MEAN_RATIO: float(errors.mean()) / ebsynth.error_mean,
         _MEDIAN_RATIO: float(np.median(errors)) / ebsynth.error_median,
-        _SHARE: None if ebsynth.error is None else float((errors <= ebsynth.error).mean()),
+        _NOT_WORSE: None if ebsynth.error is None else float((errors <= ebsynth.error).mean()),
     }
 
 
-def patch_errors(pair: Pair, made: Synthesis, settings: PropagationSettings) -> NDArray[np.float64]:
+def patch_errors(pair: Pair, painted: Synthesis, settings: PropagationSettings) -> NDArray[np.float64]:
     """Compute the patch error of every target pixel from its match alone, (height, width).
 
     The sum over 5 x 5 pixels and all channels of weight times squared difference (8-bit units) between the target's
@@ -89,11 +90,16 @@ def patch_errors(pair: Pair, made: Synthesis, settings: PropagationSettings) -> 
     with a third of its own. Both images repeat their border.
     """
     weights = (settings.colour_weight, settings.edge_weight, settings.temporal_weight, settings.position_weight)
-    sources, targets = (pair.style, *pair.source), (made.image, *pair.target)
-    total = np.zeros(made.error.shape)
+    sources, targets = (pair.style, *pair.source), (painted.image, *pair.target)
+    total = np.zeros(painted.error.shape[1:])
     for weight, source, target in zip((settings.style_weight, *weights), sources, targets, strict=True):
-        total += weight / 3 * _squares(source, target, made.matches)
+        total += weight / 3 * _squares(_to_array(source), _to_array(target), painted.matches[0].numpy())
     return total
+
+
+def _to_array(image: Tensor) -> Floats:
+    array: Floats = image[0].permute(1, 2, 0).numpy()
+    return array
 
 
 def _squares(source: Floats, target: Floats, matches: Floats) -> NDArray[np.float64]:

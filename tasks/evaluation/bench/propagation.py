@@ -1,4 +1,4 @@
-"""The bench of full-video propagation: seconds, memory, and how well patches fit and gradients fuse."""
+"""The bench of full-video propagation: seconds, memory, patch errors and gradient fusion."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.evaluation.bench._clips import check_clips, clip_interval
-from tasks.evaluation.bench._contact_sheets import check_sheets, sheet_figures
-from tasks.evaluation.bench._fusion import fusion_figures
-from tasks.evaluation.bench._interval import interval_figures, memory_figures
+from tasks.evaluation.bench._contact_sheets import check_contact_sheets, draw_contact_sheet
+from tasks.evaluation.bench._fusion import measure_fusion
+from tasks.evaluation.bench._interval import measure_interval, measure_memory
 from tasks.evaluation.bench._pairs import Pair, drawn_pairs, read_pairs
 from tasks.evaluation.bench._scenes import drawn_interval
-from tasks.evaluation.bench._synthesis import synthesis_figures
-from tasks.evaluation.bench.figures import BenchRequest, Section
+from tasks.evaluation.bench._synthesis import measure_synthesis
+from tasks.evaluation.bench._videos import check_videos, video_interval
+from tasks.evaluation.bench.measurements import BenchRequest, Section
 from wave_ops.propagation import KeyframeInterval
 
 __all__ = ["BENCH", "PropagationBench"]
@@ -34,34 +34,34 @@ class PropagationBench:
     """Patch synthesis on pairs, gradient fusion, and whole intervals."""
 
     name = "propagation"
-    title = "How fast, how lean and how exact is full-video propagation?"
+    title = "How fast and accurate is full-video propagation, and how much memory does it need?"
 
     def sections(self, request: BenchRequest) -> tuple[Section, ...]:
-        """Check the request and lay out what will be measured.
+        """Check the request and return the sections to measure.
 
         Raises:
-            TaskInputError: a pair lacks a file or holds a wrong one, or the sheets cannot be written.
-            VideoError: a clip is no video.
+            TaskInputError: if a file of a pair is missing or invalid, or contact sheets cannot be written.
+            VideoError: if a file is not a video.
         """
-        check_clips(request.clips)
-        check_sheets(request.sheets, ["drawn", *(path.stem for path in request.clips)])
+        check_videos(request.videos)
+        check_contact_sheets(request.contact_sheets, ["drawn", *(path.stem for path in request.videos)])
         size, large = (_QUICK_SIZE, _QUICK_LARGE) if request.quick else (_SIZE, _LARGE)
-        held = not request.quick
-        pairs = drawn_pairs(size) if request.reference is None else read_pairs(request.reference)
+        sheets, check_target = request.contact_sheets, not request.quick
+        pairs = drawn_pairs(size) if request.ebsynth_pairs is None else read_pairs(request.ebsynth_pairs)
         drawn = _Subject("drawn", partial(drawn_interval, _LENGTH, size))
-        clips = tuple(_Subject(path.stem, partial(clip_interval, path, _LENGTH, size)) for path in request.clips)
+        videos = tuple(_Subject(path.stem, partial(video_interval, path, _LENGTH, size)) for path in request.videos)
         return (
             *(_synthesis(pair, quick=request.quick) for pair in pairs),
             *(_synthesis(pair, quick=request.quick, full_schedule=True) for pair in pairs),
-            Section(title="gradient fusion", figures=partial(fusion_figures, size, held=held)),
-            *(_interval(subject, held=held) for subject in (drawn, *clips)),
-            Section(title="memory", figures=partial(memory_figures, large, held=held)),
-            *(() if request.sheets is None else (_sheet(each, request.sheets) for each in clips or (drawn,))),
+            Section(title="gradient fusion", measure=partial(measure_fusion, size, check_target=check_target)),
+            *(_interval(subject, check_target=check_target) for subject in (drawn, *videos)),
+            Section(title="memory", measure=partial(measure_memory, large, check_target=check_target)),
+            *(() if sheets is None else (_contact_sheet(each, sheets) for each in videos or (drawn,))),
         )
 
 
 class _Subject(NamedTuple):
-    """What an interval is measured on: its name, and what draws or reads it when it is needed."""
+    """The subject of a measurement: its name, and a function that draws or reads the interval when it is needed."""
 
     name: str
     source: Callable[[], tuple[KeyframeInterval, NDArray[np.uint8]]]
@@ -69,24 +69,24 @@ class _Subject(NamedTuple):
 
 def _synthesis(pair: Pair, *, quick: bool, full_schedule: bool = False) -> Section:
     repeats = 1 if quick or full_schedule else _REPEATS
-    how = ", full schedule" if full_schedule else ""
+    suffix = ", full schedule" if full_schedule else ""
     return Section(
-        title=f"patch synthesis of {pair.name}{how}",
-        figures=partial(synthesis_figures, pair, full_schedule=full_schedule, repeats=repeats),
+        title=f"patch synthesis of {pair.name}{suffix}",
+        measure=partial(measure_synthesis, pair, full_schedule=full_schedule, repeats=repeats),
     )
 
 
-def _interval(subject: _Subject, *, held: bool) -> Section:
+def _interval(subject: _Subject, *, check_target: bool) -> Section:
     return Section(
         title=f"an interval of {subject.name}",
-        figures=lambda: interval_figures(subject.source()[0], name=subject.name, held=held),
+        measure=lambda: measure_interval(subject.source()[0], name=subject.name, check_target=check_target),
     )
 
 
-def _sheet(subject: _Subject, folder: Path) -> Section:
+def _contact_sheet(subject: _Subject, folder: Path) -> Section:
     return Section(
         title=f"a contact sheet of {subject.name}",
-        figures=partial(sheet_figures, subject.source, name=subject.name, path=folder / f"{subject.name}.png"),
+        measure=partial(draw_contact_sheet, subject.source, name=subject.name, path=folder / f"{subject.name}.png"),
     )
 
 

@@ -1,4 +1,4 @@
-"""The benches by name; a module is imported when its bench is asked for."""
+"""The benchmarks by name; a module is imported when its bench is used."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, cast
 from tasks.errors import TaskInputError
 
 if TYPE_CHECKING:
-    from tasks.evaluation.bench.figures import Bench
+    from tasks.evaluation.bench.measurements import Bench
 
 __all__ = ["BENCHES", "bench"]
 
 BENCHES: Mapping[str, str] = MappingProxyType({"propagation": "tasks.evaluation.bench.propagation:BENCH"})
-"""Where each bench is: a module and an attribute."""
+"""The module and attribute of each bench."""
 
 
 def bench(name: str) -> Bench:
     """Import a bench.
 
     Raises:
-        TaskInputError: if there is none of that name.
+        TaskInputError: if no bench has that name.
     """
     if name not in BENCHES:
-        raise TaskInputError(f"Unknown bench {name!r}: there is {', '.join(BENCHES)}.")
+        raise TaskInputError(f"Unknown bench {name!r}; choose from {', '.join(BENCHES)}.")
     module, _, attribute = BENCHES[name].partition(":")
     return cast("Bench", getattr(import_module(module), attribute))

@@ -1,4 +1,4 @@
-"""Real clips for a comparison, from a table: one row per clip and edit."""
+"""Real clips for a comparison, read from a table with one row per clip and edit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from storage.digest import digest_file, digest_of
 from storage.errors import StorageError
 from storage.video import probe, read_frames
 from tasks.errors import TaskInputError
-from tasks.evaluation.comparison import Edit, EvaluationClip
+from tasks.evaluation.clips.clip import Edit, EvaluationClip
 from tasks.planning.input_video import clip_name, local_video
 from wave_ops.resize import analysis_size, resize_frames
 from wave_ops.shot_detection import detect_cuts
@@ -25,7 +25,7 @@ from wave_ops.shot_detection import detect_cuts
 __all__ = ["FRAMES", "ManifestRow", "read_clip", "read_manifest"]
 
 FRAMES = 33
-"""Frames taken of a clip, from its start, where the row does not say."""
+"""Frames taken of a clip, from its start, if the row does not say how many."""
 _VERSION = 1  # of how frames and cuts are read
 _NEEDED = ("video", "source_prompt", "prompt")
 _SUFFIXES = (".csv", ".json", ".parquet")
@@ -33,7 +33,7 @@ _SUFFIXES = (".csv", ".json", ".parquet")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestRow:
-    """One row: a clip and what is asked of it."""
+    """One row: a clip and its edit."""
 
     name: str
     video: str
@@ -42,14 +42,14 @@ class ManifestRow:
     prompt: str
     frames: int
     digest: str
-    """Of the file and everything else that changes the clip, but for its name."""
+    """Of the file and everything else that changes the clip, except its name."""
 
 
 def read_manifest(path: Path, *, count: int | None = None) -> tuple[ManifestRow, ...]:
-    """Read a table of clips and check that every video is one.
+    """Read a table of clips and check that every video can be read.
 
     Args:
-        path: .csv, .json or .parquet with the columns video, source_prompt and prompt, and where wanted name and
+        path: .csv, .json or .parquet with the columns video, source_prompt and prompt, and optionally name and
             frames. A relative path of a video starts at the table's folder.
         count: how many rows to take, from the first; all by default.
 
@@ -68,10 +68,10 @@ def read_manifest(path: Path, *, count: int | None = None) -> tuple[ManifestRow,
 
 
 def read_clip(row: ManifestRow) -> EvaluationClip:
-    """Read a row's frames, shrunk to at most 512 x 512 pixels of area, and find their cuts.
+    """Read a row's frames, shrunk to at most 512 x 512 pixels of area, and detect their cuts.
 
     Raises:
-        VideoError: if the video cannot be read any more.
+        VideoError: if the video can no longer be read.
     """
     with local_video(row.video) as path:
         frames = np.stack([_fitted(frame) for _, frame in islice(read_frames(path), row.frames)])
@@ -99,12 +99,12 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise TaskInputError(f"There is no manifest {path}.")
     try:
         return _parse(path)
-    except (OSError, ValueError) as error:  # the base of the errors of pandas, of its parsers and of Arrow
+    except (OSError, ValueError) as error:  # the base class of the errors of pandas, its parsers and Arrow
         raise TaskInputError(f"The manifest {path} cannot be read: {str(error).splitlines()[0]}.") from error
 
 
 def _parse(path: Path) -> pd.DataFrame:
-    """Read words as words: "None" and "1e3" are prompts like any other."""
+    """Read every cell as text: "None" and "1e3" are prompts like any other."""
     match path.suffix.lower():
         case ".csv":
             return pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -153,16 +153,16 @@ def _row(cells: _Cells) -> ManifestRow:
 
 
 def _frames(cells: _Cells) -> int:
-    text = cells.text("frames").removesuffix(".0")  # a column of numbers with a gap is one of floats
+    text = cells.text("frames").removesuffix(".0")  # a column of integers with a missing value is read as floats
     if not text:
         return FRAMES
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise cells.fail(f"asks for {text!r} frames; give a whole number from 1, or nothing for {FRAMES}")
+        raise cells.fail(f"requests {text!r} frames; write an integer from 1, or nothing for {FRAMES}")
     return int(text)
 
 
 def _distinct(rows: list[ManifestRow]) -> tuple[ManifestRow, ...]:
-    """Add the row's number to names that several rows have, as those of one video with several prompts."""
+    """Add the row's number to names that several rows share, such as rows of one video with several prompts."""
     counts = Counter(row.name for row in rows)
     return tuple(
         replace(row, name=f"{row.name}-{number}") if counts[row.name] > 1 else row

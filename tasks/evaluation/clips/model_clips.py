@@ -1,4 +1,4 @@
-"""The scenes that a model is measured on: calm ones, each with an edit of every kind."""
+"""Calm scenes for the comparison of a model, each with an edit of every kind."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from storage.digest import digest_of
 from tasks.errors import TaskInputError
-from tasks.evaluation.clips.scene_clips import ASKED, EDIT_KINDS
-from tasks.evaluation.comparison import Edit, EvaluationClip
+from tasks.evaluation.clips.clip import Edit, EvaluationClip
+from tasks.evaluation.clips.scene_clips import EDIT_KINDS, EDITED_ATTRIBUTE
 from wave_ops.scenes.rendering import render
 from wave_ops.scenes.sampling import HELD_OUT_SEED
 from wave_ops.scenes.specs import SceneSpec, edit_spec, random_scene
@@ -21,7 +21,7 @@ __all__ = ["ONE_OBJECT", "model_clips"]
 ONE_OBJECT: Final = "one object"
 _TWO_OBJECTS_EVERY: Final = 9
 _FRAMES: Final = 3
-"""All of them keyframes, as far apart as the three of a clip of 17 frames."""
+"""All of them keyframes, as far apart as the three keyframes of a clip of 17 frames."""
 _SIZE: Final = (128, 128)
 _SEEDS_APART: Final = 1_000
 
@@ -32,13 +32,13 @@ def model_clips(count: int, *, seed: int, batch: int = 0) -> tuple[EvaluationCli
     Args:
         count: how many.
         seed: another seed gives other scenes.
-        batch: another batch too, whatever the seeds: what is chosen on one is measured on another.
+        batch: another batch gives other scenes for any seed, so that settings chosen on one are measured on another.
 
     Raises:
-        TaskInputError: for no scene or too many.
+        TaskInputError: if count is below 1 or above 1000.
     """
     if not 1 <= count <= _SEEDS_APART:
-        raise TaskInputError(f"A model is measured on 1 to {_SEEDS_APART} scenes, not {count}.")
+        raise TaskInputError(f"A model is measured on 1 to {_SEEDS_APART} scenes, got {count}.")
     first = HELD_OUT_SEED + (seed + (batch << 32)) * _SEEDS_APART
     return tuple(_clip(first + i, name=f"{i:03d}", two=i % _TWO_OBJECTS_EVERY == 8) for i in range(count))
 
@@ -59,7 +59,7 @@ def _clip(seed: int, *, name: str, two: bool) -> EvaluationClip:
 
 
 def _edit(spec: SceneSpec, kind: str, seed: int) -> Edit:
-    """Change one attribute of the first object or the background to what nothing else in the scene has."""
+    """Change one attribute of the first object or the background to a value that nothing else in the scene has."""
     colours = {item.colour for item in spec.objects} | {spec.background.colour}
     choices: dict[str, tuple[Collection[str], Collection[str]]] = {
         "colour": (COLOURS, colours),
@@ -70,12 +70,12 @@ def _edit(spec: SceneSpec, kind: str, seed: int) -> Edit:
     known, taken = choices[kind]
     free = [value for value in known if value not in taken]
     place = np.random.default_rng([seed, EDIT_KINDS.index(kind)]).integers(len(free))
-    chosen: dict[str, Any] = {ASKED[kind]: free[place]}
+    chosen: dict[str, Any] = {EDITED_ATTRIBUTE[kind]: free[place]}
     edited = edit_spec(spec, **chosen)
-    wanted = {
+    expected = {
         "colour": edited.objects[0].colour,
         "shape": edited.objects[0].shape,
         "background_colour": edited.background.colour,
         "background_texture": edited.background.texture,
     }
-    return Edit(kind=kind, prompt=edited.caption, truth=render(edited), wanted=wanted)
+    return Edit(kind=kind, prompt=edited.caption, truth=render(edited), expected=expected)

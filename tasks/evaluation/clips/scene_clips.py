@@ -1,4 +1,4 @@
-"""Drawn clips that comparisons run on: what makes each one hard is known, and so is the perfect answer to its edit."""
+"""Drawn clips that comparisons run on, with a known difficulty and a known perfect edit."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 
 from storage.digest import digest_of
 from tasks.errors import TaskInputError
-from tasks.evaluation.comparison import Edit, EvaluationClip
+from tasks.evaluation.clips.clip import Edit, EvaluationClip
 from wave_ops.scenes.geometry import Motion, Pose
 from wave_ops.scenes.rendering import Scene, cut, render
 from wave_ops.scenes.sampling import HELD_OUT_SEED
 from wave_ops.scenes.specs import SceneSpec, edit_spec, random_scene
 from wave_ops.scenes.vocabulary import COLOURS, SHAPES, TEXTURES
 
-__all__ = ["ASKED", "EDIT_KINDS", "GROUPS", "scene_clips"]
+__all__ = ["EDITED_ATTRIBUTE", "EDIT_KINDS", "GROUPS", "scene_clips"]
 
 EDIT_KINDS: Final = ("colour", "shape", "background colour", "background texture")
 GROUPS: Final = ("calm", "hard motion", "occlusion", "cut", "two objects")
-ASKED: Final[Mapping[str, str]] = {kind: kind.replace(" ", "_") for kind in EDIT_KINDS}
-"""The attribute that each kind of edit changes, as `wanted` names it."""
+EDITED_ATTRIBUTE: Final[Mapping[str, str]] = {kind: kind.replace(" ", "_") for kind in EDIT_KINDS}
+"""The attribute that each kind of edit changes, named as in `Edit.expected`."""
 
 _SEEDS_APART: Final = 1_000
 _SECOND_SHOT: Final = 500
-"""The second shot of a cut is drawn from a seed so far from the first one's."""
+"""Offset of the second shot's seed from the first one's, in clips with a cut."""
 
 
 def scene_clips(
@@ -39,8 +39,8 @@ def scene_clips(
 ) -> tuple[EvaluationClip, ...]:
     """Draw clips of held-out scenes, each with one edit of its first object or its background.
 
-    Groups and kinds of edit both cycle. There are five groups and four kinds, so 20 clips show every kind in every
-    group, and 16 show at least three in each.
+    Groups and kinds of edit both cycle. There are five groups and four kinds, so 20 clips contain every kind in every
+    group, and 16 contain at least three kinds in each.
 
     Args:
         count: how many clips.
@@ -50,14 +50,14 @@ def scene_clips(
         kinds: the kinds of edit to cycle through.
 
     Raises:
-        TaskInputError: for no clip or too many, a clip of one frame, or an unknown kind.
+        TaskInputError: if count is below 1 or above 500, for clips of one frame, or for an unknown kind.
     """
     if not 1 <= count <= _SECOND_SHOT:
-        raise TaskInputError(f"A comparison takes from 1 to {_SECOND_SHOT} scene clips, not {count}.")
+        raise TaskInputError(f"A comparison takes from 1 to {_SECOND_SHOT} scene clips, got {count}.")
     if frame_count < 2:
-        raise TaskInputError(f"A scene clip needs at least 2 frames, not {frame_count}: one for each shot of a cut.")
+        raise TaskInputError(f"A scene clip needs at least 2 frames, one for each shot of a cut, got {frame_count}.")
     if not kinds or set(kinds) - set(EDIT_KINDS):
-        raise TaskInputError(f"Unknown kinds of edit {list(kinds)}: there are {', '.join(EDIT_KINDS)}.")
+        raise TaskInputError(f"Unknown kinds of edit {list(kinds)}; choose from {', '.join(EDIT_KINDS)}.")
     return tuple(
         _clip(
             GROUPS[i % len(GROUPS)],
@@ -73,7 +73,7 @@ def _clip(group: str, *, kind: str, seed: int, drawn: Mapping[str, Any]) -> Eval
     shots = _SHOTS[group](seed, drawn)
     change = _change(shots[0], kind, np.random.default_rng([seed, EDIT_KINDS.index(kind)]))
     edited = tuple(edit_spec(spec, **change) for spec in shots)
-    edit = Edit(kind=kind, prompt=edited[0].caption, truth=_drawn(edited), wanted=_attributes(edited[0]))
+    edit = Edit(kind=kind, prompt=edited[0].caption, truth=_drawn(edited), expected=_attributes(edited[0]))
     scene, name = _drawn(shots), f"{group.replace(' ', '-')}-{seed - HELD_OUT_SEED:05d}"
     return EvaluationClip(
         name=name,
@@ -100,7 +100,7 @@ def _two_objects(seed: int, drawn: Mapping[str, Any]) -> tuple[SceneSpec, ...]:
 
 
 def _crossing(seed: int, drawn: Mapping[str, Any]) -> tuple[SceneSpec, ...]:
-    """Two objects that change sides; in the middle of the clip the second one covers a part of the first."""
+    """Draw two objects that change sides; in the middle of the clip the second one covers a part of the first."""
     spec = random_scene(seed, objects=2, **drawn)
     above = float(np.random.default_rng([seed, 1]).choice((-1.0, 1.0)))
     objects = tuple(
@@ -111,17 +111,17 @@ def _crossing(seed: int, drawn: Mapping[str, Any]) -> tuple[SceneSpec, ...]:
 
 
 def _passing(motion: Motion, *, side: int, height: float) -> Motion:
-    """The same turn and zoom on a straight way from one side to the other."""
-    reach = 0.27 * side
+    """Keep rotation and zoom, and move in a straight line from one side to the other."""
+    edge = 0.27 * side
     start, end = (
         Pose(x=x, y=height, angle=pose.angle, scale=pose.scale)
-        for x, pose in ((reach, motion.start), (-reach, motion.end))
+        for x, pose in ((edge, motion.start), (-edge, motion.end))
     )
     return Motion(start=start, end=end)
 
 
 def _two_shots(seed: int, drawn: Mapping[str, Any]) -> tuple[SceneSpec, ...]:
-    """Two shots of one caption: what is seen is the same, where it is and how it moves is not."""
+    """Draw two shots with one caption: the same object and background, at other places and with other motion."""
     count = drawn["frame_count"]
     first = random_scene(seed, **{**drawn, "frame_count": count - count // 2})
     second = random_scene(seed + _SECOND_SHOT, **{**drawn, "frame_count": count // 2})
@@ -141,7 +141,7 @@ _SHOTS: Final[dict[str, Callable[[int, Mapping[str, Any]], tuple[SceneSpec, ...]
 
 
 def _change(spec: SceneSpec, kind: str, rng: np.random.Generator) -> dict[str, Any]:
-    """What `edit_spec` is to change: to a value that nothing else in the scene has."""
+    """Choose the argument of `edit_spec`: a value that nothing else in the scene has."""
     colours = [item.colour for item in spec.objects] + [spec.background.colour]
     choices: dict[str, tuple[Sequence[str], Sequence[str]]] = {
         "colour": (colours, COLOURS),
@@ -151,7 +151,7 @@ def _change(spec: SceneSpec, kind: str, rng: np.random.Generator) -> dict[str, A
     }
     taken, known = choices[kind]
     free = [value for value in known if value not in taken]
-    return {ASKED[kind]: free[rng.integers(len(free))]}
+    return {EDITED_ATTRIBUTE[kind]: free[rng.integers(len(free))]}
 
 
 def _attributes(spec: SceneSpec) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Folders of true optical flow: Middlebury's layout and what is named alike."""
+"""Folders of true optical flow in the layouts of Middlebury and Flying Chairs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from storage.digest import digest_file, digest_of
 from storage.errors import StorageError
 from storage.flo import read_flo
 from tasks.errors import TaskInputError
-from tasks.evaluation.comparison import EvaluationClip
+from tasks.evaluation.clips.clip import EvaluationClip
 
 __all__ = ["FlowClip", "flo_clips"]
 
@@ -26,30 +26,31 @@ _SUFFIXES: Final = (".png", ".ppm", ".jpg", ".jpeg", ".bmp")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowClip(EvaluationClip):
-    """Two frames and the true flow between them; what is hidden is not known."""
+    """Two frames and the true flow between them; occlusions are not known."""
 
     truth: NDArray[np.float32]
-    """(2, height, width) on the grid of the first frame, pointing to the second; NaN where it is not known."""
+    """(2, height, width) on the grid of the first frame, pointing to the second; NaN where it is unknown."""
 
 
 def flo_clips(folder: Path, *, count: int | None = None) -> tuple[FlowClip, ...]:
-    """Read every .flo file below a folder with the two frames beside it.
+    """Read every .flo file below a folder with the two frames next to it.
 
-    Frames are looked for by the flow's name: flow10.flo belongs to frame10 and frame11 (Middlebury), a_0001.flo to
+    Frames are found by the flow's name: flow10.flo belongs to frame10 and frame11 (Middlebury), a_0001.flo to
     a_0001 and a_0002, x_flow.flo to x_img1 and x_img2, or x_img0 and x_img1 (Flying Chairs).
 
     Args:
-        folder: searched with all folders in it, in the order of names.
-        count: how many to read, from the first; all by default.
+        folder: searched recursively, in the order of names.
+        count: how many to read, from the first; None for all.
 
     Raises:
-        TaskInputError: if there is no such folder, no flow in it, or a flow whose frames are missing or do not fit.
+        TaskInputError: if there is no such folder, no flow in it, or if the frames of a flow are missing or of another
+            size.
     """
     if not folder.is_dir():
         raise TaskInputError(f"There is no folder {folder} of true flow.")
     found = sorted(folder.rglob("*.flo"))
     if not found:
-        raise TaskInputError(f"The folder {folder} holds no .flo file.")
+        raise TaskInputError(f"The folder {folder} contains no .flo file.")
     return tuple(_read(path, folder) for path in islice(found, count))
 
 
@@ -58,7 +59,7 @@ def _read(path: Path, folder: Path) -> FlowClip:
     try:
         truth = read_flo(path)
         digest = digest_of("true flow", [digest_file(file) for file in (path, *files)])
-        frames = [_picture(file) for file in files]
+        frames = [_read_image(file) for file in files]
     except (OSError, StorageError) as error:
         raise TaskInputError(f"The true flow {path} cannot be used: {error}.") from error
     shapes = {frame.shape[:2] for frame in frames} | {truth.shape[1:]}
@@ -70,22 +71,22 @@ def _read(path: Path, folder: Path) -> FlowClip:
     )
 
 
-def _picture(path: Path) -> NDArray[np.uint8]:
+def _read_image(path: Path) -> NDArray[np.uint8]:
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"), np.uint8)
 
 
 def _frame_files(flow: Path) -> tuple[Path, Path]:
     for names in _names(flow.stem):
-        files = [next(iter(_pictures(flow.parent, name)), None) for name in names]
+        files = [next(iter(_image_files(flow.parent, name)), None) for name in names]
         if files[0] is not None and files[1] is not None:
             return files[0], files[1]
     tried = " or ".join(" and ".join(names) for names in _names(flow.stem)) or "a name with a number"
-    raise TaskInputError(f"The frames of {flow} are missing: expected {tried} beside it.")
+    raise TaskInputError(f"The frames of {flow} are missing: expected {tried} next to it.")
 
 
 def _names(stem: str) -> Iterator[tuple[str, str]]:
-    """Pairs of frame names that a flow's name may stand for."""
+    """Yield the pairs of frame names that may belong to a flow's name."""
     if numbered := re.fullmatch(r"(.*?)(\d+)", stem):
         prefix, digits = numbered.groups()
         following = str(int(digits) + 1).zfill(len(digits))
@@ -97,5 +98,5 @@ def _names(stem: str) -> Iterator[tuple[str, str]]:
         yield f"{start}img1", f"{start}img2"
 
 
-def _pictures(folder: Path, name: str) -> Iterator[Path]:
+def _image_files(folder: Path, name: str) -> Iterator[Path]:
     return (path for suffix in _SUFFIXES if (path := folder / f"{name}{suffix}").is_file())

@@ -1,1 +1,1 @@
-"""The comparisons, and what they share."""
+"""The comparisons, their registry, and the code that they share."""

@@ -1,4 +1,4 @@
-"""Questions about single choices of the method, each asked of the full method with that choice alone changed."""
+"""Ablations of single choices: the full method with only that choice changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ANCHOR: Final = EditingComparison(
 
 WINDOW: Final = EditingComparison(
     name="window",
-    title="Which steps should be warped: the same timesteps both ways, or the first of each way?",
+    title="Which steps should be warped: the same timesteps in both directions, or the first of each direction?",
     baseline="aligned",
     recipes={"aligned": {"window": "aligned"}, "published": {"window": "published"}},
     reconstructs=True,
@@ -25,7 +25,7 @@ WINDOW: Final = EditingComparison(
 
 REFINEMENT: Final = EditingComparison(
     name="refinement",
-    title="Is an edit better for a more exact inversion, and is that worth its calls?",
+    title="Does a more exact inversion improve an edit, and is it worth its UNet calls?",
     baseline="extrapolated point",
     recipes={
         "extrapolated point": {"noise_point": "extrapolated", "refinements": 0},
@@ -38,7 +38,7 @@ REFINEMENT: Final = EditingComparison(
 
 STEPS: Final = EditingComparison(
     name="steps",
-    title="Does an edit need as many steps as are published?",
+    title="Does an edit need as many steps as the paper takes?",
     baseline="50 steps",
     recipes={
         "50 steps": {"steps": 50, "noise_point": "extrapolated"},
@@ -65,7 +65,7 @@ SITES: Final = EditingComparison(
 
 MASK: Final = EditingComparison(
     name="mask",
-    title="Where should the warped feature be taken?",
+    title="Where should features be warped: which flow, which mask?",
     baseline="residual 0.04",
     recipes={
         "residual 0.04": {"residual": 0.04, "occlusion": "plain", "flow": "estimated"},

@@ -1,18 +1,19 @@
-"""The comparison of ways to edit keyframes, and what its ablations share with it."""
+"""The comparison of methods to edit keyframes; its ablations use the same code with other recipes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.evaluation.clips.clip import EvaluationClip
 from tasks.evaluation.clips.scene_clips import scene_clips
-from tasks.evaluation.comparison import EvaluationClip, Measure, Method, Outcome, Resources
-from tasks.evaluation.comparisons.edit_metrics import EDIT_MEASURES, Judge
-from tasks.evaluation.comparisons.keyframes import Bench, Effort, Handling, SiteChoice, Warping, mean_psnr, measured
+from tasks.evaluation.comparisons.comparison import Measure, Method, Outcome, Resources
+from tasks.evaluation.comparisons.edit_metrics import EDIT_MEASURES, EditScorer
+from tasks.evaluation.comparisons.keyframes import Cost, KeyframeContext, SiteChoice, Warping, mean_psnr, measure_cost
 from tasks.evaluation.comparisons.motion import mean
 from tasks.planning.advice import resolve_advice
 from wave_ops.diffusion import decode_latents
@@ -28,7 +29,7 @@ Frames = NDArray[np.uint8]
 
 STEPS: Final = 50
 QUICK_STEPS: Final = 20
-_EFFORT_MEASURES: Final = (
+_COST_MEASURES: Final = (
     Measure(name="UNet calls", unit="", better="lower"),
     Measure(name="seconds", unit="s", better="lower"),
 )
@@ -36,14 +37,14 @@ _FIDELITY_MEASURES: Final = (
     Measure(name="reconstruction", unit="dB", better="higher"),
     Measure(name="warp fidelity", unit="dB", better="higher"),
 )
-"""PSNR to the source after sampling back, with warps, the warped inversion and the plain one. The first says little
-about the warps: what they change on the way there they change again on the way back. The second is what they alone
-spoil, so it is highest where little is warped: to be read beside the warp error, which they are there to lower."""
+"""PSNR to the source after warped sampling from the warped inversion, and from the plain one. The first says little
+about the warps: sampling applies the same warps as inversion did. The second measures the damage of the warps alone and
+is highest where little is warped: read it together with the warp error, which the warps should lower."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """One way to edit keyframes; by default the full method. The factors of a method are fields of it."""
+    """One method to edit keyframes; by default the full method. The factors of a `Method` are fields of it."""
 
     steps: int = STEPS
     inversion: Literal["plain", "warped"] = "warped"
@@ -55,9 +56,9 @@ class Recipe:
     warp: bool = True
     """Whether features are warped while editing."""
     extended: bool = True
-    """Whether attention reaches the anchor's tokens, in the steps in which the method warps."""
+    """Whether attention is extended by the anchor's tokens, in the steps in which the method warps."""
     injection: float = 0.5
-    """Part of the steps with plug-and-play injection; 0 for none."""
+    """Fraction of the steps with plug-and-play injection; 0 for none."""
     controlnet: bool = False
     anchor: Anchor = "order"
     sites: SiteChoice = "method"
@@ -67,39 +68,38 @@ class Recipe:
 
     @property
     def schedule(self) -> WarpSchedule:
-        """The steps of inversion and edit."""
+        """The number of steps and the warped ones, of inversion and edit alike."""
         return WarpSchedule(steps=self.steps, window=self.window)
 
     @property
     def warping(self) -> Warping:
-        """How features are warped, where they are."""
+        """How features are warped."""
         return Warping(flow=self.flow, residual=self.residual, occlusion=self.occlusion, sites=self.sites)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditingComparison:
-    """Recipes of editing on the same clips, with the same inversions where they have them in common."""
+    """Recipes of editing on the same clips; recipes with the same inversion share it."""
 
     name: str
     title: str
     baseline: str
     recipes: Mapping[str, Mapping[str, Any]]
-    """Name to factors, the baseline among them; each is run in the steps of the run unless it names its own."""
+    """Factors by name, including the baseline; a recipe takes the steps of the run unless it names its own."""
     quick_recipes: tuple[str, ...] | None = None
-    """What a quick run takes; None for all."""
+    """The recipes of a quick run; None for all."""
     clip_count: int = 20
     reconstructs: bool = False
-    """Whether the warps are measured by themselves too, by sampling the source back."""
+    """Whether the warps are also measured by themselves, by reconstructing the source."""
     version: int = 1
-    handling: Handling = field(default_factory=Handling)
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """What is measured, most telling first."""
-        return (*EDIT_MEASURES, *(_FIDELITY_MEASURES if self.reconstructs else ()), *_EFFORT_MEASURES)
+        """The metrics, most important first."""
+        return (*EDIT_MEASURES, *(_FIDELITY_MEASURES if self.reconstructs else ()), *_COST_MEASURES)
 
     def methods(self, *, quick: bool) -> tuple[Method, ...]:
-        """The recipes; a quick run takes fewer steps where a recipe does not name its own."""
+        """List the recipes; a quick run takes fewer steps if a recipe does not name its own."""
         steps = QUICK_STEPS if quick else STEPS
         names = self.recipes if self.quick_recipes is None or not quick else self.quick_recipes
         chosen = {name: self.recipes[name] for name in names}
@@ -116,78 +116,87 @@ class EditingComparison:
         self, clip: EvaluationClip, methods: Sequence[Method], resources: Resources
     ) -> Iterator[tuple[Method, Outcome]]:
         """Edit the keyframes by every recipe; scores are means over the clip's edits."""
-        bench = Bench(clip, resources, handling=self.handling)
-        judge = Judge(bench)
+        context = KeyframeContext(clip, resources)
+        scorer = EditScorer(context)
         for method in methods:
             recipe = Recipe(**method.factors)
-            possible = _possible(recipe, bench)
-            yield method, self._outcome(bench, judge, recipe) if possible else Outcome(scores={})
+            if _is_possible(recipe, context):
+                yield method, self._outcome(context, scorer, recipe)
+            else:
+                yield method, Outcome(scores={})
 
-    def _outcome(self, bench: Bench, judge: Judge, recipe: Recipe) -> Outcome:
-        made, each = [], []
-        for place in range(len(bench.clip.edits)):
-            frames, effort = edit_keyframes(bench, recipe, place=place)
-            costs = {"UNet calls": float(effort.calls), "seconds": effort.seconds}
-            made.append(frames)
-            each.append(judge.figures(place, frames) | costs)
+    def _outcome(self, context: KeyframeContext, scorer: EditScorer, recipe: Recipe) -> Outcome:
+        edited, each = [], []
+        for index in range(len(context.clip.edits)):
+            frames, cost = edit_clip_keyframes(context, recipe, index=index)
+            costs = {"UNet calls": float(cost.calls), "seconds": cost.seconds}
+            edited.append(frames)
+            each.append(scorer.scores(index, frames) | costs)
         scores = {name: mean(found[name] for found in each if name in found) for found in each for name in found}
         if self.reconstructs:
-            scores |= _fidelity(bench, recipe)
-        return Outcome(scores=scores, frames=made[0], reference=judge.reference(0))
+            scores |= _fidelity(context, recipe)
+        return Outcome(scores=scores, frames=edited[0], reference=scorer.reference(0))
 
 
-def edit_keyframes(bench: Bench, recipe: Recipe, *, place: int = 0) -> tuple[Frames, Effort]:
-    """Invert the keyframes of a clip and edit them; the effort counts an inversion that recipes share for each."""
-    asked, advice = bench.clip.edits[place], resolve_advice(bench.resources.model.advice)
-    inverted = bench.invert(_inversion(recipe, bench), recipe.warping if recipe.inversion == "warped" else None)
-    warps = bench.warps(recipe.warping if recipe.warp else None)
-    with bench.model(recipe.sites) as model, measured(model, after=inverted.effort) as effort:
+def edit_clip_keyframes(context: KeyframeContext, recipe: Recipe, *, index: int = 0) -> tuple[Frames, Cost]:
+    """Invert the keyframes of a clip and apply its edit `index`.
+
+    Returns:
+        Frames (keyframe, height, width, 3) at the model's size, and the cost of inversion and edit; an inversion that
+        recipes share counts for each of them.
+    """
+    requested, advice = context.clip.edits[index], resolve_advice(context.resources.model.advice)
+    inverted = context.invert(_inversion(recipe, context), recipe.warping if recipe.inversion == "warped" else None)
+    warps = context.warps(recipe.warping if recipe.warp else None)
+    with context.model(recipe.sites) as model, measure_cost(model, after=inverted.cost) as cost:
         latents = edit(
             model,
             inverted.latents.__getitem__,
-            prompt=asked.prompt,
-            source_prompt=bench.clip.caption,
+            prompt=requested.prompt,
+            source_prompt=context.clip.caption,
             negative_prompt=advice.negative_prompt,
-            orders=bench.handling.orders(inverted.orders),
+            orders=inverted.orders,
             warps=warps,
-            settings=_settings(recipe, bench),
-            edges=canny_edges(bench.frames) if recipe.controlnet else None,
+            settings=_settings(recipe, context),
+            edges=canny_edges(context.frames) if recipe.controlnet else None,
         )
         frames = decode_latents(model, latents)
-    return frames, effort
+    return frames, cost
 
 
-def _settings(recipe: Recipe, bench: Bench) -> EditingSettings:
-    """The recipe's settings, with the guidance that the model advises."""
+def _settings(recipe: Recipe, context: KeyframeContext) -> EditingSettings:
+    """Return the recipe's settings, with the guidance scale that the model advises."""
     return EditingSettings(
         schedule=recipe.schedule,
-        guidance_scale=resolve_advice(bench.resources.model.advice).guidance_scale,
+        guidance_scale=resolve_advice(context.resources.model.advice).guidance_scale,
         injection_fraction=recipe.injection,
         extended_attention=recipe.extended,
         anchor=recipe.anchor,
     )
 
 
-def _inversion(recipe: Recipe, bench: Bench) -> InversionSettings:
+def _inversion(recipe: Recipe, context: KeyframeContext) -> InversionSettings:
     return InversionSettings(
         schedule=recipe.schedule,
-        seed=bench.resources.seed,
+        seed=context.resources.seed,
         noise_point=recipe.noise_point,
         refinements=recipe.refinements,
     )
 
 
-def _fidelity(bench: Bench, recipe: Recipe) -> dict[str, float]:
-    ways = {"reconstruction": recipe.warping, "warp fidelity": None}
-    settings, warping = _inversion(recipe, bench), recipe.warping
-    made = {name: bench.reconstruct(settings, inversion=way, sampling=warping)[1] for name, way in ways.items()}
-    return {name: mean_psnr(frames, bench.frames) for name, frames in made.items()}
+def _fidelity(context: KeyframeContext, recipe: Recipe) -> dict[str, float]:
+    inversions = {"reconstruction": recipe.warping, "warp fidelity": None}
+    settings, scores = _inversion(recipe, context), {}
+    for name, inversion in inversions.items():
+        _, frames, _ = context.reconstruct(settings, inversion=inversion, sampling=recipe.warping)
+        scores[name] = mean_psnr(frames, context.frames)
+    return scores
 
 
-def _possible(recipe: Recipe, bench: Bench) -> bool:
-    """Whether this run has what a recipe needs: a ControlNet, the true flow."""
-    has_control = bench.resources.controlnet is not None
-    return (has_control or not recipe.controlnet) and (bench.clip.scene is not None or recipe.flow == "estimated")
+def _is_possible(recipe: Recipe, context: KeyframeContext) -> bool:
+    """Return whether the run has the ControlNet and the true flow, if the recipe needs them."""
+    has_control = context.resources.controlnet is not None
+    return (has_control or not recipe.controlnet) and (context.clip.scene is not None or recipe.flow == "estimated")
 
 
 _LADDER: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -200,7 +209,7 @@ _LADDER: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def _grid() -> dict[str, dict[str, Any]]:
-    """The ladder with and without plug-and-play and ControlNet; names tell what the baseline does not have."""
+    """Combine the ladder with plug-and-play and ControlNet, on and off; names list differences from the baseline."""
     return {
         f"{name}{'' if injection else ', no injection'}{', ControlNet' if controlnet else ''}": {
             **steps,
@@ -215,7 +224,7 @@ def _grid() -> dict[str, dict[str, Any]]:
 
 COMPARISON = EditingComparison(
     name="editing",
-    title="What does each part of the method bring to an edit, and what does it cost?",
+    title="What does each part of the method add to an edit, and what does it cost?",
     baseline="full",
     recipes=_grid(),
     quick_recipes=tuple(_LADDER),

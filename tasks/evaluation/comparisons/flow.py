@@ -1,4 +1,4 @@
-"""The comparison of optical flow estimators, and of the masks that are made from what they give."""
+"""The comparison of optical flow estimators, and of the masks computed from their flow."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
+from tasks.evaluation.clips.clip import EvaluationClip
 from tasks.evaluation.clips.scene_clips import scene_clips
 from tasks.evaluation.clips.true_flow import FlowClip, flo_clips
-from tasks.evaluation.comparison import EvaluationClip, Measure, Method, Outcome, Resources
-from tasks.evaluation.comparisons.motion import known, mean
+from tasks.evaluation.comparisons.comparison import Measure, Method, Outcome, Resources
+from tasks.evaluation.comparisons.motion import finite_scores, mean
 from tasks.models.flow_estimators import FlowIdentity, load_flow
 from wave_ops.flow import DisPreset, FlowEstimator, RaftSize, build_raft, dis_flow
 from wave_ops.flow_colours import flow_pictures, longest_of
@@ -35,37 +36,37 @@ Flow = NDArray[np.float32]
 _DIS: Final[Mapping[str, DisPreset]] = {"DIS medium": "medium", "DIS fast": "fast", "DIS ultrafast": "ultrafast"}
 _RAFT: Final[Mapping[str, RaftSize]] = {"RAFT large": "large", "RAFT small": "small"}
 _FAR: Final = 4.0
-"""Pixels: half a cell of a latent grid, beyond which a feature is taken from a wrong place."""
-_NAMED: Final = {("squared", True): "squared occlusion", ("residual", None): "no residual"}
+"""Pixels: half a cell of a latent grid; a larger error takes the feature from another cell."""
+_FACTOR_NAMES: Final = {("squared", True): "squared occlusion", ("residual", None): "no residual"}
 _FRAMES: Final = 17
 _KEYFRAMES: Final = 3
-"""As many frames over the same way as an edit of the longer clip has keyframes."""
+"""Frames over the same motion: as many as an edit of the longer clip has keyframes."""
 
 
 class FlowComparison:
     """Estimators on neighbouring frames and on neighbouring keyframes, and thresholds of occlusion and warp mask.
 
-    RAFT is measured where its weights are named: as the flow of the run, and beside that file in its folder.
+    RAFT is measured if the run has its weights; another size is read from a file in the same folder.
     """
 
     name = "flow"
-    title = "How right are estimated flow, occlusion and warp mask, and at what price?"
+    title = "How accurate are estimated flow, occlusion and warp masks, and at what cost?"
     version = 1
     baseline = "DIS medium"
     measures: tuple[Measure, ...] = (
         Measure(name="end-point error", unit="px", better="lower"),
         Measure(name="end-point error, visible", unit="px", better="lower"),
-        Measure(name="occlusion precision", unit="share", better="higher"),
-        Measure(name="occlusion recall", unit="share", better="higher"),
-        Measure(name="mask precision", unit="share", better="higher"),
-        Measure(name="mask recall", unit="share", better="higher"),
-        Measure(name="warped", unit="share"),
-        Measure(name="warped from afar", unit="share", better="lower"),
+        Measure(name="occlusion precision", unit="fraction", better="higher"),
+        Measure(name="occlusion recall", unit="fraction", better="higher"),
+        Measure(name="mask precision", unit="fraction", better="higher"),
+        Measure(name="mask recall", unit="fraction", better="higher"),
+        Measure(name="warped", unit="fraction"),
+        Measure(name="warped from afar", unit="fraction", better="lower"),
         Measure(name="seconds", unit="s", better="lower"),
     )
 
     def methods(self, *, quick: bool) -> tuple[Method, ...]:
-        """Every estimator with the thresholds of the method, then other thresholds on the default estimator's flow."""
+        """List every estimator with the method's thresholds, then the default estimator with other thresholds."""
         estimators = [_method(name) for name in (*_DIS, *_RAFT)]
         others = [
             _method("DIS medium", residual=0.02),
@@ -76,7 +77,7 @@ class FlowComparison:
         return tuple(estimators) if quick else (*estimators, *others)
 
     def clips(self, *, quick: bool, count: int | None, seed: int) -> tuple[EvaluationClip, ...]:
-        """Draw scenes, half of them frame by frame, half only their keyframes."""
+        """Draw scenes: one half with every frame, the other with keyframes only."""
         total, side = count or (4 if quick else 32), 128 if quick else 256
         slow = scene_clips((total + 1) // 2, seed=seed, frame_count=_FRAMES, size=(side, side))
         fast = scene_clips(total // 2, seed=seed, frame_count=_KEYFRAMES, size=(side, side)) if total > 1 else ()
@@ -94,7 +95,7 @@ class FlowComparison:
     def measure(
         self, clip: EvaluationClip, methods: Sequence[Method], resources: Resources
     ) -> Iterator[tuple[Method, Outcome]]:
-        """Estimate the flow of a clip with every method's estimator, once for methods that share it."""
+        """Estimate the flow of a clip once for each estimator, and measure it with the thresholds of every method."""
         truth = _truth(clip)
 
         @cache
@@ -108,24 +109,24 @@ class FlowComparison:
 
 
 def _method(estimator: str, **factors: Any) -> Method:
-    """An estimator, and the thresholds of the masks; those of the method unless changed."""
-    settled = {"residual": 0.04, "relative": 0.01, "absolute": 0.5, "squared": False}
-    named = [_NAMED.get((key, value), f"{key} {value}") for key, value in factors.items()]
-    return Method(name=", ".join([estimator, *named]), factors={"estimator": estimator, **settled, **factors})
+    """Build a method from an estimator and mask thresholds; `factors` change the published thresholds."""
+    thresholds = {"residual": 0.04, "relative": 0.01, "absolute": 0.5, "squared": False}
+    named = [_FACTOR_NAMES.get((key, value), f"{key} {value}") for key, value in factors.items()]
+    return Method(name=", ".join([estimator, *named]), factors={"estimator": estimator, **thresholds, **factors})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Truth:
-    """What is known of a clip's flow: two directions a pair, to the frame before first, then to the frame after."""
+    """The true flow of a clip, as far as it is known, in two directions per pair: to the frame before, then after."""
 
     here: NDArray[np.uint8]
-    """(direction, height, width, 3): the frame on whose grid the flow lies."""
+    """(direction, height, width, 3): the frame that defines the grid of the flow."""
     there: NDArray[np.uint8]
-    """The frame that it points to."""
+    """The frame that the flow points to."""
     flow: Flow
-    """(direction, 2, height, width); NaN where it is not known."""
+    """(direction, 2, height, width); NaN where it is unknown."""
     hidden: NDArray[np.bool_] | None
-    """(direction, height, width): where what is here is not to be seen there; None where that is not known."""
+    """(direction, height, width): pixels of `here` that are occluded in `there`; None if that is unknown."""
 
 
 def _truth(clip: EvaluationClip) -> _Truth:
@@ -148,7 +149,7 @@ def _alternating(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
 
 
 def _estimator(name: str, resources: Resources) -> FlowEstimator | None:
-    """An estimator by its name; None for a RAFT whose weights are not there."""
+    """Load an estimator by its name; return None for a RAFT without weights."""
     if name in _DIS:
         return dis_flow(_DIS[name])
     weights = _raft_weights(resources.flow, _RAFT[name])
@@ -156,13 +157,13 @@ def _estimator(name: str, resources: Resources) -> FlowEstimator | None:
 
 
 def _raft_weights(identity: FlowIdentity, size: RaftSize) -> FlowIdentity | None:
-    """The weights of a RAFT of this size: the run's own file, or one beside it."""
+    """Find the weights of a RAFT of this size: the run's own file, or one in the same folder."""
     if identity.name != "raft":
         return None
     own = Path(identity.location)
-    wanted = set(build_raft(size).state_dict())
-    beside = (path for path in sorted(own.parent.glob("raft*.safetensors")) if path != own)
-    fitting = (path for path in (own, *beside) if _tensor_names(path) == wanted)
+    expected = set(build_raft(size).state_dict())
+    others = (path for path in sorted(own.parent.glob("raft*.safetensors")) if path != own)
+    fitting = (path for path in (own, *others) if _tensor_names(path) == expected)
     return next((replace(identity, location=str(path)) for path in fitting), None)
 
 
@@ -172,7 +173,7 @@ def _tensor_names(path: Path) -> set[str]:
 
 
 def _estimate(estimator: FlowEstimator, frames: NDArray[np.uint8]) -> tuple[Flow, float]:
-    """Flow in all directions as in `_Truth`, and the seconds of a pair; the first call, which sets up, is not timed."""
+    """Return flow in all directions as in `_Truth`, and seconds per pair; the first call, a warm-up, is not timed."""
     estimator(frames[0], frames[1])
     started = perf_counter()
     pairs = [estimator(prev, cur) for prev, cur in pairwise(frames)]
@@ -184,15 +185,15 @@ def _outcome(method: Method, truth: _Truth, flow: Flow, seconds: float) -> Outco
     longest = longest_of(truth.flow)
     shown = [1, *range(0, len(flow), 2)]  # on the grid of each frame in turn
     return Outcome(
-        scores=known(_scores(method.factors, truth, flow) | {"seconds": seconds}),
+        scores=finite_scores(_scores(method.factors, truth, flow) | {"seconds": seconds}),
         frames=flow_pictures(flow[shown], longest=longest),
         reference=flow_pictures(truth.flow[shown], longest=longest),
     )
 
 
 def _scores(factors: Mapping[str, Any], truth: _Truth, estimate: Flow) -> dict[str, float]:
-    """Figures over all directions; not a number where the truth is not known."""
-    flow, back = (torch.from_numpy(found) for found in (estimate, _turned(estimate)))
+    """Compute metrics over all directions; NaN if the truth is unknown."""
+    flow, back = (torch.from_numpy(each) for each in (estimate, _opposite(estimate)))
     limits = {name: factors[name] for name in ("relative", "absolute", "squared")}
     residual = inf if factors["residual"] is None else factors["residual"]
     occluded = occlusion_mask(flow, back, **limits)
@@ -205,28 +206,28 @@ def _scores(factors: Mapping[str, Any], truth: _Truth, estimate: Flow) -> dict[s
     }
 
 
-def _turned(flow: Flow) -> Flow:
-    """The opposite direction at each place."""
-    turned: Flow = np.ascontiguousarray(flow.reshape(-1, 2, *flow.shape[1:])[:, ::-1]).reshape(flow.shape)
-    return turned
+def _opposite(flow: Flow) -> Flow:
+    """Exchange the two directions of each pair."""
+    opposite: Flow = np.ascontiguousarray(flow.reshape(-1, 2, *flow.shape[1:])[:, ::-1]).reshape(flow.shape)
+    return opposite
 
 
 def _flow_scores(flow: Tensor, truth: _Truth, warped: Tensor) -> dict[str, float]:
-    right = torch.from_numpy(truth.flow)
-    sure = torch.isfinite(right).all(dim=1)
-    right = torch.where(sure[:, None], right, 0)
-    hidden = torch.zeros_like(sure) if truth.hidden is None else torch.from_numpy(truth.hidden)
-    far = ((flow - right).square().sum(dim=1).sqrt() > _FAR) | hidden
-    taken = warped & sure
+    true_flow = torch.from_numpy(truth.flow)
+    known = torch.isfinite(true_flow).all(dim=1)
+    true_flow = torch.where(known[:, None], true_flow, 0)
+    hidden = torch.zeros_like(known) if truth.hidden is None else torch.from_numpy(truth.hidden)
+    far = ((flow - true_flow).square().sum(dim=1).sqrt() > _FAR) | hidden
+    counted = warped & known
     return {
-        "end-point error": mean(flow_endpoint_error(flow, right, valid=sure).tolist()),
-        "end-point error, visible": mean(flow_endpoint_error(flow, right, valid=sure & ~hidden).tolist()),
-        "warped from afar": float((far & taken).sum() / taken.sum()),
+        "end-point error": mean(flow_endpoint_error(flow, true_flow, valid=known).tolist()),
+        "end-point error, visible": mean(flow_endpoint_error(flow, true_flow, valid=known & ~hidden).tolist()),
+        "warped from afar": float((far & counted).sum() / counted.sum()),
     }
 
 
 def _mask_scores(occluded: Tensor, warped: Tensor, truth: _Truth) -> dict[str, float]:
-    """How well the occluded are those hidden, and the warped those visible."""
+    """Compare the occlusion mask with the hidden pixels, and the warp mask with the visible ones."""
     if truth.hidden is None:
         return {}
     hidden = torch.from_numpy(truth.hidden)

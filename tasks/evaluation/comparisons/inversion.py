@@ -1,14 +1,14 @@
-"""The comparison of ways to invert: how well sampling the latents back returns the frames."""
+"""The comparison of inversion methods: how well sampling from the inverted latents reconstructs the frames."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
+from tasks.evaluation.clips.clip import EvaluationClip
 from tasks.evaluation.clips.scene_clips import scene_clips
-from tasks.evaluation.comparison import EvaluationClip, Measure, Method, Outcome, Resources
-from tasks.evaluation.comparisons.keyframes import Bench, Handling, Warping, mean_psnr
+from tasks.evaluation.comparisons.comparison import Measure, Method, Outcome, Resources
+from tasks.evaluation.comparisons.keyframes import KeyframeContext, Warping, mean_psnr
 from wave_ops.inversion import InversionSettings, NoisePoint
 from wave_ops.metrics import ssim
 from wave_ops.resize import to_images
@@ -19,33 +19,31 @@ __all__ = ["COMPARISON", "InversionComparison"]
 
 Warp = Literal["plain", ShuffleMode]
 
-_WAYS: Final[tuple[tuple[Warp, WarpWindow | None, str | None], ...]] = (
+_WARPINGS: Final[tuple[tuple[Warp, WarpWindow | None, str | None], ...]] = (
     *((warp, window, "both ways") for warp in get_args(ShuffleMode) for window in get_args(WarpWindow)),
     ("plain", None, None),
 )
-"""How orders are drawn, which steps are warped, and on which ways."""
-_SPOILED: Final = ("group", "aligned", "sampling")
-"""What the warps alone spoil: it has a row of its own, no grid."""
+"""How orders are drawn, which steps are warped, and in which directions."""
+_SAMPLING_ONLY: Final = ("group", "aligned", "sampling")
+"""The damage of the warps alone: one extra method outside the grid."""
 _POINTS: Final[tuple[tuple[NoisePoint, int], ...]] = (
     ("extrapolated", 0),
     ("previous", 0),
     ("previous", 1),
     ("previous", 2),
 )
-"""Where a step's noise is predicted, and how often it is refined."""
+"""Where a step predicts its noise, and how often it is refined."""
 _STEPS: Final = (50, 20, 10)
 _QUICK_STEPS: Final = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class InversionComparison:
     """Plain and warped inversion, in each window, with and without refinement, in many and few steps."""
 
-    handling: Handling = field(default_factory=Handling)
-    name: str = "inversion"
-    title: str = "Which way of inverting returns the frames best, and what does it cost?"
-    version: int = 2
-    baseline: str = "group"
+    name = "inversion"
+    title = "Which inversion reconstructs the frames best, and what does it cost?"
+    version = 2
+    baseline = "group"
     measures: tuple[Measure, ...] = (
         Measure(name="PSNR", unit="dB", better="higher"),
         Measure(name="SSIM", unit="", better="higher"),
@@ -57,27 +55,29 @@ class InversionComparison:
     )
 
     def methods(self, *, quick: bool) -> tuple[Method, ...]:
-        """The grid; a quick run takes few steps and no refinement. Names leave out what the baseline has.
+        """List the grid; a quick run takes few steps and no refinement. Names list the differences from the baseline.
 
-        Refinement is a matter of the published point: from the extrapolated one little is left to refine.
+        Only the published point is refined: at the extrapolated one refinement gains little.
         """
         all_steps, points = ((_QUICK_STEPS,), _POINTS[:2]) if quick else (_STEPS, _POINTS)
-        grid = [(way, point, steps) for steps in all_steps for point in points for way in _WAYS]
-        rows = [*grid, (_SPOILED, points[0], all_steps[0])]
-        return tuple(_method(*way, *point, steps=steps, default_steps=all_steps[0]) for way, point, steps in rows)
+        grid = [(warping, point, steps) for steps in all_steps for point in points for warping in _WARPINGS]
+        rows = [*grid, (_SAMPLING_ONLY, points[0], all_steps[0])]
+        return tuple(
+            _method(*warping, *point, steps=steps, default_steps=all_steps[0]) for warping, point, steps in rows
+        )
 
     def clips(self, *, quick: bool, count: int | None, seed: int) -> tuple[EvaluationClip, ...]:
-        """Draw scenes; nothing is edited in them."""
+        """Draw scenes; their edits are not used."""
         return scene_clips(count or (4 if quick else 20), seed=seed)
 
     def measure(
         self, clip: EvaluationClip, methods: Sequence[Method], resources: Resources
     ) -> Iterator[tuple[Method, Outcome]]:
-        """Invert the clip's keyframes and sample them back, under the clip's own caption at guidance 1."""
+        """Invert the clip's keyframes and reconstruct them, with the clip's own caption at guidance 1."""
         shuffles = [warp for method in methods if (warp := method.factors["warp"]) != "plain"]
-        bench = Bench(clip, resources, shuffles=shuffles, handling=self.handling)
+        context = KeyframeContext(clip, resources, shuffles=shuffles)
         for method in methods:
-            yield method, _outcome(bench, method)
+            yield method, _outcome(context, method)
 
 
 def _method(
@@ -110,32 +110,32 @@ def _method(
     return Method(name=", ".join(words), factors=factors)
 
 
-def _outcome(bench: Bench, method: Method) -> Outcome:
+def _outcome(context: KeyframeContext, method: Method) -> Outcome:
     factors = method.factors
     settings = InversionSettings(
         schedule=WarpSchedule(steps=factors["steps"], window=factors["window"] or "aligned"),
-        seed=bench.resources.seed,
+        seed=context.resources.seed,
         shuffle="group" if factors["warp"] == "plain" else factors["warp"],
         noise_point=factors["noise_point"],
         refinements=factors["refinements"],
     )
-    latents, frames, effort = bench.reconstruct(
+    latents, frames, cost = context.reconstruct(
         settings,
         inversion=Warping() if factors["warped"] == "both ways" else None,
         sampling=Warping() if factors["warped"] else None,
     )
-    given, round_trip = bench.encoded()
-    likeness = mean_psnr(frames, bench.frames)
+    encoded, round_trip = context.encoded()
+    reconstruction = mean_psnr(frames, context.frames)
     scores = {
-        "PSNR": likeness,
-        "SSIM": float(ssim(to_images(frames), to_images(bench.frames)).mean()),
+        "PSNR": reconstruction,
+        "SSIM": float(ssim(to_images(frames), to_images(context.frames)).mean()),
         "PSNR to round trip": mean_psnr(frames, round_trip),
-        "loss to round trip": mean_psnr(round_trip, bench.frames) - likeness,
-        "latent error": float((latents - given).square().mean().sqrt()),
-        "UNet calls": float(effort.calls),
-        "seconds": effort.seconds,
+        "loss to round trip": mean_psnr(round_trip, context.frames) - reconstruction,
+        "latent error": float((latents - encoded).square().mean().sqrt()),
+        "UNet calls": float(cost.calls),
+        "seconds": cost.seconds,
     }
-    return Outcome(scores=scores, frames=frames, reference=bench.frames)
+    return Outcome(scores=scores, frames=frames, reference=context.frames)
 
 
 COMPARISON = InversionComparison()

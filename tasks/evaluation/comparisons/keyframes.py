@@ -1,8 +1,8 @@
-"""The keyframes of one clip on their way through a diffusion model: what comparisons of its methods share."""
+"""The keyframes of one clip with the latents, flows and inversions that the compared methods share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.evaluation.comparison import EvaluationClip, Resources
+from tasks.evaluation.clips.clip import EvaluationClip
+from tasks.evaluation.comparisons.comparison import Resources
 from tasks.models.flow_estimators import load_flow
 from tasks.models.loading import loaded_model
 from wave_ops.diffusion import StableDiffusion, decode_latents, encode_frames
@@ -32,10 +33,9 @@ from wave_ops.unet import Sites, resolve_sites, with_block
 __all__ = [
     "KEYFRAME_INTERVAL",
     "MOST_PSNR",
-    "Bench",
-    "Effort",
-    "Handling",
+    "Cost",
     "Inversion",
+    "KeyframeContext",
     "Orders",
     "PairFlows",
     "SiteChoice",
@@ -43,7 +43,7 @@ __all__ = [
     "fit_masks",
     "masked_warps",
     "mean_psnr",
-    "measured",
+    "measure_cost",
     "true_warps",
 ]
 
@@ -55,31 +55,31 @@ SiteChoice = Literal["method", "with another up block", "last up block only", "R
 KEYFRAME_INTERVAL: Final = 4
 _WARPED_UP_BLOCKS: Final = 2
 _WARPED_KINDS: Final = ("warp_resnets", "warp_attentions")
-_KEPT: Final = 2
-"""How many inversions are kept: a plain and a warped one."""
+_CACHED: Final = 2
+"""How many inversions are cached: a plain and a warped one."""
 MOST_PSNR: Final = 100.0
-"""dB told where two frames are the same."""
+"""dB of two identical frames."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warping:
-    """Which flow features follow, where it is trusted, and at which sites of the UNet."""
+    """The flow to warp features by, where it is trusted, and at which sites of the UNet."""
 
     flow: Literal["estimated", "true"] = "estimated"
-    """On scenes the true flow is known, and where it holds."""
+    """The true flow and occlusion are known on scenes only."""
     residual: float | None = 0.04
-    """Colour residual from which on an estimate is not trusted, on [0, 1]; None to look at no colour."""
+    """Colour residual in [0, 1] from which on an estimate is not trusted; None to ignore colours."""
     occlusion: Literal["plain", "squared"] | None = "plain"
-    """Form of the rule for occlusion; None to warp what is occluded too."""
+    """Form of the rule for occlusion; None to warp occluded pixels too."""
     sites: SiteChoice = "method"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairFlows:
-    """Estimated flow between keyframe pairs, and the keyframes on the grid that it lies on."""
+    """Estimated flow between keyframe pairs, and the keyframes on the grid of the flow."""
 
     pairs: tuple[tuple[int, int], ...]
-    """Keyframe slots (first, second)."""
+    """Keyframe indices (first, second)."""
     images: Tensor
     """(keyframe, 3, height, width) in [0, 1]."""
     to_prev: Tensor
@@ -89,8 +89,8 @@ class PairFlows:
 
 
 def masked_warps(flows: PairFlows, warping: Warping) -> PairWarps:
-    """The pairs' flows with their masks B, as the method has them or with one of its two rules changed."""
-    first, second = (flows.images[list(slots)] for slots in zip(*flows.pairs, strict=True))
+    """Return the pairs' flows with their masks B, by the rules of the method or with one of its two rules changed."""
+    first, second = (flows.images[list(indices)] for indices in zip(*flows.pairs, strict=True))
     return PairWarps.from_pairs(
         flows.pairs,
         to_prev=flows.to_prev,
@@ -101,7 +101,7 @@ def masked_warps(flows: PairFlows, warping: Warping) -> PairWarps:
 
 
 def true_warps(scene: Scene, keyframes: Sequence[int], pairs: Sequence[tuple[int, int]]) -> PairWarps:
-    """The flow that a scene was drawn with, trusted wherever the matched point is to be seen."""
+    """Return the true flow of a scene, trusted where the matched point is visible."""
     both = [(b, a) for a, b in pairs] + list(pairs)
     found = [match_frames(scene, keyframes[here], keyframes[there]) for here, there in both]
     flows, hidden = (torch.from_numpy(np.stack(values)) for values in zip(*found, strict=True))
@@ -111,42 +111,31 @@ def true_warps(scene: Scene, keyframes: Sequence[int], pairs: Sequence[tuple[int
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Handling:
-    """How flows become warps, and which orders the way back takes, given those of the inversion.
-
-    By default as the method has it; anything else shows what a mistake there costs.
-    """
-
-    warps: Callable[[PairFlows, Warping], PairWarps] = masked_warps
-    orders: Callable[[Orders], Orders] = tuple
-
-
 @dataclass(slots=True, kw_only=True)
-class Effort:
-    """What a piece of work takes."""
+class Cost:
+    """The cost of running a model."""
 
     seconds: float = 0.0
     calls: int = 0
-    """Of the UNet: all keyframes in one batch are one call."""
+    """Calls of the UNet; all keyframes in one batch are one call."""
 
 
 @contextmanager
-def measured(model: StableDiffusion, *, after: Effort | None = None) -> Iterator[Effort]:
-    """Measure what is done in this context; what was done before, if anything, is counted in."""
-    effort = Effort() if after is None else replace(after)
+def measure_cost(model: StableDiffusion, *, after: Cost | None = None) -> Iterator[Cost]:
+    """Count UNet calls and seconds in this context, on top of an earlier cost if one is given."""
+    cost = Cost() if after is None else replace(after)
 
     def count(_: Any, __: Any) -> None:
-        effort.calls += 1
+        cost.calls += 1
 
     hook, started = model.unet.register_forward_pre_hook(count), perf_counter()
     try:
-        yield effort
+        yield cost
         if model.device.type == "cuda":
             torch.cuda.synchronize(model.device)
     finally:
         hook.remove()
-        effort.seconds += perf_counter() - started
+        cost.seconds += perf_counter() - started
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,11 +144,18 @@ class Inversion:
 
     latents: tuple[Tensor, ...]
     orders: Orders
-    effort: Effort
+    cost: Cost
 
 
-class Bench:
-    """One clip with what its methods share: keyframes, latents, flows, and the latest inversions."""
+class KeyframeContext:
+    """One clip with what its methods share: keyframes, latents, flows, and the latest inversions.
+
+    Args:
+        clip: the clip.
+        resources: model, flow estimator and device.
+        shuffles: the shuffle modes of the methods; flow is estimated between all keyframe pairs that these may warp.
+        interval: frames from keyframe to keyframe.
+    """
 
     def __init__(
         self,
@@ -167,10 +163,9 @@ class Bench:
         resources: Resources,
         *,
         shuffles: Sequence[ShuffleMode] = ("group",),
-        handling: Handling,
         interval: int = KEYFRAME_INTERVAL,
     ) -> None:
-        self.clip, self.resources, self.handling = clip, resources, handling
+        self.clip, self.resources = clip, resources
         self.keyframes = keyframe_indices(len(clip.frames), interval, cuts=clip.cuts)
         reachable = (reachable_pairs(len(self.keyframes), mode=mode) for mode in dict.fromkeys(shuffles))
         self.pairs = tuple(sorted(set[tuple[int, int]]().union(*reachable)))
@@ -179,39 +174,39 @@ class Bench:
         self.frames = self.fit(clip.frames)
         self.encoded = lru_cache(maxsize=None)(self._encoded)
         self.flows = lru_cache(maxsize=None)(self._flows)
-        self.warps = lru_cache(maxsize=_KEPT)(self._warps)
-        self.invert = lru_cache(maxsize=_KEPT)(self._invert)
+        self.warps = lru_cache(maxsize=_CACHED)(self._warps)
+        self.invert = lru_cache(maxsize=_CACHED)(self._invert)
 
     def fit(self, frames: Frames) -> Frames:
-        """The keyframes of a clip's frames, at the model's size."""
+        """Return the keyframes among a clip's frames, at the model's size."""
         return resize_frames(frames[list(self.keyframes)], self.size)
 
     @contextmanager
     def model(self, sites: SiteChoice = "method") -> Iterator[StableDiffusion]:
-        """Borrow the model for one piece of work: between two methods somebody else may want it."""
-        parts = self.resources
-        with loaded_model(parts.model, parts.controlnet, device=parts.device, dtype=parts.dtype) as model:
-            yield model if sites == "method" else replace(model, sites=_chosen_sites(model, sites))
+        """Load the model for the time of this context: between two methods other tasks may use it."""
+        own = self.resources
+        with loaded_model(own.model, own.controlnet, device=own.device, dtype=own.dtype) as model:
+            yield model if sites == "method" else replace(model, sites=_sites_of(model, sites))
 
     def reconstruct(
         self, settings: InversionSettings, *, inversion: Warping | None, sampling: Warping | None
-    ) -> tuple[Tensor, Frames, Effort]:
-        """Invert, and sample back with the same prompt: x_0, frames, and what both ways took."""
+    ) -> tuple[Tensor, Frames, Cost]:
+        """Invert the keyframes, and sample with the same prompt; return x_0, frames, and the total cost."""
         inverted, warps = self.invert(settings, inversion), self.warps(sampling)
         with self.model(_sites(sampling)) as model:
-            with measured(model, after=inverted.effort) as effort:
+            with measure_cost(model, after=inverted.cost) as cost:
                 latents = reconstruct(
                     model,
                     inverted.latents[-1],
                     source_prompt=self.clip.caption,
                     warps=warps,
                     settings=settings,
-                    orders=self.handling.orders(inverted.orders),
+                    orders=inverted.orders,
                 )
-            return latents.cpu(), decode_latents(model, latents), effort
+            return latents.cpu(), decode_latents(model, latents), cost
 
     def _encoded(self) -> tuple[Tensor, Frames]:
-        """The keyframes' own latents, and the frames that the VAE makes of them."""
+        """Encode the keyframes, and decode their latents again; return latents and frames."""
         with self.model() as model:
             latents = encode_frames(model, self.frames)
             return latents.cpu(), decode_latents(model, latents)
@@ -219,7 +214,7 @@ class Bench:
     def _invert(self, settings: InversionSettings, warping: Warping | None) -> Inversion:
         latents, warps = self.encoded()[0], self.warps(warping)
         stored = [latents]
-        with self.model(_sites(warping)) as model, measured(model) as effort:
+        with self.model(_sites(warping)) as model, measure_cost(model) as cost:
             invert(
                 model,
                 latents,
@@ -228,17 +223,17 @@ class Bench:
                 settings=settings,
                 callback=lambda _, x: stored.append(x.cpu()),
             )
-        return Inversion(latents=tuple(stored), orders=step_orders(len(latents), settings), effort=effort)
+        return Inversion(latents=tuple(stored), orders=step_orders(len(latents), settings), cost=cost)
 
     def _warps(self, warping: Warping | None) -> PairWarps | None:
         if warping is None or not self.pairs:
             return None
         if warping.flow == "true" and self.clip.scene is not None:
             return true_warps(self.clip.scene, self.keyframes, self.pairs)
-        return self.handling.warps(self.flows(), warping)
+        return masked_warps(self.flows(), warping)
 
     def _flows(self) -> PairFlows:
-        """Estimate flow where the product does: at the clip's own size, up to its limit."""
+        """Estimate flow at the size that `wave edit` does: the clip's own, up to its limit."""
         frames = self.clip.frames[list(self.keyframes)]
         frames = resize_frames(frames, analysis_size((frames.shape[1], frames.shape[2])))
         estimate = load_flow(self.resources.flow, device=self.resources.device)
@@ -247,19 +242,19 @@ class Bench:
         return PairFlows(pairs=self.pairs, images=to_images(frames), to_prev=to_prev, to_cur=to_cur)
 
 
-def mean_psnr(made: Frames, wanted: Frames) -> float:
-    """Mean over frames, in dB."""
-    return float(psnr(to_images(made), to_images(wanted)).clamp(max=MOST_PSNR).mean())
+def mean_psnr(frames: Frames, reference: Frames) -> float:
+    """Compute the mean PSNR over frames, in dB."""
+    return float(psnr(to_images(frames), to_images(reference)).clamp(max=MOST_PSNR).mean())
 
 
 def fit_masks(masks: Masks, size: tuple[int, int]) -> Masks:
-    """Masks (frame, height, width) on another grid, nearest."""
+    """Resize masks (frame, height, width) to another grid, by the nearest pixel."""
     resized = [cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for mask in masks]
     return np.stack(resized).astype(np.bool_)
 
 
 def _trusted(prev: Tensor, cur: Tensor, *, flows: tuple[Tensor, Tensor], warping: Warping) -> Tensor:
-    """The mask B of `wave_ops.masks.warp_mask`, rule by rule."""
+    """Compute the mask B of `wave_ops.masks.warp_mask`, rule by rule."""
     trusted = torch.ones_like(cur[:, 0], dtype=torch.bool)
     if warping.occlusion is not None:
         trusted &= ~occlusion_mask(*flows, squared=warping.occlusion == "squared")
@@ -272,10 +267,11 @@ def _sites(warping: Warping | None) -> SiteChoice:
     return "method" if warping is None else warping.sites
 
 
-def _chosen_sites(model: StableDiffusion, choice: SiteChoice) -> dict[str, tuple[str, ...]]:
-    """Change where features are warped, not where they are injected; only another block is extended too.
+def _sites_of(model: StableDiffusion, choice: SiteChoice) -> dict[str, tuple[str, ...]]:
+    """Return the sites of a choice: it changes where features are warped, not where they are injected.
 
-    The other block is the one before those that the method warps: up block 1 in Stable Diffusion 1.x.
+    Only "with another up block" also extends attention there: in the block before those that the method warps, which
+    is up block 1 in Stable Diffusion 1.x.
     """
     sites, first = resolve_sites(model.unet, sites=model.sites), len(model.unet.up_blocks) - _WARPED_UP_BLOCKS
     match choice:

@@ -1,4 +1,4 @@
-"""What a model can do with one scene: carry it, draw it, follow its edges, edit it."""
+"""Measurements of a model on one scene: reconstruction, generation, agreement with edges, edits."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tasks.evaluation.comparison import EvaluationClip, Resources
-from tasks.evaluation.comparisons.edit_metrics import Judge
-from tasks.evaluation.comparisons.keyframes import Bench, Handling, Warping, fit_masks, mean_psnr
+from tasks.evaluation.clips.clip import EvaluationClip
+from tasks.evaluation.comparisons.comparison import Resources
+from tasks.evaluation.comparisons.edit_metrics import EditScorer
+from tasks.evaluation.comparisons.keyframes import KeyframeContext, Warping, fit_masks, mean_psnr
 from tasks.evaluation.comparisons.motion import mean
 from tasks.planning.advice import resolve_advice
 from tasks.planning.request import EditRequest
@@ -30,11 +31,12 @@ __all__ = ["Probe", "drawing_scores", "pair_scores"]
 Frames = NDArray[np.uint8]
 
 _GUIDANCE: Final = 5.0
-"""At which pictures are drawn."""
+"""Guidance scale of generation."""
 _DRAWN: Final = 2
-"""Pictures drawn of each caption."""
+"""Images drawn from each caption."""
 _OBJECT_EDITS: Final = ("colour", "shape")
-_PRESENT_SHARE: Final = 0.01
+_PRESENT_FRACTION: Final = 0.01
+"""Fraction of the image that an object must cover to count as present."""
 
 
 class Probe:
@@ -42,25 +44,25 @@ class Probe:
 
     def __init__(self, clip: EvaluationClip, scene: Scene, *, resources: Resources, steps: int) -> None:
         self.clip, self.scene, self.resources = clip, scene, resources
-        self.bench = Bench(clip, resources, handling=Handling(), interval=1)
-        self.judge = Judge(self.bench)
+        self.context = KeyframeContext(clip, resources, interval=1)
+        self.scorer = EditScorer(self.context)
         self.inversion = InversionSettings(schedule=WarpSchedule(steps=steps), seed=resources.seed)
 
-    def carry(self) -> tuple[dict[str, float], Frames]:
-        """Encode and decode the keyframes; invert them without warping, and sample them back at guidance 1."""
-        _, round_trip = self.bench.encoded()
-        _, rebuilt, _ = self.bench.reconstruct(self.inversion, inversion=None, sampling=None)
-        ceiling, reached = (mean_psnr(frames, self.bench.frames) for frames in (round_trip, rebuilt))
+    def reconstruct(self) -> tuple[dict[str, float], Frames]:
+        """Measure the VAE's round trip, and the reconstruction from a plain inversion at guidance 1."""
+        _, round_trip = self.context.encoded()
+        _, rebuilt, _ = self.context.reconstruct(self.inversion, inversion=None, sampling=None)
+        ceiling, reconstruction = (mean_psnr(frames, self.context.frames) for frames in (round_trip, rebuilt))
         scores = {
             "round trip": ceiling,
-            "inversion": reached,
+            "inversion": reconstruction,
             "inversion to round trip": mean_psnr(rebuilt, round_trip),
-            "inversion loss": ceiling - reached,
+            "inversion loss": ceiling - reconstruction,
         }
         return scores, rebuilt
 
     def draw(self, *, by_edges: bool = False) -> Frames:
-        """Draw the caption from noise, one picture for each of the first keyframes; by their edges if asked to."""
+        """Generate images from the caption, one for each of the first keyframes, optionally with their edges."""
         settings = EditingSettings(
             schedule=self.inversion.schedule,
             guidance_scale=_GUIDANCE,
@@ -68,11 +70,11 @@ class Probe:
             extended_attention=False,
             controlnet_scale=1.0,
         )
-        with self.bench.model() as model:
-            sides = [side // model.vae_factor for side in self.bench.size]
+        with self.context.model() as model:
+            sides = [side // model.vae_factor for side in self.context.size]
             generator = torch.Generator().manual_seed(int(self.clip.digest[:12], 16) + self.resources.seed)
             noise = torch.randn((_DRAWN, model.unet.config.in_channels, *sides), generator=generator)
-            # An edit that takes nothing from a source, warps nothing and starts from noise draws its prompt
+            # An edit without source, injection or warps that starts from noise is plain generation
             latents = edit(
                 model,
                 lambda _: noise,
@@ -82,89 +84,91 @@ class Probe:
                 orders=(tuple(range(_DRAWN)),) * settings.steps,
                 warps=None,
                 settings=settings,
-                edges=canny_edges(self.bench.frames[:_DRAWN]) if by_edges else None,
+                edges=canny_edges(self.context.frames[:_DRAWN]) if by_edges else None,
             )
             return decode_latents(model, latents)
 
     @property
     def spec(self) -> SceneSpec:
-        """What was drawn."""
+        """The specification that the scene was drawn from."""
         return self.scene.shots[0]
 
     def overlap(self, drawn: Frames) -> float:
-        """How well the object lies where the first keyframes have it, intersection over union."""
-        masks = fit_masks(self.scene.object_masks[list(self.bench.keyframes[:_DRAWN]), 0], self.bench.size)
+        """Compute the IoU of the drawn object and the object in the first keyframes."""
+        masks = fit_masks(self.scene.object_masks[list(self.context.keyframes[:_DRAWN]), 0], self.context.size)
         return object_overlap(drawn, masks, colour=self.spec.objects[0].colour, background=self.spec.background.colour)
 
     def edit(
         self, *, guidance: float | None = None, injection: float | None = None
     ) -> tuple[dict[str, float], Frames, Frames]:
-        """Ask for every edit of the clip with the full method; scores, edited keyframes, and the true ones.
+        """Run every edit of the clip with the full method; return scores, edited keyframes, and the true ones.
 
-        Guidance and injection are those of an edit that says nothing of them: the model's advice, else the method's.
+        Args:
+            guidance: guidance scale; None for the model's advice, else the method's default.
+            injection: fraction of the steps with injection; None likewise.
         """
-        frames = [self._edited(place, guidance, injection) for place in range(len(self.clip.edits))]
+        frames = [self._edited(index, guidance, injection) for index in range(len(self.clip.edits))]
         found = {
-            asked.kind: self.judge.figures(place, made)
-            for place, (asked, made) in enumerate(zip(self.clip.edits, frames, strict=True))
+            requested.kind: self.scorer.scores(index, edited)
+            for index, (requested, edited) in enumerate(zip(self.clip.edits, frames, strict=True))
         }
-        successes = {kind: figures.get("edit success", np.nan) for kind, figures in found.items()}
+        successes = {kind: scores.get("edit success", np.nan) for kind, scores in found.items()}
         scores = {
             "edit success": mean(successes.values()),
             **{f"edit success, {kind}": success for kind, success in successes.items()},
-            "rest kept": mean(figures.get("rest kept", np.nan) for figures in found.values()),
+            "rest kept": mean(each.get("rest kept", np.nan) for each in found.values()),
             "preservation": mean(found[kind].get("preservation", np.nan) for kind in _OBJECT_EDITS if kind in found),
         }
-        truths = [self.judge.reference(place) for place in range(len(frames))]
+        truths = [self.scorer.reference(index) for index in range(len(frames))]
         return scores, np.concatenate(frames), np.concatenate(truths)
 
-    def _edited(self, place: int, guidance: float | None, injection: float | None) -> Frames:
-        bench = self.bench
+    def _edited(self, index: int, guidance: float | None, injection: float | None) -> Frames:
+        context = self.context
         advice = resolve_advice(self.resources.model.advice, guidance_scale=guidance, injection=injection)
-        inverted, warps = bench.invert(self.inversion, Warping()), bench.warps(Warping())
+        inverted, warps = context.invert(self.inversion, Warping()), context.warps(Warping())
         settings = EditingSettings(
             schedule=self.inversion.schedule,
             guidance_scale=advice.guidance_scale,
             injection_fraction=advice.injection_fraction,
         )
         controlled = EditRequest.model_fields["controlnet"].default != "none"
-        with bench.model() as model:
+        with context.model() as model:
             latents = edit(
                 model,
                 inverted.latents.__getitem__,
-                prompt=self.clip.edits[place].prompt,
+                prompt=self.clip.edits[index].prompt,
                 source_prompt=self.clip.caption,
                 negative_prompt=advice.negative_prompt,
                 orders=inverted.orders,
                 warps=warps,
                 settings=settings,
-                edges=canny_edges(bench.frames) if controlled else None,
+                edges=canny_edges(context.frames) if controlled else None,
             )
             return decode_latents(model, latents)
 
 
 def drawing_scores(drawn: Frames, spec: SceneSpec) -> dict[str, float]:
-    """In what share of pictures of a scene with one object the checker reads what the caption says."""
+    """Compute in which fraction of images the checker reads the attributes of the caption, for one object."""
     item, ground = spec.objects[0], spec.background
     found = [read_attributes(frame) for frame in drawn]
     return {
-        "generation, colour": _share(each.colour == item.colour for each in found),
-        "generation, background colour": _share(each.background_colour == ground.colour for each in found),
-        "generation, background texture": _share(each.background_texture == ground.texture for each in found),
-        "generation, shape": _share(each.shape == item.shape for each in found),
+        "generation, colour": _fraction(each.colour == item.colour for each in found),
+        "generation, background colour": _fraction(each.background_colour == ground.colour for each in found),
+        "generation, background texture": _fraction(each.background_texture == ground.texture for each in found),
+        "generation, shape": _fraction(each.shape == item.shape for each in found),
     }
 
 
 def pair_scores(drawn: Frames, spec: SceneSpec) -> dict[str, float]:
-    """The same for a scene with two objects: which of them are there in their colours, and in their shapes."""
+    """Compute the fractions of the two objects that are drawn in their colour, and in their shape."""
     ground = spec.background.colour
     regions = [
         (item, find_object(frame, colour=item.colour, background=ground)) for frame in drawn for item in spec.objects
     ]
-    seen = [region.mean() > _PRESENT_SHARE for _, region in regions]
-    shapes = [there and read_shape(region) == item.shape for there, (item, region) in zip(seen, regions, strict=True)]
-    return {"two objects, colours": _share(seen), "two objects, shapes": _share(shapes)}
+    present = [region.mean() > _PRESENT_FRACTION for _, region in regions]
+    shapes = [seen and read_shape(region) == item.shape for seen, (item, region) in zip(present, regions, strict=True)]
+    return {"two objects, colours": _fraction(present), "two objects, shapes": _fraction(shapes)}
 
 
-def _share(values: Iterable[bool]) -> float:
+def _fraction(values: Iterable[bool]) -> float:
     return float(np.mean(list(values)))

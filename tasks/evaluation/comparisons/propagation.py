@@ -1,4 +1,4 @@
-"""The comparison of ways to carry edited keyframes to the frames between them."""
+"""The comparison of methods to propagate edited keyframes to the frames between them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.evaluation.clips.clip import EvaluationClip
 from tasks.evaluation.clips.scene_clips import scene_clips
-from tasks.evaluation.comparison import EvaluationClip, Measure, Method, Outcome, Resources
-from tasks.evaluation.comparisons.motion import Flows, estimated_flows, known, mean, pair_errors, true_flows
-from tasks.evaluation.comparisons.propagation_baselines import WAYS, warm_up
+from tasks.evaluation.comparisons.comparison import Measure, Method, Outcome, Resources
+from tasks.evaluation.comparisons.motion import Flows, estimated_flows, finite_scores, mean, pair_errors, true_flows
+from tasks.evaluation.comparisons.propagation_baselines import BASELINES, warm_up
 from tasks.models.flow_estimators import load_flow
 from tasks.models.loading import loaded_model
 from wave_ops.diffusion import decode_latents, encode_frames
@@ -38,36 +39,36 @@ Candidates = list[tuple[Candidate, Candidate]]
 
 _KEYFRAME_INTERVAL: Final = 8
 _MOST_PSNR: Final = 100.0
-"""dB told where two frames are the same."""
-_CARRIED_KINDS: Final = ("colour", "background colour")
-"""Edits that keep every outline, so that what the source shows of motion holds for the true answer too."""
+"""dB of two identical frames."""
+_EDIT_KINDS: Final = ("colour", "background colour")
+"""Edits that keep every outline, so that the true edit moves like the source."""
 
 
 class PropagationComparison:
-    """Ways of filling the frames between edited keyframes, against the true edited frames.
+    """Methods to fill the frames between edited keyframes, against the true edited frames.
 
-    On scenes the edit is drawn frame by frame. On other clips it is one that can be done frame by frame: red, green
-    and blue change places.
+    On scenes the true edit is drawn. On other clips the edit is a permutation of red, green and blue, which can be
+    applied to every frame.
     """
 
     name = "propagation"
-    title = "How close do the frames between keyframes come to the true edit, and at what price?"
+    title = "How close do the frames between keyframes come to the true edit, and at what cost?"
     version = 3
     baseline = "full"
     measures: tuple[Measure, ...] = (
         Measure(name="PSNR", unit="dB", better="higher"),
         Measure(name="SSIM", unit="", better="higher"),
         Measure(name="PSNR of what changes", unit="dB", better="higher"),
-        Measure(name="gain over flow warp", unit="dB", better="higher", bar=2.0),
+        Measure(name="gain over flow warp", unit="dB", better="higher", target=2.0),
         Measure(name="warp error", unit="1e-3", better="lower"),
-        Measure(name="warp error ratio", unit="", better="lower", bar=1.10),
+        Measure(name="warp error ratio", unit="", better="lower", target=1.10),
         Measure(name="jump at keyframes", unit="", better="lower"),
         Measure(name="seconds", unit="s", better="lower"),
     )
 
     def methods(self, *, quick: bool) -> tuple[Method, ...]:
-        """Every way with the true keyframes, then with keyframes as rough as a model's VAE leaves them."""
-        plain = [_method(way) for way in WAYS]
+        """List every method with the true keyframes, then with keyframes after a round trip through the model's VAE."""
+        baselines = [_method(name) for name in BASELINES]
         full = [
             _method("full"),
             _method("full", selection="published"),
@@ -78,8 +79,8 @@ class PropagationComparison:
             _method("full", guides="published"),
         ]
         if quick:
-            return (*full[:2], *plain)
-        every = (*full, *plain)
+            return (*full[:2], *baselines)
+        every = (*full, *baselines)
         return (*every, _method("full", flow="true"), *(_rough(method) for method in every))
 
     def clips(self, *, quick: bool, count: int | None, seed: int) -> tuple[EvaluationClip, ...]:
@@ -90,25 +91,25 @@ class PropagationComparison:
             seed=seed,
             frame_count=2 * _KEYFRAME_INTERVAL + 1,
             size=(side, side),
-            kinds=_CARRIED_KINDS,
+            kinds=_EDIT_KINDS,
         )
 
     def measure(
         self, clip: EvaluationClip, methods: Sequence[Method], resources: Resources
     ) -> Iterator[tuple[Method, Outcome]]:
-        """Carry each edit of a clip in every way; scores are means over the edits."""
+        """Propagate each edit of a clip by every method; scores are means over the edits."""
         warm_up()
-        case = _Case(clip, resources)
+        context = ClipContext(clip, resources)
         for method in methods:
-            known = method.factors["flow"] != "true" or clip.scene is not None
-            yield method, case.outcome(method) if known else Outcome(scores={})
+            has_flow = method.factors["flow"] != "true" or clip.scene is not None
+            yield method, context.outcome(method) if has_flow else Outcome(scores={})
 
 
-def _method(way: str, **factors: Any) -> Method:
-    """A way of carrying; what does not concern it is None."""
-    settled: dict[str, Any] = dict.fromkeys(("selection", "blend", "fusion", "detail", "schedule", "guides"))
-    if way == "full":
-        settled = {
+def _method(kind: str, **factors: Any) -> Method:
+    """Build a method: the full one or a baseline, with changed factors; those that do not apply are None."""
+    defaults: dict[str, Any] = dict.fromkeys(("selection", "blend", "fusion", "detail", "schedule", "guides"))
+    if kind == "full":
+        defaults = {
             "selection": "symmetric",
             "blend": "error",
             "fusion": True,
@@ -116,7 +117,7 @@ def _method(way: str, **factors: Any) -> Method:
             "schedule": "settling",
             "guides": "default",
         }
-    named = {
+    names = {
         "selection": "{} selection",
         "blend": "{} blend",
         "fusion": "no fusion",
@@ -125,15 +126,16 @@ def _method(way: str, **factors: Any) -> Method:
         "guides": "{} guides",
         "flow": "{} flow",
     }
-    name = ", ".join([way, *(named[key].format(value) for key, value in factors.items())])
-    return Method(name=name, factors={"way": way, **settled, "keyframes": "true", "flow": "estimated", **factors})
+    name = ", ".join([kind, *(names[key].format(value) for key, value in factors.items())])
+    # The key "way" is part of the digests of stored outcomes
+    return Method(name=name, factors={"way": kind, **defaults, "keyframes": "true", "flow": "estimated", **factors})
 
 
 def _rough(method: Method) -> Method:
     return Method(name=f"{method.name}, rough keyframes", factors={**method.factors, "keyframes": "round trip"})
 
 
-class _Case:
+class ClipContext:
     """One clip with what its methods share: flows, keyframes, and the candidates that patch synthesis paints."""
 
     def __init__(self, clip: EvaluationClip, resources: Resources) -> None:
@@ -148,14 +150,14 @@ class _Case:
         self.painted = lru_cache(None)(self._painted)
 
     def outcome(self, method: Method) -> Outcome:
-        """Carry every edit and measure it."""
-        carried = [self._carry(method.factors, edit) for edit in range(len(self.truths))]
-        each = [self._scores(method.factors, edit, *made) for edit, made in enumerate(carried)]
+        """Propagate every edit and measure it."""
+        propagated = [self._propagate(method.factors, edit) for edit in range(len(self.truths))]
+        each = [self._scores(method.factors, edit, *result) for edit, result in enumerate(propagated)]
         scores = {name: mean(found[name] for found in each) for name in each[0]}
-        return Outcome(scores=known(scores), frames=carried[0][0], reference=self.truths[0])
+        return Outcome(scores=finite_scores(scores), frames=propagated[0][0], reference=self.truths[0])
 
-    def _carry(self, factors: Mapping[str, Any], edit: int) -> tuple[Frames, float]:
-        """All frames of one edit, the keyframes as they were given, and the seconds that it took."""
+    def _propagate(self, factors: Mapping[str, Any], edit: int) -> tuple[Frames, float]:
+        """Return all frames of one edit, the given keyframes among them, and the seconds that propagation took."""
         frames, seconds = self.clip.frames.copy(), 0.0
         frames[list(self.keyframes)] = self.edited(edit, factors["keyframes"])
         for first, last in self.intervals:
@@ -164,29 +166,32 @@ class _Case:
                 seconds += spent
         return frames, seconds
 
-    def _fill(self, factors: Mapping[str, Any], edit: int, place: tuple[int, int]) -> tuple[Frames, float]:
-        """The frames between two keyframes; the seconds count candidates that methods share for each of them."""
-        given = self._interval(factors, edit, place)
+    def _fill(self, factors: Mapping[str, Any], edit: int, ends: tuple[int, int]) -> tuple[Frames, float]:
+        """Return the frames between two keyframes, and seconds; shared candidates count for each method."""
+        interval = self._interval(factors, edit, ends)
         painted: tuple[Candidates, float] = ([], 0.0)
         if factors["way"] == "full":
             shared = tuple(factors[name] for name in ("keyframes", "flow", "detail", "schedule", "guides"))
-            painted = self.painted(edit, shared, place)
+            painted = self.painted(edit, shared, ends)
         started = perf_counter()
-        made = WAYS[factors["way"]](given) if factors["way"] in WAYS else self._fuse(factors, given, painted[0])
-        return made, painted[1] + perf_counter() - started
+        baseline = BASELINES.get(factors["way"])
+        frames = self._fuse(factors, interval, painted[0]) if baseline is None else baseline(interval)
+        return frames, painted[1] + perf_counter() - started
 
-    def _fuse(self, factors: Mapping[str, Any], given: KeyframeInterval, candidates: Candidates) -> Frames:
+    def _fuse(self, factors: Mapping[str, Any], interval: KeyframeInterval, candidates: Candidates) -> Frames:
         default = PropagationSettings()
         settings = PropagationSettings(
             selection_weight=factors["selection"],
             blend_weight=factors["blend"],
             gradient_weights=default.gradient_weights if factors["fusion"] else (0.0, 0.0, 0.0),
         )
-        made = fuse_candidates(candidates, flows_to_prev=given.to_prev, flows_to_cur=given.to_cur, settings=settings)
-        return np.stack(list(made))
+        fused = fuse_candidates(
+            candidates, flows_to_prev=interval.to_prev, flows_to_cur=interval.to_cur, settings=settings
+        )
+        return np.stack(list(fused))
 
-    def _interval(self, factors: Mapping[str, Any], edit: int, place: tuple[int, int]) -> KeyframeInterval:
-        first, last = place
+    def _interval(self, factors: Mapping[str, Any], edit: int, ends: tuple[int, int]) -> KeyframeInterval:
+        first, last = ends
         flows, edited = self.flows(factors["flow"]), self.edited(edit, factors["keyframes"])
         return KeyframeInterval(
             frames=self.clip.frames[first : last + 1],
@@ -197,18 +202,18 @@ class _Case:
         )
 
     def _painted(
-        self, edit: int, shared: tuple[str, str, bool, Schedule, str], place: tuple[int, int]
+        self, edit: int, shared: tuple[str, str, bool, Schedule, str], ends: tuple[int, int]
     ) -> tuple[Candidates, float]:
         keyframes, flow, detail, schedule, guides = shared
         weights = PUBLISHED_GUIDES if guides == "published" else PropagationSettings()
-        given = self._interval({"keyframes": keyframes, "flow": flow}, edit, place)
+        interval = self._interval({"keyframes": keyframes, "flow": flow}, edit, ends)
         started = perf_counter()
         candidates = paint_candidates(
-            given.frames,
-            first=given.first,
-            last=given.last,
-            flows_to_prev=given.to_prev,
-            flows_to_cur=given.to_cur,
+            interval.frames,
+            first=interval.first,
+            last=interval.last,
+            flows_to_prev=interval.to_prev,
+            flows_to_cur=interval.to_cur,
             settings=replace(weights, seed=self.resources.seed, restore_detail=detail, schedule=schedule),
         )
         return candidates, perf_counter() - started
@@ -223,33 +228,33 @@ class _Case:
         return keyframes if kind == "true" else _round_trip(keyframes, self.resources)
 
     def _scores(self, factors: Mapping[str, Any], edit: int, frames: Frames, seconds: float) -> dict[str, float]:
-        made, truth = frames[self.between], self.truths[edit][self.between]
-        plain, _ = self._carry({**factors, "way": "flow warp", "flow": "estimated"}, edit)
-        likeness = _psnr(made, truth)
+        result, truth = frames[self.between], self.truths[edit][self.between]
+        warped, _ = self._propagate({**factors, "way": "flow warp", "flow": "estimated"}, edit)
+        quality = _psnr(result, truth)
         return {
-            "PSNR": likeness,
-            "SSIM": float(ssim(to_images(made), to_images(truth)).mean()),
-            "PSNR of what changes": _psnr_where(made, truth, (truth != self.clip.frames[self.between]).any(axis=-1)),
-            "gain over flow warp": likeness - _psnr(plain[self.between], truth),
-            **self._unsteadiness(frames, self.truths[edit]),
+            "PSNR": quality,
+            "SSIM": float(ssim(to_images(result), to_images(truth)).mean()),
+            "PSNR of what changes": _psnr_where(result, truth, (truth != self.clip.frames[self.between]).any(axis=-1)),
+            "gain over flow warp": quality - _psnr(warped[self.between], truth),
+            **self._warp_errors(frames, self.truths[edit]),
             "seconds": seconds,
         }
 
-    def _unsteadiness(self, frames: Frames, truth: Frames) -> dict[str, float]:
-        """Warp errors by the true flow, or the estimated one where that is not known, beside those of the true edit."""
+    def _warp_errors(self, frames: Frames, truth: Frames) -> dict[str, float]:
+        """Compare warp errors along the true flow, or the estimated one on real clips, with those of the true edit."""
         flows = self.flows("true")
-        errors, least = pair_errors(frames, flows), pair_errors(truth, flows)
+        errors, true_errors = pair_errors(frames, flows), pair_errors(truth, flows)
         touching = np.array([{i, i + 1} & set(self.keyframes) != set() for i in range(len(errors))])
-        at, away = (_ratio(errors[where], least[where]) for where in (touching, ~touching))
+        at, away = (_ratio(errors[where], true_errors[where]) for where in (touching, ~touching))
         return {
             "warp error": 1e3 * mean(errors),
-            "warp error ratio": _ratio(errors, least),
+            "warp error ratio": _ratio(errors, true_errors),
             "jump at keyframes": at / away if away else np.nan,
         }
 
 
 def _round_trip(keyframes: Frames, resources: Resources) -> Frames:
-    """Keyframes as a model's VAE gives them back."""
+    """Encode and decode keyframes with the model's VAE, at a size that it takes."""
     height, width = keyframes.shape[1:3]
     with loaded_model(resources.model, resources.controlnet, device=resources.device, dtype=resources.dtype) as model:
         size = fit_size((height, width), native_area=height * width, multiple=model.size_multiple)
@@ -257,22 +262,22 @@ def _round_trip(keyframes: Frames, resources: Resources) -> Frames:
     return resize_frames(rebuilt, (height, width))
 
 
-def _psnr(made: Frames, truth: Frames) -> float:
-    """Mean over frames, in dB."""
-    return float(psnr(to_images(made), to_images(truth)).clamp(max=_MOST_PSNR).mean())
+def _psnr(frames: Frames, truth: Frames) -> float:
+    """Compute the mean PSNR over frames, in dB."""
+    return float(psnr(to_images(frames), to_images(truth)).clamp(max=_MOST_PSNR).mean())
 
 
-def _psnr_where(made: Frames, truth: Frames, where: NDArray[np.bool_]) -> float:
-    """The same over some pixels of each frame, for the frames that have any."""
-    squared = (np.square((made.astype(np.float64) - truth) / 255).mean(axis=-1) * where).sum(axis=(1, 2))
+def _psnr_where(frames: Frames, truth: Frames, where: NDArray[np.bool_]) -> float:
+    """Compute the mean PSNR over the chosen pixels of each frame that has any, in dB."""
+    squared = (np.square((frames.astype(np.float64) - truth) / 255).mean(axis=-1) * where).sum(axis=(1, 2))
     counts = where.sum(axis=(1, 2))
     errors = squared[counts > 0] / counts[counts > 0]
     return mean(-10 * np.log10(np.maximum(errors, 10 ** (-_MOST_PSNR / 10))))
 
 
-def _ratio(errors: NDArray[np.float64], least: NDArray[np.float64]) -> float:
-    """How many times the least error; not a number where that is nothing."""
-    floor = mean(least)
+def _ratio(errors: NDArray[np.float64], true_errors: NDArray[np.float64]) -> float:
+    """Divide the mean error by that of the true edit; NaN if that is 0."""
+    floor = mean(true_errors)
     return mean(errors) / floor if floor else float("nan")
 
 

@@ -1,4 +1,4 @@
-"""Plain ways to fill the frames between two edited keyframes, which the full method is compared with."""
+"""Simple methods to fill the frames between two edited keyframes, as baselines of the full method."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from numpy.typing import NDArray
 from wave_ops.propagation import KeyframeInterval, propagate_interval
 from wave_ops.warp import backward_warp, flow_positions
 
-__all__ = ["WAYS", "warm_up"]
+__all__ = ["BASELINES", "warm_up"]
 
 Frames = NDArray[np.uint8]
 
 
 def nearest_keyframe(interval: KeyframeInterval) -> Frames:
-    """Repeat the keyframe that is nearer in time; in the middle the earlier one."""
+    """Repeat the keyframe that is nearer in time; in the middle, the earlier one."""
     return np.where(interval.time_fractions > 0.5, interval.last, interval.first)
 
 
 def cross_fade(interval: KeyframeInterval) -> Frames:
-    """Mix both keyframes as they stand."""
+    """Mix both keyframes by time, without warping."""
     ends = interval.first.astype(np.float32)[None], interval.last.astype(np.float32)[None]
     return _mixed(*ends, interval.time_fractions)
 
 
 def flow_warp(interval: KeyframeInterval) -> Frames:
-    """Take the nearer keyframe along the flow: positions are chained from frame to frame, colours sampled once."""
-    early, late = _carried_both(interval)
+    """Warp the nearer keyframe: positions are chained from frame to frame, and colours sampled once."""
+    early, late = _warped_both(interval)
     return np.where(interval.time_fractions > 0.5, _rounded(late), _rounded(early))
 
 
 def two_way_warp(interval: KeyframeInterval) -> Frames:
-    """Mix both keyframes, each carried along the flow."""
-    early, late = _carried_both(interval)
+    """Mix both keyframes by time, each warped along the flow."""
+    early, late = _warped_both(interval)
     return _mixed(early, late, interval.time_fractions)
 
 
-WAYS: Final[Mapping[str, Callable[[KeyframeInterval], Frames]]] = {
+BASELINES: Final[Mapping[str, Callable[[KeyframeInterval], Frames]]] = {
     "nearest keyframe": nearest_keyframe,
     "cross-fade": cross_fade,
     "flow warp": flow_warp,
@@ -57,22 +57,22 @@ def warm_up() -> None:
     propagate_interval(frames, first=255 - frames[0], last=255 - frames[2], flows_to_prev=still, flows_to_cur=still)
 
 
-def _carried_both(interval: KeyframeInterval) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Both keyframes on the grid of each frame between them."""
-    early = _carried(interval.first, interval.to_prev[:-1])
-    late = _carried(interval.last, interval.to_cur[:0:-1])[::-1]
+def _warped_both(interval: KeyframeInterval) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Warp both keyframes to each frame between them."""
+    early = _warped(interval.first, interval.to_prev[:-1])
+    late = _warped(interval.last, interval.to_cur[:0:-1])[::-1]
     return early, late
 
 
-def _carried(keyframe: Frames, flows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A keyframe carried on and on; flow i lies on the grid of frame i + 1 and points to frame i."""
+def _warped(keyframe: Frames, flows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Warp a keyframe from frame to frame; flow i points from frame i + 1 to frame i."""
     image = torch.from_numpy(keyframe).permute(2, 0, 1)[None].float()
     still = torch.zeros((1, 2, *image.shape[2:]))
-    own, where, carried = flow_positions(still), flow_positions(still), []
+    own, positions, warped = flow_positions(still), flow_positions(still), []
     for flow in torch.from_numpy(flows.copy())[:, None]:
-        where = backward_warp(where, flow)
-        carried.append(backward_warp(image, where - own)[0].permute(1, 2, 0).numpy())
-    return np.stack(carried)
+        positions = backward_warp(positions, flow)
+        warped.append(backward_warp(image, positions - own)[0].permute(1, 2, 0).numpy())
+    return np.stack(warped)
 
 
 def _mixed(early: NDArray[np.float32], late: NDArray[np.float32], fractions: NDArray[np.float32]) -> Frames:

@@ -1,4 +1,4 @@
-"""The comparisons by name; a module is imported when its comparison is asked for."""
+"""The comparisons by name; a module is imported when its comparison is used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from tasks.errors import TaskInputError
 
 if TYPE_CHECKING:
-    from tasks.evaluation.comparison import Comparison
+    from tasks.evaluation.comparisons.comparison import Comparison
 
 __all__ = ["COMPARISONS", "check_name", "comparison", "names", "titles"]
 
@@ -31,11 +31,11 @@ COMPARISONS: Mapping[str, str] = MappingProxyType(
         "advice": "tasks.evaluation.comparisons.model:ADVICE",
     }
 )
-"""Where each comparison is: a module and an attribute, an object or a class without arguments."""
+"""The module and attribute of each comparison: an object, or a class without arguments."""
 
 
 def names() -> tuple[str, ...]:
-    """List the comparisons."""
+    """Return the names of the comparisons."""
     return tuple(COMPARISONS)
 
 
@@ -43,12 +43,12 @@ def check_name(name: str) -> None:
     """Check a name without importing anything.
 
     Raises:
-        TaskInputError: if there is no such comparison; with the nearest names.
+        TaskInputError: if there is no such comparison; the message lists the nearest names.
     """
     if name in COMPARISONS:
         return
     near = get_close_matches(name.lower(), COMPARISONS, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(COMPARISONS)}."
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(COMPARISONS)}."
     raise TaskInputError(f"Unknown comparison {name!r}: {hint}")
 
 
@@ -56,7 +56,7 @@ def comparison(name: str) -> Comparison:
     """Import a comparison.
 
     Raises:
-        TaskInputError: if there is none of that name, or this installation lacks its module.
+        TaskInputError: if no comparison has that name, or its module cannot be imported.
     """
     check_name(name)
     module, _, attribute = COMPARISONS[name].partition(":")
@@ -68,7 +68,7 @@ def comparison(name: str) -> Comparison:
 
 
 def titles() -> dict[str, str]:
-    """Tell what each comparison asks; of one that cannot be loaded, why."""
+    """Return the title of each comparison; for one that cannot be loaded, the reason."""
     return {name: _title(name) for name in COMPARISONS}
 
 

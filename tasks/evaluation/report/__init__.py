@@ -1,1 +1,1 @@
-"""Tables, plots, films and pages of results."""
+"""The report of a run: tables, plots, films, and the files that contain them."""

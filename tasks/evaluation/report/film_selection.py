@@ -1,4 +1,4 @@
-"""What of a run is shown as film: a choice of clips and methods, and their films as data."""
+"""Selects the clips and methods that the report shows, and loads their films."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ import numpy as np
 from storage.artifact import Artifact
 from storage.video import probe
 from storage.workspace import Workspace
-from tasks.evaluation.comparison import Frames, Measure, Method
+from tasks.evaluation.clips.clip import Frames
+from tasks.evaluation.comparisons.comparison import Measure, Method
 from tasks.evaluation.plan import EvaluationPlan, PlannedClip, load_planned_clip
-from tasks.evaluation.report.previews import write_film
-from tasks.evaluation.report.tables import decimals
+from tasks.evaluation.previews import write_film
+from tasks.evaluation.report.tables import decimals, with_unit
 from tasks.evaluation.results import Results
-from tasks.evaluation.run import DIFFERENCE, RESULT, WANTED
+from tasks.evaluation.run import DIFFERENCE, REFERENCE, RESULT
 
 __all__ = ["Film", "ShownClip", "choose_clips", "choose_methods", "shown_clips", "worst_clip"]
 
 _MOST_METHODS = 8
 _MOST_CLIPS = 6
 _MOST_BYTES = 14 * 2**20
-"""Of all films as text; the page stays below 20 MB with its plots."""
+"""Limit of all films as base64 text, so that the page with its plots stays below 20 MB."""
 _MOST_LINES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Film:
-    """One film with what stands below it."""
+    """One film with its caption."""
 
     name: str
     video: str
@@ -43,13 +44,13 @@ class Film:
 
     @property
     def size(self) -> int:
-        """Bytes in the page."""
+        """Size in the page, in bytes."""
         return len(self.video) + len(self.difference or "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownClip:
-    """A clip's films: the source, what was wanted where that is known, then the methods."""
+    """A clip's films: the source, the reference if it is stored, then the methods."""
 
     name: str
     note: str
@@ -59,7 +60,7 @@ class ShownClip:
 
     @property
     def size(self) -> int:
-        """Bytes in the page."""
+        """Size in the page, in bytes."""
         return sum(film.size for film in self.films)
 
 
@@ -76,22 +77,22 @@ def choose_methods(results: Results, *, most: int = _MOST_METHODS) -> tuple[Meth
 
 
 def choose_clips(results: Results, *, most: int = _MOST_CLIPS) -> tuple[str, ...]:
-    """Choose the clips to show: the baseline's worst, then the groups in turn."""
+    """Choose the clips to show: the baseline's worst, then one of each group in turn."""
     turns = chain.from_iterable(zip_longest(*results.groups.values()))
     named = [worst_clip(results), *turns]
     return tuple(dict.fromkeys(name for name in named if name is not None))[:most]
 
 
 def worst_clip(results: Results) -> str | None:
-    """Find the clip on which the baseline does worst; None where nothing tells."""
+    """Return the clip with the baseline's worst value of the leading metric; None if there are no values."""
     measure = results.leading
-    if measure is None or not np.isfinite(values := results.figures(measure, results.baseline)).any():
+    if measure is None or not np.isfinite(values := results.values(measure, results.baseline)).any():
         return None
     return results.clips[int(np.nanargmin(values if measure.better == "higher" else -values))]
 
 
 def shown_clips(plan: EvaluationPlan, results: Results, *, most_bytes: int = _MOST_BYTES) -> tuple[ShownClip, ...]:
-    """Gather the films of the chosen clips and methods, as many whole clips as fit into a page."""
+    """Load the films of the chosen clips and methods, for as many clips as fit into a page."""
     by_name = {clip.name: clip for clip in plan.clips}
     shown: list[ShownClip] = []
     for name in choose_clips(results):
@@ -102,43 +103,45 @@ def shown_clips(plan: EvaluationPlan, results: Results, *, most_bytes: int = _MO
 
 
 def _rank(results: Results, measure: Measure, method: Method) -> float:
-    mean = results.spread(measure, method).mean
+    mean = results.summary(measure, method).mean
     if mean is None:
         return np.inf
     return -mean if measure.better == "higher" else mean
 
 
 def _shown(plan: EvaluationPlan, results: Results, clip: PlannedClip) -> ShownClip | None:
-    """Gather one clip's films; None where no method has left any."""
+    """Load one clip's films; return None if no method has stored any."""
     workspace, methods = Workspace.open(plan.workspace), choose_methods(results)
     outcomes = [(method, workspace.artifact(plan.ref(clip, method))) for method in methods]
-    kept = [(method, artifact) for method, artifact in outcomes if artifact.has_file(RESULT)]
-    if not kept:
+    stored = [(method, artifact) for method, artifact in outcomes if artifact.has_file(RESULT)]
+    if not stored:
         return None
-    wanted = next((_film("wanted", artifact, WANTED) for _, artifact in kept if artifact.has_file(WANTED)), None)
-    made = [_result_film(results, clip, method, artifact) for method, artifact in kept]
+    reference = next(
+        (_film("reference", artifact, REFERENCE) for _, artifact in stored if artifact.has_file(REFERENCE)), None
+    )
+    films = [_result_film(results, clip, method, artifact) for method, artifact in stored]
     loaded = load_planned_clip(plan.request, clip)
     return ShownClip(
         name=clip.name,
         note=_note(results, clip),
         caption=loaded.caption,
         prompts=tuple(edit.prompt for edit in loaded.edits),
-        films=(_source_film(loaded.frames), *([wanted] if wanted else []), *made),
+        films=(_source_film(loaded.frames), *([reference] if reference else []), *films),
     )
 
 
 def _note(results: Results, clip: PlannedClip) -> str:
     words = [clip.group] + ([f"edit: {clip.edit}"] if clip.edit else [])
     if clip.name == worst_clip(results) and results.leading is not None:
-        words.append(f"the worst of {results.baseline} by {results.leading.name}")
+        words.append(f"worst clip of {results.baseline} by {results.leading.name}")
     return ", ".join(words)
 
 
 def _scores(results: Results, clip: PlannedClip, method: Method) -> tuple[str, ...]:
     place = results.clips.index(clip.name)
-    values = {measure: float(results.figures(measure, method)[place]) for measure in results.taken}
+    values = {measure: float(results.values(measure, method)[place]) for measure in results.measured}
     known = {measure: value for measure, value in values.items() if np.isfinite(value)}
-    lines = [f"{item.name} {value:.{decimals([value])}f} {item.unit}".strip() for item, value in known.items()]
+    lines = [with_unit(f"{item.name} {value:.{decimals([value])}f}", item) for item, value in known.items()]
     return tuple(lines[:_MOST_LINES])
 
 

@@ -1,4 +1,4 @@
-"""The figures for machines: one JSON object per line, the same shape for every bench."""
+"""The metrics for other programs: one JSON object per line, with the same keys for every comparison and bench."""
 
 from __future__ import annotations
 
@@ -7,61 +7,63 @@ import math
 from collections.abc import Sequence
 from typing import TypedDict
 
-from tasks.evaluation.comparison import Measure, Method
+from tasks.evaluation.comparisons.comparison import Measure, Method
 from tasks.evaluation.results import Results
 
-__all__ = ["Line", "bar_of", "figure_line", "holds", "lines_text", "result_lines"]
+__all__ = ["Record", "json_lines", "meets_target", "metric_record", "result_records", "target_of"]
 
 
-class Line(TypedDict):
-    """One figure."""
+class Record(TypedDict):
+    """One metric of one method."""
 
     bench: str
+    """Name of the comparison or bench."""
     metric: str
-    """The measure and the method, joined by a slash."""
+    """The names of the metric and the method, joined by a slash."""
     value: float | None
-    """The mean over the clips."""
+    """The mean over the clips; None if it is unknown."""
     unit: str
-    bar: float | None
+    target: float | None
     holds: bool | None
+    """Whether the target is met; None without a target or a value."""
 
 
-def result_lines(results: Results) -> list[Line]:
-    """Tell the mean of every measure for every method, and whether it holds the bar that is set for it."""
-    return [_line(results, measure, method) for measure in results.measures for method in results.methods]
+def result_records(results: Results) -> list[Record]:
+    """Return the mean of every metric for every method, and whether it meets its target."""
+    return [_record(results, measure, method) for measure in results.measures for method in results.methods]
 
 
-def lines_text(lines: Sequence[Line]) -> str:
-    """Write lines as JSON, each with a line break at its end."""
-    return "".join(json.dumps(line, allow_nan=False, ensure_ascii=False) + "\n" for line in lines)
+def json_lines(records: Sequence[Record]) -> str:
+    """Encode records as JSON, one per line."""
+    return "".join(json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n" for record in records)
 
 
-def bar_of(results: Results, measure: Measure, method: Method) -> float | None:
-    """Give the bar that a method is held to: the baseline, if the measure names no other."""
-    return measure.bar if method.name == (measure.bar_method or results.baseline) else None
+def target_of(results: Results, measure: Measure, method: Method) -> float | None:
+    """Return the target of a method; by default only the baseline has one."""
+    return measure.target if method.name == (measure.target_method or results.baseline) else None
 
 
-def holds(measure: Measure, value: float | None, bar: float | None) -> bool | None:
-    """Tell whether a figure reaches a bar; None where one of them is not known."""
-    if value is None or bar is None or measure.better is None:
+def meets_target(measure: Measure, value: float | None, target: float | None) -> bool | None:
+    """Return whether a value meets a target; None if one of them is missing."""
+    if value is None or target is None or measure.better is None:
         return None
-    return value >= bar if measure.better == "higher" else value <= bar
+    return value >= target if measure.better == "higher" else value <= target
 
 
-def figure_line(bench: str, measure: Measure, method: str, *, value: float | None, bar: float | None) -> Line:
-    """Tell one figure; what is not finite is not known."""
+def metric_record(bench: str, measure: Measure, method: str, *, value: float | None, target: float | None) -> Record:
+    """Build the record of one metric; a value that is not finite becomes None."""
     if value is not None and not math.isfinite(value):
         value = None
-    return Line(
+    return Record(
         bench=bench,
         metric=f"{measure.name}/{method}",
         value=value,
         unit=measure.unit,
-        bar=bar,
-        holds=holds(measure, value, bar),
+        target=target,
+        holds=meets_target(measure, value, target),
     )
 
 
-def _line(results: Results, measure: Measure, method: Method) -> Line:
-    value, bar = results.spread(measure, method).mean, bar_of(results, measure, method)
-    return figure_line(results.name, measure, method.name, value=value, bar=bar)
+def _record(results: Results, measure: Measure, method: Method) -> Record:
+    value, target = results.summary(measure, method).mean, target_of(results, measure, method)
+    return metric_record(results.name, measure, method.name, value=value, target=target)

@@ -1,4 +1,4 @@
-"""The report: one page that holds everything, also its films, and refers to nothing outside."""
+"""The report page: self-contained HTML with tables, plots and films."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from markupsafe import Markup
 
 from tasks.evaluation.comparisons.registry import comparison
 from tasks.evaluation.plan import EvaluationPlan
+from tasks.evaluation.previews import GAIN
 from tasks.evaluation.report.film_selection import choose_clips, choose_methods, shown_clips
-from tasks.evaluation.report.plots import difference_plot, spread_plot
-from tasks.evaluation.report.previews import GAIN
-from tasks.evaluation.report.tables import bars_table, differences_table, group_tables, markdown, means_table
+from tasks.evaluation.report.plots import difference_plot, distribution_plot
+from tasks.evaluation.report.tables import differences_table, group_tables, markdown, means_table, targets_table
 from tasks.evaluation.request import command_line
 from tasks.evaluation.results import Results
 
@@ -26,7 +26,7 @@ _PACKAGES = ("wave-edit", "torch", "diffusers", "transformers", "numpy", "opencv
 
 
 def describe_setup(plan: EvaluationPlan, results: Results) -> tuple[tuple[str, str], ...]:
-    """Say, in pairs of label and text, what was run on what, so that it can be run again."""
+    """Return pairs of label and text with everything that is needed to repeat the run."""
     resources, request = plan.resources, plan.request
     groups = ", ".join(f"{len(clips)} {group}" for group, clips in results.groups.items())
     return (
@@ -41,42 +41,42 @@ def describe_setup(plan: EvaluationPlan, results: Results) -> tuple[tuple[str, s
         ("CLIP", resources.clip_model or "left out"),
         ("networks", f"{resources.dtype} on {resources.device}"),
         ("versions", ", ".join(_versions())),
-        ("computed in", f"{results.seconds:.0f} s, counting what was there already"),
+        ("computed in", f"{results.seconds:.0f} s, stored outcomes included"),
         ("written", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
     )
 
 
 def table_markdown(plan: EvaluationPlan, results: Results) -> str:
-    """Write set-up, means, paired differences and groups as Markdown."""
+    """Format set-up, targets, means, paired differences and groups as Markdown."""
     setup = "\n".join(
-        f"- {label}: {f'`{text}`' if label == 'command' else text}" for label, text in _lasting(plan, results)
+        f"- {label}: {f'`{text}`' if label == 'command' else text}" for label, text in _repeatable_setup(plan, results)
     )
     parts = [f"# {results.title}", setup]
-    bars, differences = bars_table(results), differences_table(results)
-    for table in (bars, means_table(results), differences if differences.rows else None, *group_tables(results)):
+    targets, differences = targets_table(results), differences_table(results)
+    for table in (targets, means_table(results), differences if differences.rows else None, *group_tables(results)):
         if table is not None:
             parts += [f"## {table.title}", markdown(table)] + ([table.note] if table.note else [])
     return "\n\n".join(parts) + "\n"
 
 
 def report_html(plan: EvaluationPlan, results: Results) -> str:
-    """Draw up the report as one self-contained page."""
+    """Render the report as one self-contained page."""
     methods, chosen, shown = choose_methods(results), choose_clips(results), shown_clips(plan, results)
-    spread_plots = [spread_plot(results, measure, methods) for measure in results.taken]
-    difference_plots = [difference_plot(results, measure) for measure in results.taken]
+    distribution_plots = [distribution_plot(results, measure, methods) for measure in results.measured]
+    difference_plots = [difference_plot(results, measure) for measure in results.measured]
     page = _environment().get_template(_TEMPLATE)
     return page.render(
         results=results,
         setup=describe_setup(plan, results),
-        bars=bars_table(results),
+        targets=targets_table(results),
         means=means_table(results),
         differences=differences_table(results),
         groups=group_tables(results),
-        missing=[measure.name for measure in results.measures if measure not in results.taken],
+        missing=[measure.name for measure in results.measures if measure not in results.measured],
         methods=methods,
         methods_left_out=len(methods) < len(results.methods),
-        difference_plots=[Markup(plot) for plot in difference_plots if plot],  # noqa: S704  (drawn and escaped by us)
-        spread_plots=[Markup(plot) for plot in spread_plots if plot],  # noqa: S704
+        difference_plots=[Markup(plot) for plot in difference_plots if plot],  # noqa: S704  (matplotlib's, with escaped names)
+        distribution_plots=[Markup(plot) for plot in distribution_plots if plot],  # noqa: S704
         clips=shown,
         clips_left_out=_left_out(len(plan.clips), len(chosen), len(shown)),
         gain=GAIN,
@@ -84,12 +84,12 @@ def report_html(plan: EvaluationPlan, results: Results) -> str:
 
 
 def _left_out(all_clips: int, chosen: int, shown: int) -> str:
-    text = "" if chosen == all_clips else f"Shown are {shown} of {all_clips} clips, the baseline's worst first."
+    text = "" if chosen == all_clips else f"{shown} of {all_clips} clips are shown, the baseline's worst first."
     return text + (" More would make the page too large." if shown < chosen else "")
 
 
-def _lasting(plan: EvaluationPlan, results: Results) -> tuple[tuple[str, str], ...]:
-    """Leave out of the set-up what differs from run to run, so that equal figures give equal tables."""
+def _repeatable_setup(plan: EvaluationPlan, results: Results) -> tuple[tuple[str, str], ...]:
+    """Return the set-up without times, so that equal results give equal tables."""
     return tuple(pair for pair in describe_setup(plan, results) if pair[0] not in {"written", "computed in"})
 
 

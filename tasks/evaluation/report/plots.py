@@ -1,4 +1,4 @@
-"""Plots of a comparison as SVG that stands inside a page, readable on light and dark ground."""
+"""Plots of a comparison as SVG for the report page, readable on light and dark backgrounds."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tasks.evaluation.comparison import Measure, Method
+from tasks.evaluation.comparisons.comparison import Measure, Method
 from tasks.evaluation.results import Results
 from tasks.evaluation.statistics import Difference
 
-__all__ = ["difference_plot", "spread_plot"]
+__all__ = ["difference_plot", "distribution_plot"]
 
-_INK = "#010203"  # stands for the page's own text colour
+_INK = "#010203"  # replaced by the page's own text colour
 _COLOURS = ("#3f87c5", "#d98324", "#2f9e75", "#c65a95", "#8f74bd", "#b29a1a", "#3fb1c1", "#d4545c")
 _VERDICTS = {"better": "#2f9e75", "worse": "#d4545c", "no difference shown": "#8a8a8a", None: "#3f87c5"}
 _STYLE: Mapping[Any, Any] = {
@@ -38,17 +38,17 @@ _NAMESPACES = re.compile(r'\sxmlns(?::\w+)?="[^"]*"')
 
 
 def difference_plot(results: Results, measure: Measure) -> str | None:
-    """Draw each method's paired difference from the baseline with its 95 % interval; None where all is 0.
+    """Draw each method's paired difference from the baseline with its 95 % interval; return None if all are 0.
 
-    Filled dots are differences that are shown; hollow ones may be chance.
+    Filled dots are differences that exclude zero; hollow ones may be chance.
     """
     found = [
         (method.name, results.difference(measure, method))
         for method in results.methods
         if method.name != results.baseline
     ]
-    found = [(name, difference) for name, difference in found if difference.spread.mean is not None]
-    if all(difference.spread.mean == 0 and not difference.spread.sd for _, difference in found):
+    found = [(name, difference) for name, difference in found if difference.summary.mean is not None]
+    if all(difference.summary.mean == 0 and not difference.summary.sd for _, difference in found):
         return None
     with _styled(f"difference {measure.name}"):
         figure, axes = _canvas(rows=len(found))
@@ -60,23 +60,23 @@ def difference_plot(results: Results, measure: Measure) -> str | None:
         return _svg(figure)
 
 
-def spread_plot(results: Results, measure: Measure, methods: Sequence[Method]) -> str | None:
-    """Draw every clip's figure as a dot, group by group, with each method's mean; None where nothing is known.
+def distribution_plot(results: Results, measure: Measure, methods: Sequence[Method]) -> str | None:
+    """Draw every clip's value as a dot, group by group, with each method's mean; return None without values.
 
     Args:
-        results: what was found.
-        measure: which figure.
+        results: of the comparison.
+        measure: the metric.
         methods: at most as many as there are colours, 8.
     """
     methods = methods[: len(_COLOURS)]
-    shown = [method for method in methods if np.isfinite(results.figures(measure, method)).any()]
+    shown = [method for method in methods if np.isfinite(results.values(measure, method)).any()]
     if not shown:
         return None
-    with _styled(f"spread {measure.name}"):
+    with _styled(f"distribution {measure.name}"):
         figure, axes = _canvas(rows=len(results.groups) * (0.45 * len(methods) + 1) + 2)
         for colour, method in zip(_COLOURS, methods, strict=False):
             if method in shown:
-                _draw_spread(axes, results, measure, method, offset=_offset(methods, method), colour=colour)
+                _draw_distribution(axes, results, measure, method, offset=_offset(methods, method), colour=colour)
         _name_rows(axes, list(results.groups))
         axes.set_xlabel(_quantity(measure) + _direction(measure))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, frameon=False, borderaxespad=0.2)
@@ -85,7 +85,7 @@ def spread_plot(results: Results, measure: Measure, methods: Sequence[Method]) -
 
 @contextmanager
 def _styled(name: str) -> Iterator[None]:
-    """Set the style; names inside an SVG are made from the plot's, since many stand in one page."""
+    """Set the style; ids inside an SVG are derived from the plot's name, since one page contains many plots."""
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
         yield
 
@@ -107,17 +107,19 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _draw_difference(axes: Axes, row: int, difference: Difference) -> None:
-    found, colour = difference.spread, _VERDICTS[difference.verdict]
+    found, colour = difference.summary, _VERDICTS[difference.verdict]
     mean = np.array([found.mean], float)
     if found.low is not None and found.high is not None:
         axes.plot([found.low, found.high], [row, row], color=colour, linewidth=1.8, solid_capstyle="butt")
-    sure = difference.verdict in {"better", "worse"}
-    axes.plot(mean, [row], "o", color=colour, markersize=5, fillstyle="full" if sure else "none")
+    is_shown = difference.verdict in {"better", "worse"}
+    axes.plot(mean, [row], "o", color=colour, markersize=5, fillstyle="full" if is_shown else "none")
 
 
-def _draw_spread(axes: Axes, results: Results, measure: Measure, method: Method, *, offset: float, colour: str) -> None:
+def _draw_distribution(
+    axes: Axes, results: Results, measure: Measure, method: Method, *, offset: float, colour: str
+) -> None:
     for row, group in enumerate(results.groups):
-        values = results.figures(measure, method, group=group)
+        values = results.values(measure, method, group=group)
         values = values[np.isfinite(values)]
         if not len(values):
             continue
@@ -127,13 +129,13 @@ def _draw_spread(axes: Axes, results: Results, measure: Measure, method: Method,
 
 
 def _first_row(results: Results, measure: Measure, method: Method) -> int:
-    """Find the first group that a method has a figure in: there its name goes into the legend."""
-    known = [bool(np.isfinite(results.figures(measure, method, group=group)).any()) for group in results.groups]
+    """Return the first group in which a method has values: it adds the method to the legend."""
+    known = [bool(np.isfinite(results.values(measure, method, group=group)).any()) for group in results.groups]
     return known.index(True)
 
 
 def _offset(methods: Sequence[Method], method: Method) -> float:
-    """Place a method inside its group's row."""
+    """Return the vertical offset of a method in its group's row."""
     return 0.8 * ((list(methods).index(method) + 0.5) / len(methods) - 0.5)
 
 
@@ -146,10 +148,10 @@ def _direction(measure: Measure) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    """Write a figure as an <svg> element alone, in the colours of the page around it."""
+    """Return a figure as an <svg> element, with the text colour of the page around it."""
     buffer = io.StringIO()
-    nothing = dict.fromkeys(["Date", "Creator", "Format", "Type"])
-    figure.savefig(buffer, format="svg", metadata=nothing)
+    no_metadata = dict.fromkeys(["Date", "Creator", "Format", "Type"])
+    figure.savefig(buffer, format="svg", metadata=no_metadata)
     text = buffer.getvalue()
     element = _NAMESPACES.sub("", text[text.index("<svg") :])
     return element.replace(_INK, "currentColor")

@@ -24,19 +24,21 @@ def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(ended.value.code or 0)
 
 
-def test_lines_are_all_that_stdout_gets(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_with_json_stdout_contains_records_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert run("propagation", "--quick", "--json", monkeypatch=monkeypatch) == 0
     lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert len(lines) > 15
-    assert {tuple(line) for line in lines} == {("bench", "metric", "value", "unit", "bar", "holds")}
+    assert {tuple(line) for line in lines} == {("bench", "metric", "value", "unit", "target", "holds")}
     assert {line["bench"] for line in lines} == {"propagation"}
 
 
-def test_a_person_gets_one_table(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_json_one_table_is_printed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("propagation", "--quick", monkeypatch=monkeypatch) == 0
-    said = capfd.readouterr().out
-    for words in ("asked", "found", "holds", "fusion deviation", "at most 0.0001 of 255", "interval CPU seconds"):
-        assert words in said
+    output = capfd.readouterr().out
+    for words in ("target", "value", "met", "fusion deviation", "at most 0.0001 of 255", "interval CPU seconds"):
+        assert words in output
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,7 @@ def test_a_person_gets_one_table(monkeypatch: pytest.MonkeyPatch, capfd: pytest.
         (["propagation", "--video", "nothing.mp4"], "no file nothing.mp4"),
     ],
 )
-def test_bad_input_gets_one_sentence(
+def test_invalid_input_is_a_one_line_error(
     arguments: list[str],
     words: str,
     tmp_path: Path,
@@ -57,7 +59,7 @@ def test_bad_input_gets_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(*arguments, monkeypatch=monkeypatch) != 0
-    said = capfd.readouterr().err.strip()
-    assert said.startswith("wave: ")
-    assert words in said
-    assert "\n" not in said
+    output = capfd.readouterr().err.strip()
+    assert output.startswith("wave: ")
+    assert words in output
+    assert "\n" not in output

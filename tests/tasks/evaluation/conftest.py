@@ -1,4 +1,4 @@
-"""The small comparison, registered for one test."""
+"""The small comparison, registered for the time of one test."""
 
 from __future__ import annotations
 

@@ -25,17 +25,17 @@ def names(patterns: tuple[str, ...], folder: Path) -> list[str]:
         (("every 2",), ["every 2"]),
     ],
 )
-def test_the_methods_that_are_named_are_compared_with_the_baseline(
+def test_the_named_methods_and_the_baseline_are_planned(
     coarse: CoarseCopies, tmp_path: Path, patterns: tuple[str, ...], expected: list[str]
 ) -> None:
     assert names(patterns, tmp_path) == expected
 
 
-def test_a_method_that_is_not_there_is_refused_with_its_neighbours(coarse: CoarseCopies, tmp_path: Path) -> None:
-    with pytest.raises(TaskInputError, match="no method 'every 3' in this comparison; near it are: every"):
+def test_an_unknown_method_is_an_error_that_lists_the_nearest(coarse: CoarseCopies, tmp_path: Path) -> None:
+    with pytest.raises(TaskInputError, match="no method 'every 3' in this comparison; the nearest are: every"):
         names(("every 3",), tmp_path)
 
 
-def test_the_command_names_each_method() -> None:
+def test_the_command_line_repeats_the_option_for_each_method() -> None:
     request = EvaluationRequest(comparison="inversion", method=("plain*", "group"), clips=4)
     assert command_line(request) == "wave evaluate inversion --method 'plain*' --method group --clips 4"

@@ -8,26 +8,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tasks.evaluation.statistics import paired_difference, spread
+from tasks.evaluation.statistics import paired_difference, summarise
 
 NAN, INF = math.nan, math.inf
-figures = st.lists(st.floats(-100, 100).map(lambda value: round(value, 3)), min_size=2, max_size=20)
+value_lists = st.lists(st.floats(-100, 100).map(lambda value: round(value, 3)), min_size=2, max_size=20)
 
 
-def test_spread_is_the_plain_formula() -> None:
+def test_a_summary_follows_the_textbook_formulas() -> None:
     values = [30.0, 31.0, 29.0, 34.0]
-    found = spread(values)
+    found = summarise(values)
     mean = sum(values) / 4
     sd = math.sqrt(sum((value - mean) ** 2 for value in values) / 3)
-    reach = 3.182446305284263 * sd / 2  # t of 3 degrees of freedom at 97.5 %
+    half = 3.182446305284263 * sd / 2  # t of 3 degrees of freedom at 97.5 %
     assert found.n == 4
     assert (found.mean, found.sd) == pytest.approx((mean, sd))
-    assert (found.low, found.high) == pytest.approx((mean - reach, mean + reach))
+    assert (found.low, found.high) == pytest.approx((mean - half, mean + half))
 
 
-@given(figures)
-def test_intervals_agree_with_scipys(values: list[float]) -> None:
-    found = spread(values)
+@given(value_lists)
+def test_intervals_agree_with_those_of_scipy(values: list[float]) -> None:
+    found = summarise(values)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95) if len(set(values)) > 1 else (values[0],) * 2
     assert (found.low, found.high) == pytest.approx(tuple(expected), abs=1e-9)
 
@@ -43,18 +43,18 @@ def test_intervals_agree_with_scipys(values: list[float]) -> None:
         ([1.0, NAN, 3.0], 2, 2.0, math.sqrt(2)),
     ],
 )
-def test_few_or_missing_figures_leave_unknown_what_they_cannot_tell(
+def test_with_too_few_values_mean_deviation_or_interval_are_none(
     values: list[float], n: int, mean: float | None, sd: float | None
 ) -> None:
-    found = spread(values)
+    found = summarise(values)
     assert (found.n, found.mean, found.sd) == (n, mean, pytest.approx(sd) if sd else sd)
     assert (found.low is None) == (found.high is None) == (n < 2)
 
 
-@given(figures)
-def test_pairs_are_compared_as_scipy_compares_them(values: list[float]) -> None:
+@given(value_lists)
+def test_paired_differences_agree_with_those_of_scipy(values: list[float]) -> None:
     other = np.roll(values, 1)
-    found = paired_difference(values, other, better="higher").spread
+    found = paired_difference(values, other, better="higher").summary
     if found.sd:
         low, high = stats.ttest_rel(values, other).confidence_interval(0.95)
         assert (found.low, found.high) == pytest.approx((low, high), abs=1e-9)
@@ -75,26 +75,26 @@ def test_pairs_are_compared_as_scipy_compares_them(values: list[float]) -> None:
         ([INF, 1], [INF, 1], "higher", "no difference shown", 1),
     ],
 )
-def test_the_verdict_follows_the_interval_of_the_pairs(
+def test_the_verdict_follows_from_the_interval_of_the_paired_differences(
     values: list[float], baseline: list[float], better: str, verdict: str | None, n: int
 ) -> None:
     found = paired_difference(values, baseline, better=better)  # type: ignore[arg-type]
-    assert (found.verdict, found.spread.n) == (verdict, n)
+    assert (found.verdict, found.summary.n) == (verdict, n)
 
 
-def test_pairs_show_what_means_alone_hide() -> None:
-    """Clips differ by far more than the methods do."""
+def test_paired_differences_show_what_the_means_alone_do_not() -> None:
+    """Clips differ far more from each other than methods do."""
     baseline = np.array([10.0, 20.0, 30.0, 40.0])
     method = baseline + np.array([0.5, 0.6, 0.4, 0.5])
     assert paired_difference(method, baseline, better="higher").verdict == "better"
-    means = spread(method), spread(baseline)
+    means = summarise(method), summarise(baseline)
     assert means[0].low is not None
     assert means[1].high is not None
     assert means[0].low < means[1].high
 
 
-def test_ninety_five_of_a_hundred_intervals_hold_the_truth() -> None:
+def test_ninety_five_percent_of_intervals_contain_the_true_mean() -> None:
     draws = np.random.default_rng(0).normal(3, 2, (2000, 6))
-    ends = [(found.low, found.high) for found in map(spread, draws)]
-    held = np.mean([low is not None and high is not None and low < 3 < high for low, high in ends])
-    assert held == pytest.approx(0.95, abs=0.015)
+    ends = [(found.low, found.high) for found in map(summarise, draws)]
+    covered = np.mean([low is not None and high is not None and low < 3 < high for low, high in ends])
+    assert covered == pytest.approx(0.95, abs=0.015)

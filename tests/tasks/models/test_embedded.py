@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.evaluation.clips.model_clips import model_clips
-from tasks.evaluation.comparison import Resources
+from tasks.evaluation.comparisons.comparison import Resources
 from tasks.evaluation.comparisons.model_probe import Probe, drawing_scores
 from tasks.models.checkpoints import EMBEDDED, resolve_model
 from tasks.models.flow_estimators import resolve_flow

@@ -75,6 +75,7 @@ def test_full_resolution_is_stored_next_to_the_plain_result_and_leaves_its_ident
     assert plan[ENCODE].ref.digest == digest_of("encode", ENCODE.version, [plan[PROPAGATE].ref.digest], {})
     assert plan[ASSESS].ref.digest == digest_of("assess", ASSESS.version, [plan[ENCODE].ref.digest], {})
     for stage in (ENCODE, ASSESS):
+        assert full[stage].ref.digest != plan[stage].ref.digest
         assert full[stage].ref.path == f"{plan[stage].ref.path}_full"
         assert f"edits/{plan[PROPAGATE].ref.digest}/" in full[stage].ref.path
 

@@ -42,7 +42,7 @@ def test_a_still_is_consistent_and_fewer_than_two_frames_are_not_a_number() -> N
     assert math.isnan(temporal_consistency(at_angles(10)))
 
 
-def test_frame_accuracy_counts_frames_nearer_to_the_target_and_no_tie() -> None:
+def test_frame_accuracy_counts_frames_nearer_to_the_target_without_ties() -> None:
     target, source = at_angles(0, length=0.1)[0], at_angles(90, length=10)[0]
     assert frame_accuracy(at_angles(0, 20, 70, 80, -20), target, source) == pytest.approx(3 / 5)
     assert frame_accuracy(at_angles(30), target, target) == 0
@@ -53,7 +53,7 @@ def test_text_alignment_is_the_mean_cosine_to_the_prompt() -> None:
     assert text_alignment(at_angles(30, 80, length=3), at_angles(0, length=2)[0]) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("size", [(20, 30), (3, 8)])  # three rows could be taken for three channels
+@pytest.mark.parametrize("size", [(20, 30), (3, 8)])  # three rows could be mistaken for three channels
 def test_frames_are_embedded_by_the_image_tower_and_its_projection(size: tuple[int, int], clip: Clip) -> None:
     model, processor = clip
     frames = clip_frames(3, size)
@@ -71,20 +71,20 @@ def test_a_prompt_is_embedded_by_the_text_tower_and_its_projection(clip: Clip) -
     torch.testing.assert_close(embed_text(model, processor, "red"), expected / expected.norm())
 
 
-def test_the_batch_size_changes_nothing(clip: Clip) -> None:
+def test_the_batch_size_does_not_change_the_embeddings(clip: Clip) -> None:
     frames = clip_frames(5)
     torch.testing.assert_close(embed_frames(*clip, frames, batch_size=2), embed_frames(*clip, frames))
 
 
-def test_a_long_prompt_is_cut(clip: Clip) -> None:
+def test_a_long_prompt_is_truncated(clip: Clip) -> None:
     assert torch.equal(embed_text(*clip, "red " * 40), embed_text(*clip, "red " * 30))
 
 
-def test_features_that_come_as_a_tensor_are_read_too(clip: Clip) -> None:
+def test_features_returned_as_a_tensor_are_accepted(clip: Clip) -> None:
     model, processor = clip
     features = {
-        "image": lambda **given: model.get_image_features(**given).pooler_output,
-        "text": lambda **given: model.get_text_features(**given).pooler_output,
+        "image": lambda **inputs: model.get_image_features(**inputs).pooler_output,
+        "text": lambda **inputs: model.get_text_features(**inputs).pooler_output,
     }
     bare = SimpleNamespace(
         device=model.device,
@@ -99,6 +99,6 @@ def test_features_that_come_as_a_tensor_are_read_too(clip: Clip) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("frames", [clip_frames(2)[0], clip_frames(2) / 255, clip_frames(2)[..., :1], clip_frames(0)])
-def test_what_is_no_clip_of_frames_is_refused(frames: NDArray[Any], clip: Clip) -> None:
+def test_arrays_that_are_not_uint8_rgb_frames_are_refused(frames: NDArray[Any], clip: Clip) -> None:
     with pytest.raises(WaveOpsError, match="uint8 frames"):
         embed_frames(*clip, frames)

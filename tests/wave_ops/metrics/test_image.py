@@ -23,7 +23,7 @@ def noisy(images: Tensor, *, seed: int = 1, strength: float = 0.2) -> Tensor:
 
 
 def plain_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """The definition by convolution: weighted moments under a Gaussian of 11 x 11, sigma 1.5, inside the image."""
+    """Compute SSIM by its definition: weighted moments under a Gaussian of 11 x 11, sigma 1.5, inside the image."""
     offset = torch.arange(11, dtype=torch.float64) - 5
     weight = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2))
     kernel = (weight / weight.sum()).expand(a.shape[1], 1, 11, 11)
@@ -58,14 +58,14 @@ def test_ssim_of_almost_flat_images_is_exact() -> None:
     np.testing.assert_allclose(ssim(a, b).numpy(), plain_ssim(a, b).numpy(), atol=1e-7)
 
 
-def test_ssim_needs_one_whole_window() -> None:
+def test_ssim_needs_an_image_of_at_least_one_window() -> None:
     assert ssim(images(1, seed=0, size=(11, 11)), images(1, seed=1, size=(11, 11))).shape == (1,)
     with pytest.raises(WaveOpsError, match="11 x 11"):
         ssim(images(1, seed=0, size=(10, 30)), images(1, seed=1, size=(10, 30)))
 
 
 @pytest.mark.parametrize("strength", [0.01, 0.1, 1.0])
-def test_psnr_is_that_of_scikit_image(strength: float) -> None:
+def test_psnr_equals_that_of_scikit_image(strength: float) -> None:
     a = images(3, seed=0).double()
     b = noisy(a, strength=strength)
     expected = [peak_signal_noise_ratio(p, q, data_range=1) for p, q in zip(a.numpy(), b.numpy(), strict=True)]
@@ -78,7 +78,7 @@ def test_psnr_of_a_constant_difference(difference: float, decibels: float) -> No
     np.testing.assert_allclose(psnr(a, a + difference).numpy(), [decibels, decibels], atol=1e-6)
 
 
-def test_psnr_is_infinite_where_equal_and_one_figure_per_image() -> None:
+def test_psnr_is_one_value_per_image_and_infinite_for_equal_ones() -> None:
     a = torch.zeros(2, 3, 4, 5)
     b = a.clone()
     b[1] = 0.5
@@ -87,12 +87,12 @@ def test_psnr_is_infinite_where_equal_and_one_figure_per_image() -> None:
 
 @pytest.mark.parametrize("metric", [psnr, ssim])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_images_are_measured_in_float32(metric, dtype) -> None:
+def test_metrics_of_half_precision_images_are_float32(metric, dtype) -> None:
     assert metric(images(1, seed=0).to(dtype), images(1, seed=1).to(dtype)).dtype == torch.float32
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim])
-def test_double_precision_images_are_measured_in_it(metric) -> None:
+def test_metrics_of_double_precision_images_are_float64(metric) -> None:
     assert metric(images(1, seed=0).double(), images(1, seed=1).double()).dtype == torch.float64
 
 

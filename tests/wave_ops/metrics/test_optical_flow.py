@@ -19,14 +19,14 @@ def test_the_endpoint_error_is_the_mean_distance() -> None:
     assert flow_endpoint_error(flow, torch.zeros_like(flow)).tolist() == pytest.approx([5, 2])
 
 
-def test_a_bad_number_under_an_invalid_pixel_does_not_spoil_the_error() -> None:
+def test_nan_in_an_invalid_pixel_does_not_change_the_error() -> None:
     flow = torch.zeros(1, 2, 4, 4)
     flow[0, 0, 0, 0] = torch.nan
     valid = ~flow.isnan().any(dim=1)
     assert flow_endpoint_error(flow, torch.zeros(1, 2, 4, 4), valid=valid).item() == 0
 
 
-def test_the_published_error_of_dis_on_a_real_pair_is_found_again(shared: Path) -> None:
+def test_dis_has_its_published_error_on_a_real_pair(shared: Path) -> None:
     folder = shared / "reference" / "flow"
     pair = [np.asarray(Image.open(folder / f"rubberwhale{i}.png").convert("RGB")) for i in (1, 2)]
     truth = torch.from_numpy(read_flo(folder / "middlebury_flow_gt.flo"))[None]

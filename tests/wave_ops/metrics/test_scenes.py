@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from wave_ops.errors import WaveOpsError
 from wave_ops.metrics import (
+    attribute_fractions,
     attribute_hits,
-    attribute_shares,
     object_overlap,
     outside_objects,
     preservation,
@@ -37,77 +37,80 @@ def other(value: str, *choices: str) -> Any:
     return next(choice for choice in choices if choice != value)
 
 
-def test_true_frames_show_what_is_wanted_in_every_frame(scene: Scene) -> None:
-    assert attribute_shares(scene.frames, scene.object_masks[:, 0], words(SPEC)) == dict.fromkeys(ATTRIBUTES, 1.0)
+def test_every_true_frame_has_the_wanted_attributes(scene: Scene) -> None:
+    assert attribute_fractions(scene.frames, scene.object_masks[:, 0], words(SPEC)) == dict.fromkeys(ATTRIBUTES, 1.0)
 
 
-def test_an_edit_of_half_of_the_frames_is_half_a_success_and_harms_no_other_attribute(scene: Scene) -> None:
+def test_an_edit_of_half_of_the_frames_has_the_fraction_one_half_and_changes_no_other_attribute(scene: Scene) -> None:
     colour = other(SPEC.background.colour, other(SPEC.objects[0].colour, "red", "blue"), "purple")
     recoloured = edit_spec(SPEC, colour=colour)
     frames = np.concatenate([render(recoloured).frames[:2], scene.frames[2:]])
-    shares = attribute_shares(frames, scene.object_masks[:, 0], words(recoloured))
-    assert shares == dict.fromkeys(ATTRIBUTES, 1.0) | {"colour": 0.5}
+    fractions = attribute_fractions(frames, scene.object_masks[:, 0], words(recoloured))
+    assert fractions == dict.fromkeys(ATTRIBUTES, 1.0) | {"colour": 0.5}
 
 
-def test_a_reshaped_object_is_found_inside_its_old_mask(scene: Scene) -> None:
+def test_a_reshaped_object_is_found_by_the_mask_of_the_source(scene: Scene) -> None:
     reshaped = edit_spec(SPEC, shape=other(SPEC.objects[0].shape, "star", "square"))
     mask = scene.object_masks[:, 0]
-    assert attribute_shares(render(reshaped).frames, mask, {"shape": reshaped.objects[0].shape}) == {"shape": 1}
-    assert attribute_shares(scene.frames, mask, {"shape": reshaped.objects[0].shape}) == {"shape": 0}
+    assert attribute_fractions(render(reshaped).frames, mask, {"shape": reshaped.objects[0].shape}) == {"shape": 1}
+    assert attribute_fractions(scene.frames, mask, {"shape": reshaped.objects[0].shape}) == {"shape": 0}
 
 
-def test_frames_without_the_object_are_left_out(scene: Scene) -> None:
+def test_frames_without_the_object_are_ignored(scene: Scene) -> None:
     masks, frames = scene.object_masks[:, 0].copy(), scene.frames.copy()
     masks[1:] = False
-    masks[1, 0, 0] = True  # a single pixel is no object
+    masks[1, 0, 0] = True  # a single pixel is too small for an object
     frames[1:] = 0
-    assert attribute_shares(frames, masks, words(SPEC)) == dict.fromkeys(ATTRIBUTES, 1.0)
+    assert attribute_fractions(frames, masks, words(SPEC)) == dict.fromkeys(ATTRIBUTES, 1.0)
     assert object_overlap(frames, masks, colour=words(SPEC)["colour"], background=words(SPEC)["background_colour"]) > 0
-    nothing = attribute_shares(frames, np.zeros_like(masks), {"colour": "red"})
+    nothing = attribute_fractions(frames, np.zeros_like(masks), {"colour": "red"})
     assert math.isnan(nothing["colour"])
     assert math.isnan(object_overlap(frames, np.zeros_like(masks), colour="red", background="blue"))
 
 
-def test_a_shape_that_could_not_be_read_from_the_truth_is_not_counted() -> None:
-    blamed = []
+def test_frames_of_which_the_true_shape_cannot_be_classified_are_not_counted() -> None:
+    unfiltered = []
     for seed in range(100, 104):
         spec = random_scene(seed, frame_count=4, hard=True)
         drawn = render(spec)
         mask, shape = drawn.object_masks[:, 0], {"shape": spec.objects[0].shape}
         readable = attribute_hits(drawn.frames, mask, shape)
-        blamed.append(attribute_shares(drawn.frames, mask, shape)["shape"])
-        excused = attribute_shares(drawn.frames, mask, shape, readable=readable)["shape"]
-        assert excused == 1 if readable["shape"].any() else math.isnan(excused)
-    assert np.mean(blamed) < 0.9  # objects of hard scenes leave the frame: the checker is indeed wrong there
+        unfiltered.append(attribute_fractions(drawn.frames, mask, shape)["shape"])
+        filtered = attribute_fractions(drawn.frames, mask, shape, readable=readable)["shape"]
+        assert filtered == 1 if readable["shape"].any() else math.isnan(filtered)
+    assert np.mean(unfiltered) < 0.9  # objects of hard scenes leave the frame, where the classifier is wrong
 
 
 def test_only_readable_frames_are_counted(scene: Scene) -> None:
     frames, wanted = scene.frames.copy(), {name: words(SPEC)[name] for name in ("colour", "shape")}
     frames[:2] = 0
     readable = {"colour": np.array([False, True, True, True]), "shape": np.zeros(4, bool)}
-    shares = attribute_shares(frames, scene.object_masks[:, 0], wanted, readable=readable)
-    assert shares["colour"] == pytest.approx(2 / 3)
-    assert math.isnan(shares["shape"])
+    fractions = attribute_fractions(frames, scene.object_masks[:, 0], wanted, readable=readable)
+    assert fractions["colour"] == pytest.approx(2 / 3)
+    assert math.isnan(fractions["shape"])
 
 
-def test_hits_are_told_frame_by_frame(scene: Scene) -> None:
+def test_hits_are_returned_for_each_frame(scene: Scene) -> None:
     frames, masks = scene.frames.copy(), scene.object_masks[:, 0].copy()
     frames[1], masks[3] = 0, False
     hits = attribute_hits(frames, masks, {"shape": SPEC.objects[0].shape})
     assert {name: values.tolist() for name, values in hits.items()} == {"shape": [True, False, True, False]}
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("readable", [{}, {"colour": np.ones(3, bool)}])
-def test_readable_frames_must_be_told_for_every_attribute_and_frame(readable: Any, scene: Scene) -> None:
+def test_readable_frames_are_required_for_every_attribute_and_frame(readable: Any, scene: Scene) -> None:
     with pytest.raises(WaveOpsError, match="readable frames of colour"):
-        attribute_shares(scene.frames, scene.object_masks[:, 0], {"colour": "red"}, readable=readable)
+        attribute_fractions(scene.frames, scene.object_masks[:, 0], {"colour": "red"}, readable=readable)
 
 
-def test_each_of_two_objects_is_read_in_its_own_mask() -> None:
+def test_each_of_two_objects_is_classified_in_its_own_mask() -> None:
     spec = random_scene(8_001, frame_count=1, objects=2)
     drawn = render(spec)
     for index in range(2):
-        assert set(attribute_shares(drawn.frames, drawn.object_masks[:, index], words(spec, index)).values()) == {1.0}
+        assert set(attribute_fractions(drawn.frames, drawn.object_masks[:, index], words(spec, index)).values()) == {
+            1.0
+        }
 
 
 def test_the_overlap_is_high_on_true_frames_and_falls_as_the_object_moves_away(scene: Scene) -> None:
@@ -121,7 +124,7 @@ def test_the_overlap_is_high_on_true_frames_and_falls_as_the_object_moves_away(s
     assert overlaps[1] == pytest.approx(expected, abs=0.05)
 
 
-def test_a_larger_region_of_the_colour_elsewhere_is_not_taken_for_the_object() -> None:
+def test_a_larger_region_of_the_colour_elsewhere_is_not_the_object() -> None:
     frames = np.full((1, 40, 40, 3), shade("blue", 0.84).astype(np.uint8))
     frames[0, 5:15, 5:15] = frames[0, 20:40, 20:40] = shade("red", 1.0).astype(np.uint8)
     mask = np.zeros((1, 40, 40), bool)
@@ -129,13 +132,13 @@ def test_a_larger_region_of_the_colour_elsewhere_is_not_taken_for_the_object() -
     assert object_overlap(frames, mask, colour="red", background="blue") == 1
 
 
-def test_an_object_that_is_not_there_has_no_overlap(scene: Scene) -> None:
+def test_the_overlap_of_a_missing_object_is_0(scene: Scene) -> None:
     ground = words(SPEC)["background_colour"]
     absent = other(ground, other(words(SPEC)["colour"], "purple", "cyan"), "yellow")
     assert object_overlap(scene.frames, scene.object_masks[:, 0], colour=absent, background=ground) == 0
 
 
-def test_preservation_is_the_psnr_of_the_pixels_outside_of_all_frames() -> None:
+def test_preservation_is_the_psnr_of_the_masked_pixels_of_all_frames() -> None:
     source = np.full((2, 4, 6, 3), 100, np.uint8)
     edited, outside = source.copy(), np.zeros((2, 4, 6), bool)
     outside[:, :, 3:] = True
@@ -152,7 +155,7 @@ def test_preservation_is_infinite_without_change_and_not_a_number_without_pixels
 
 
 @pytest.mark.parametrize("margin", [0, 1, 3])
-def test_outside_is_what_no_object_reaches_within_the_margin(margin: int) -> None:
+def test_outside_excludes_the_objects_and_their_margin(margin: int) -> None:
     masks = np.random.default_rng(0).random((3, 2, 12, 15)) < 0.01
     expected = np.ones((3, 12, 15), bool)
     for t, _, y, x in np.argwhere(masks):
@@ -167,14 +170,14 @@ def test_the_margin_grows_with_the_frame(size: int, margin: int) -> None:
     assert (~outside_objects(masks)).sum() == (2 * margin + 1) ** 2
 
 
-def test_an_edit_of_the_object_leaves_the_outside_as_it_is(scene: Scene) -> None:
+def test_an_edit_of_the_object_does_not_change_the_outside(scene: Scene) -> None:
     item, ground = words(SPEC)["colour"], words(SPEC)["background_colour"]
     recoloured = render(edit_spec(SPEC, colour=other(ground, other(item, "red", "blue"), "purple")))
     assert preservation(recoloured.frames, scene.frames, outside_objects(scene.object_masks)) == math.inf
     assert preservation(recoloured.frames, scene.frames, ~scene.object_masks[:, 0]) < 40  # its soft edge
 
 
-def test_the_true_warp_error_tells_a_steady_clip_from_a_flickering_and_a_frozen_one(scene: Scene) -> None:
+def test_the_true_warp_error_is_lower_for_a_steady_clip_than_for_a_flickering_or_frozen_one(scene: Scene) -> None:
     flicker = scene.frames.copy()
     flicker[1::2] = flicker[1::2] // 2
     frozen = np.repeat(scene.frames[:1], len(scene.frames), axis=0)
@@ -199,7 +202,7 @@ def test_a_clip_of_one_frame_has_no_warp_error() -> None:
 )
 def test_unknown_attributes_and_values_are_refused(wanted: dict[str, str], named: str, scene: Scene) -> None:
     with pytest.raises(WaveOpsError, match=named):
-        attribute_shares(scene.frames, scene.object_masks[:, 0], wanted)
+        attribute_fractions(scene.frames, scene.object_masks[:, 0], wanted)
 
 
 def test_an_unknown_colour_is_refused(scene: Scene) -> None:
@@ -209,11 +212,11 @@ def test_an_unknown_colour_is_refused(scene: Scene) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("change", [lambda f: f[:2], lambda f: f[:, :32], lambda f: f.astype(np.float32)])
-def test_frames_that_do_not_fit_are_refused(change: Any, scene: Scene) -> None:
+def test_frames_that_do_not_fit_the_masks_are_refused(change: Any, scene: Scene) -> None:
     frames: NDArray[Any] = change(scene.frames)
     mask = scene.object_masks[:, 0]
     for measure in (
-        lambda: attribute_shares(frames, mask, {}),
+        lambda: attribute_fractions(frames, mask, {}),
         lambda: object_overlap(frames, mask, colour="red", background="blue"),
         lambda: preservation(frames, scene.frames, mask),
         lambda: preservation(scene.frames, frames, mask),
@@ -225,6 +228,7 @@ def test_frames_that_do_not_fit_are_refused(change: Any, scene: Scene) -> None:
             true_warp_error(frames, scene)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_masks_without_objects_and_negative_margins_are_refused(scene: Scene) -> None:
     with pytest.raises(WaveOpsError, match="object, height, width"):
         outside_objects(scene.object_masks[:, 0])

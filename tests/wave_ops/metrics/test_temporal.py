@@ -12,7 +12,7 @@ def image(*size: int) -> Tensor:
     return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
 
 
-def test_the_warp_error_follows_the_flow_and_counts_valid_pixels_only() -> None:
+def test_the_warp_error_follows_the_flow_over_valid_pixels_only() -> None:
     first = image(6, 8)
     frames = torch.cat((first, first.roll(2, dims=3), first))
     frames[1, :, 0, 4] += 0.5
@@ -35,6 +35,6 @@ def test_a_single_frame_has_no_warp_error() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_one_flow_and_one_mask_are_needed_for_each_pair() -> None:
+def test_one_flow_and_one_mask_are_required_for_each_pair() -> None:
     with pytest.raises(WaveOpsError, match="2 pairs"):
         warp_error(torch.zeros(3, 3, 4, 4), torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.bool))

@@ -55,22 +55,24 @@ def make_square():
     return square
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_texture():
     return texture
 
 
-@pytest.fixture(
-    params=[
-        None,
-        "cpu",
-        pytest.param(
-            "cuda",
-            marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
-        ),
-    ],
-    ids=["compiled", "torch-cpu", "torch-cuda"],
+CUDA = pytest.param(
+    "cuda",
+    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
 )
+
+
+@pytest.fixture(params=[None, "cpu", CUDA], ids=["compiled", "torch-cpu", "torch-cuda"])
 def device(request):
-    """Where to propagate: None is the compiled loops, else a torch device."""
+    """The search to propagate with: None is the compiled one, a torch device the other."""
+    return request.param
+
+
+@pytest.fixture(params=["cpu", CUDA])
+def torch_device(request):
+    """A device for operations that exist in torch only."""
     return request.param

@@ -1,4 +1,4 @@
-"""The reader of frames: true frames are read as what they show."""
+"""Classification of frames."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def truth(spec: SceneSpec, index: int = 0) -> Attributes:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_true_frames_of_one_object_are_read_right(masked: bool) -> None:
+def test_true_frames_of_one_object_are_classified_correctly(masked: bool) -> None:
     right = 0
     for seed in range(60):
         spec = random_scene(7_000 + seed, frame_count=2)
@@ -34,7 +34,7 @@ def test_true_frames_of_one_object_are_read_right(masked: bool) -> None:
     assert right >= 60 * 0.99
 
 
-def test_each_of_two_objects_is_read_inside_its_mask() -> None:
+def test_each_of_two_objects_is_classified_inside_its_mask() -> None:
     right = 0
     for seed in range(20):
         spec = random_scene(8_000 + seed, frame_count=1, objects=2)
@@ -43,13 +43,13 @@ def test_each_of_two_objects_is_read_inside_its_mask() -> None:
     assert right >= 40 * 0.97
 
 
-def test_frames_of_another_size_are_read_right() -> None:
+def test_frames_of_another_size_are_classified_correctly() -> None:
     for seed in range(5):
         spec = random_scene(seed, size=(160, 240), frame_count=1)
         assert read_attributes(render(spec).frames[0]) == truth(spec)
 
 
-def test_an_edited_object_is_read_as_what_it_became_inside_its_old_mask() -> None:
+def test_an_edited_object_is_classified_correctly_inside_the_mask_of_the_source() -> None:
     for seed in range(10):
         spec = random_scene(seed, frame_count=1)
         mask = render(spec).object_masks[0, 0]
@@ -66,13 +66,14 @@ def test_a_frame_without_an_object_has_no_shape() -> None:
     )
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("frame", "mask", "words"),
     [
         (np.zeros((8, 8, 3), np.float32), None, "uint8 frame"),
         (np.zeros((8, 8), np.uint8), None, "uint8 frame"),
         (np.zeros((8, 8, 3), np.uint8), np.ones((4, 4), bool), "mask of size"),
-        (np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), bool), "holds a pixel"),
+        (np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), bool), "that is not empty"),
     ],
 )
 def test_wrong_frames_and_masks_are_refused(frame: np.ndarray, mask: np.ndarray | None, words: str) -> None:
@@ -80,7 +81,7 @@ def test_wrong_frames_and_masks_are_refused(frame: np.ndarray, mask: np.ndarray 
         read_attributes(frame, mask)
 
 
-def test_a_training_frame_shows_what_its_caption_says() -> None:
+def test_a_training_frame_matches_its_caption() -> None:
     for seed in (1, 2, 4, 7, 8, 11):
         frame, caption = random_frame(seed)
         found = read_attributes(frame)

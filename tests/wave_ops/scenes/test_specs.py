@@ -1,4 +1,4 @@
-"""Scenes as values: drawn from a seed, and edited by name."""
+"""Specifications of scenes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from wave_ops.errors import WaveOpsError
 from wave_ops.scenes.specs import edit_spec, random_scene
 
 
-def test_a_seed_always_gives_the_same_scene_and_another_gives_another() -> None:
+def test_the_same_seed_draws_the_same_scene_and_another_seed_another_one() -> None:
     assert random_scene(3) == random_scene(3)
     assert random_scene(3) != random_scene(4)
 
 
 @pytest.mark.parametrize("objects", [1, 2])
 @pytest.mark.parametrize("hard", [False, True])
-def test_every_colour_of_a_scene_is_used_once(objects: int, hard: bool) -> None:
+def test_the_colours_of_a_scene_differ(objects: int, hard: bool) -> None:
     for seed in range(50):
         spec = random_scene(seed, objects=objects, hard=hard)
         assert len({spec.background.colour, *(item.colour for item in spec.objects)}) == objects + 1
@@ -47,7 +47,7 @@ def test_a_scene_without_pixels_or_frames_is_refused(wrong: dict[str, object]) -
         random_scene(0, **wrong)  # type: ignore[arg-type]
 
 
-def test_an_edit_changes_what_it_names_and_keeps_every_motion() -> None:
+def test_an_edit_changes_the_given_attributes_and_keeps_every_motion() -> None:
     spec = random_scene(1, objects=2)
     edited = edit_spec(spec, colour="white", shape="ring", background_colour="green", object_index=1)
     assert edited.objects[0] == spec.objects[0]
@@ -57,10 +57,10 @@ def test_an_edit_changes_what_it_names_and_keeps_every_motion() -> None:
     assert edited.background.texture == spec.background.texture
 
 
-def test_an_edit_that_names_nothing_changes_nothing() -> None:
+def test_an_edit_without_attributes_changes_nothing() -> None:
     assert edit_spec(random_scene(1)) == random_scene(1)
 
 
-def test_an_edit_of_an_object_that_is_not_there_is_refused() -> None:
+def test_an_edit_of_a_missing_object_is_refused() -> None:
     with pytest.raises(WaveOpsError, match="no object 1"):
         edit_spec(random_scene(1), object_index=1)

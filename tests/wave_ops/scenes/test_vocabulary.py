@@ -1,4 +1,4 @@
-"""The words of scenes and the captions made of them."""
+"""Words of scenes, and captions."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from wave_ops.scenes.vocabulary import COLOURS, PALETTE, caption_of, with_articl
 
 
 @pytest.mark.parametrize(("words", "expected"), [("red star", "a red star"), ("orange ring", "an orange ring")])
-def test_the_article_is_the_one_that_english_wants(words: str, expected: str) -> None:
+def test_the_article_fits_the_first_letter(words: str, expected: str) -> None:
     assert with_article(words) == expected
 
 
-def test_a_caption_names_the_objects_from_the_left_and_then_the_background() -> None:
+def test_a_caption_names_the_objects_in_order_and_then_the_background() -> None:
     caption = caption_of(
         [("red", "star"), ("green", "circle")], background_colour="orange", background_texture="checked"
     )
     assert caption == "a red star and a green circle over an orange checked background"
 
 
-def test_a_plain_background_is_called_plain_before_its_colour() -> None:
+def test_plain_comes_before_the_colour_of_a_background() -> None:
     caption = caption_of([("blue", "ring")], background_colour="orange", background_texture="plain")
     assert caption == "a blue ring over a plain orange background"
 
@@ -32,7 +32,7 @@ def test_without_plain_the_article_fits_the_colour() -> None:
     assert without_plain("a blue ring over a plain orange background") == "a blue ring over an orange background"
 
 
-def test_a_caption_without_plain_stays_as_it_is() -> None:
+def test_a_caption_without_plain_is_not_changed() -> None:
     caption = "a red star over a blue checked background"
     assert without_plain(caption) == caption
 

@@ -104,7 +104,7 @@ def test_pixels_are_channels_first_from_minus_1_to_1() -> None:
 
 
 def positions(count: int, side: int) -> Tensor:
-    """Frames whose colours are the number of the frame, the row and the column."""
+    """Return frames with the number of the frame, the row and the column as colours."""
     axes = (torch.arange(count), torch.arange(side), torch.arange(side))
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).to(torch.uint8)
 

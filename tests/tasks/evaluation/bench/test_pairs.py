@@ -5,27 +5,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tasks.errors import TaskInputError
 from tasks.evaluation.bench._pairs import Pair, drawn_pairs, read_pairs
 
 SIZE = (24, 32)
-FIGURES = {"cpu_seconds": 40.0, "error_mean": 9000.0, "error_median": 8000.0}
+METRICS = {"cpu_seconds": 40.0, "error_mean": 9000.0, "error_median": 8000.0}
 
 
 def save_pair(folder: Path, pair: Pair) -> Path:
-    """Write a pair as a tool that reads 8-bit images would be given it."""
+    """Write a pair as the 8-bit images that EbSynth reads."""
     folder.mkdir(parents=True)
     images = {"key": pair.source.colour, "target": pair.target.colour, "style": pair.style}
     for side, guides in (("source", pair.source), ("target", pair.target)):
         images |= {f"{name}_{side}": g for name, g in zip(("edge", "temporal", "position"), guides[1:], strict=True)}
     for name, image in images.items():
-        Image.fromarray(np.rint(image).astype(np.uint8)).save(folder / f"{name}.png")
+        Image.fromarray(image[0].permute(1, 2, 0).round().byte().numpy()).save(folder / f"{name}.png")
     y, x = np.mgrid[: SIZE[0], : SIZE[1]]
-    flow = np.moveaxis(pair.start - np.stack((x, y)), 0, -1)
+    flow = np.moveaxis(pair.start[0].numpy() - np.stack((x, y)), 0, -1)
     np.savez(folder / "flow.npz", flow_to_prev=flow.astype(np.float16))
-    (folder / "ebsynth.json").write_text(json.dumps(FIGURES))
+    (folder / "ebsynth.json").write_text(json.dumps(METRICS))
     np.save(folder / "ebsynth_error.npy", np.full(SIZE, 9000.0, np.float32))
     return folder
 
@@ -35,26 +36,26 @@ def folder(tmp_path: Path) -> Path:
     return save_pair(tmp_path / "reference" / "one", drawn_pairs(SIZE)[0])
 
 
-def test_a_pair_is_read_as_it_was_written(folder: Path) -> None:
+def test_reading_a_written_pair_returns_its_8_bit_images_and_flow(folder: Path) -> None:
     (pair,), drawn = read_pairs(folder.parent), drawn_pairs(SIZE)[0]
     assert pair.name == "one"
     assert pair.ebsynth is not None
     assert pair.ebsynth.cpu_seconds == 40
-    given = (drawn.style, *drawn.source, *drawn.target)
-    for read, wanted in zip((pair.style, *pair.source, *pair.target), given, strict=True):
-        assert read.dtype == np.float32
-        np.testing.assert_array_equal(read, np.rint(wanted))
+    written = (drawn.style, *drawn.source, *drawn.target)
+    for read, expected in zip((pair.style, *pair.source, *pair.target), written, strict=True):
+        assert read.dtype == torch.float32
+        assert torch.equal(read, expected.round())
     np.testing.assert_allclose(pair.start, drawn.start, atol=0.02)
 
 
 @pytest.mark.parametrize("name", ["key.png", "style.png", "edge_source.png", "position_target.png", "flow.npz"])
-def test_a_pair_that_lacks_a_file_gets_a_sentence_that_names_it(folder: Path, name: str) -> None:
+def test_a_missing_file_of_a_pair_is_named_in_the_error(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    with pytest.raises(TaskInputError, match=f"one lacks {name}"):
+    with pytest.raises(TaskInputError, match=f"one has no file {name}"):
         read_pairs(folder.parent)
 
 
-def test_what_another_tool_did_need_not_be_known(folder: Path) -> None:
+def test_the_results_of_ebsynth_are_optional(folder: Path) -> None:
     (folder / "ebsynth_error.npy").unlink()
     (pair,) = read_pairs(folder.parent)
     assert pair.ebsynth is not None
@@ -64,7 +65,7 @@ def test_what_another_tool_did_need_not_be_known(folder: Path) -> None:
 
 
 def spoil(folder: Path, name: str) -> None:
-    """Put something else into a file."""
+    """Overwrite a file with invalid content."""
     rows, columns = SIZE
     match name:
         case "target.png":
@@ -74,22 +75,22 @@ def spoil(folder: Path, name: str) -> None:
         case "ebsynth_error.npy":
             np.save(folder / name, np.array([None, {}], dtype=object), allow_pickle=True)
         case "ebsynth.json":
-            (folder / name).write_text(json.dumps({**FIGURES, "cpu_seconds": 0}))
+            (folder / name).write_text(json.dumps({**METRICS, "cpu_seconds": 0}))
         case _:
-            (folder / name).write_text("nothing of the kind")
+            (folder / name).write_text("not an image")
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("target.png", "make them alike"),
+        ("target.png", "all images of a pair need one size"),
         ("style.png", "cannot be read as an image"),
         ("flow.npz", "finite flow_to_prev of shape"),
         ("ebsynth.json", "above 0"),
         ("ebsynth_error.npy", "cannot be read as an array"),
     ],
 )
-def test_a_wrong_file_gets_one_sentence(folder: Path, name: str, words: str) -> None:
+def test_an_invalid_file_is_a_one_line_error_that_names_it(folder: Path, name: str, words: str) -> None:
     spoil(folder, name)
     with pytest.raises(TaskInputError, match=words) as raised:
         read_pairs(folder.parent)
@@ -97,8 +98,8 @@ def test_a_wrong_file_gets_one_sentence(folder: Path, name: str, words: str) -> 
     assert name in str(raised.value)
 
 
-def test_a_folder_without_pairs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TaskInputError, match="holds no pairs"):
+def test_a_folder_without_pairs_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TaskInputError, match="contains no pairs"):
         read_pairs(tmp_path)
     with pytest.raises(TaskInputError, match="no folder"):
         read_pairs(tmp_path / "nothing")

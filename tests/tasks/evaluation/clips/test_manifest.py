@@ -12,8 +12,8 @@ import pytest
 
 from storage.video import read_frames, write_video
 from tasks.errors import TaskInputError
+from tasks.evaluation.clips.clip import EvaluationClip
 from tasks.evaluation.clips.manifest import FRAMES, read_clip, read_manifest
-from tasks.evaluation.comparison import EvaluationClip
 from tasks.evaluation.plan import load_planned_clip, planned_clips
 from tasks.evaluation.request import EvaluationRequest
 from tests._clips import save_clip
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def write(folder: Path) -> Writer:
-    """Write rows beside the clip, in the form that the name asks for."""
+    """Write rows next to the clip, in the format of the file name."""
 
     def write(*rows: dict[str, Any], name: str = "clips.csv") -> Path:
         path, table = folder / name, pd.DataFrame(list(rows))
@@ -49,19 +49,19 @@ def write(folder: Path) -> Writer:
 
 
 @pytest.mark.parametrize("name", ["clips.csv", "clips.json", "clips.parquet"])
-def test_all_forms_of_a_table_are_read_alike(name: str, write: Writer, folder: Path) -> None:
+def test_all_formats_of_a_table_are_read_with_the_same_result(name: str, write: Writer, folder: Path) -> None:
     (row,) = read_manifest(write(ROW, name=name))
     assert (row.name, row.source_prompt, row.prompt, row.frames) == ("clip", "a star", "a ring", FRAMES)
     assert Path(row.video) == folder / "clip.mp4"
 
 
-def test_words_that_look_like_something_else_stay_words(write: Writer) -> None:
+def test_text_that_looks_like_none_numbers_or_dates_stays_text(write: Writer) -> None:
     rows = [{**ROW, "prompt": text} for text in ("None", "1e3", "2020-01-01")]
     for name in ("clips.csv", "clips.json"):
         assert [row.prompt for row in read_manifest(write(*rows, name=name))] == ["None", "1e3", "2020-01-01"]
 
 
-def test_a_clip_has_its_first_frames_and_is_asked_for_one_edit(write: Writer, folder: Path) -> None:
+def test_a_clip_consists_of_its_first_frames_and_one_edit(write: Writer, folder: Path) -> None:
     (row,) = read_manifest(write({**ROW, "name": "star", "frames": 3}))
     clip = read_clip(row)
     expected = [frame for _, frame in read_frames(folder / "clip.mp4")][:3]
@@ -70,7 +70,7 @@ def test_a_clip_has_its_first_frames_and_is_asked_for_one_edit(write: Writer, fo
     assert [(edit.kind, edit.prompt, edit.truth) for edit in clip.edits] == [("prompt", "a ring", None)]
 
 
-def test_cuts_are_found_and_large_frames_shrunk(tmp_path: Path, write: Writer) -> None:
+def test_cuts_are_detected_and_large_frames_are_shrunk(tmp_path: Path, write: Writer) -> None:
     rng = np.random.default_rng(0)
     shots = [np.kron(rng.integers(0, 256, (9, 16, 3), np.uint8), np.ones((80, 80, 1), np.uint8)) for _ in range(2)]
     frames = [shots[i // 5] for i in range(10)]
@@ -82,19 +82,19 @@ def test_cuts_are_found_and_large_frames_shrunk(tmp_path: Path, write: Writer) -
     assert clip.frames.shape[2] / clip.frames.shape[1] == pytest.approx(16 / 9, rel=0.01)
 
 
-def test_the_identity_is_the_content_and_the_task_and_not_the_name(write: Writer) -> None:
+def test_the_digest_depends_on_the_content_and_the_edit_and_not_on_the_name(write: Writer) -> None:
     rows = [ROW, {**ROW, "name": "x"}, {**ROW, "prompt": "x"}, {**ROW, "source_prompt": "x"}, {**ROW, "frames": 2}]
     digests = [read_manifest(write(row))[0].digest for row in rows]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 4
 
 
-def test_rows_of_one_video_are_told_apart_by_their_numbers(write: Writer) -> None:
+def test_rows_with_the_same_name_get_their_number_appended(write: Writer) -> None:
     rows = read_manifest(write(ROW, {**ROW, "name": "star"}, {**ROW, "prompt": "a disc"}))
     assert [row.name for row in rows] == ["clip-1", "star", "clip-3"]
 
 
-def test_no_more_rows_are_read_than_asked_for(write: Writer) -> None:
+def test_only_the_requested_number_of_rows_is_read(write: Writer) -> None:
     assert len(read_manifest(write(ROW, ROW, {**ROW, "video": "gone.mp4"}), count=2)) == 2
 
 
@@ -107,12 +107,12 @@ def test_no_more_rows_are_read_than_asked_for(write: Writer) -> None:
         ([ROW, ROW, {**ROW, "video": "gone.mp4"}], "Row 3 of .* names a video that cannot be used: there is no file"),
         ([{**ROW, "video": "notes.mp4"}], "Row 1 of .* names a video that cannot be used: .* not a video"),
         ([{**ROW, "video": "nowhere://x/y.mp4"}], "Row 1 of .* names a video that cannot be used"),
-        ([{**ROW, "frames": "many"}], "Row 1 of .* asks for 'many' frames"),
-        ([{**ROW, "frames": 0}], "Row 1 of .* asks for '0' frames"),
-        ([{**ROW, "frames": 2.5}], "Row 1 of .* asks for '2.5' frames"),
+        ([{**ROW, "frames": "many"}], "Row 1 of .* requests 'many' frames"),
+        ([{**ROW, "frames": 0}], "Row 1 of .* requests '0' frames"),
+        ([{**ROW, "frames": 2.5}], "Row 1 of .* requests '2.5' frames"),
     ],
 )
-def test_a_bad_row_is_named_by_its_number(rows: list[dict[str, Any]], words: str, write: Writer) -> None:
+def test_the_error_of_an_invalid_row_names_its_number(rows: list[dict[str, Any]], words: str, write: Writer) -> None:
     with pytest.raises(TaskInputError, match=words) as caught:
         read_manifest(write(*rows))
     assert "\n" not in str(caught.value)
@@ -132,7 +132,7 @@ def test_a_bad_row_is_named_by_its_number(rows: list[dict[str, Any]], words: str
         ("broken.parquet", b"PAR1", "cannot be read"),
     ],
 )
-def test_a_file_that_is_no_table_is_refused(name: str, content: bytes | None, words: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_table_is_an_error(name: str, content: bytes | None, words: str, tmp_path: Path) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
@@ -148,17 +148,17 @@ def test_a_comparison_runs_on_the_clips_of_the_manifest(write: Writer, coarse: C
     assert len(load_planned_clip(request, clip).frames) == 7
 
 
-def test_a_comparison_may_read_manifests_of_its_own_kind(
+def test_a_comparison_may_read_its_own_kind_of_manifest(
     coarse: CoarseCopies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[Path, int | None]] = []
+    calls: list[tuple[Path, int | None]] = []
 
     def manifest_clips(_self: object, path: Path, *, count: int | None) -> tuple[EvaluationClip, ...]:
-        asked.append((path, count))
+        calls.append((path, count))
         return coarse.clips(quick=True, count=1, seed=9)
 
     monkeypatch.setattr(CoarseCopies, "manifest_clips", manifest_clips, raising=False)
     request = EvaluationRequest(comparison="coarse", manifest=str(tmp_path), clips=3)
     (clip,) = planned_clips(request)
-    assert asked == [(tmp_path, 3)]
+    assert calls == [(tmp_path, 3)]
     assert load_planned_clip(request, clip).digest == coarse.clips(quick=True, count=1, seed=9)[0].digest

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tasks.errors import TaskInputError
-from tasks.evaluation.clips.scene_clips import ASKED, EDIT_KINDS, GROUPS, scene_clips
-from tasks.evaluation.comparison import EvaluationClip
+from tasks.evaluation.clips.clip import EvaluationClip
+from tasks.evaluation.clips.scene_clips import EDIT_KINDS, EDITED_ATTRIBUTE, GROUPS, scene_clips
 from wave_ops.scenes.reading import read_attributes
 from wave_ops.scenes.specs import edit_spec
 
@@ -25,11 +25,11 @@ def in_group(clips: tuple[EvaluationClip, ...], group: str) -> list[EvaluationCl
     return [clip for clip in clips if clip.group == group]
 
 
-def test_20_clips_show_every_kind_of_edit_in_every_group(clips: tuple[EvaluationClip, ...]) -> None:
+def test_20_clips_contain_every_kind_of_edit_in_every_group(clips: tuple[EvaluationClip, ...]) -> None:
     assert {(clip.group, clip.edits[0].kind) for clip in clips} == set(product(GROUPS, EDIT_KINDS))
 
 
-def test_16_clips_show_three_kinds_of_edit_or_more_in_every_group(clips: tuple[EvaluationClip, ...]) -> None:
+def test_16_clips_contain_at_least_three_kinds_of_edit_in_every_group(clips: tuple[EvaluationClip, ...]) -> None:
     kinds = defaultdict(set)
     for clip in clips[:16]:
         kinds[clip.group].add(clip.edits[0].kind)
@@ -37,7 +37,7 @@ def test_16_clips_show_three_kinds_of_edit_or_more_in_every_group(clips: tuple[E
     assert min(map(len, kinds.values())) == 3
 
 
-def test_a_clip_does_not_depend_on_how_many_are_drawn(clips: tuple[EvaluationClip, ...]) -> None:
+def test_a_clip_does_not_depend_on_the_number_of_clips(clips: tuple[EvaluationClip, ...]) -> None:
     again = scene_clips(3, seed=1, frame_count=9, size=SIZE)
     assert [clip.digest for clip in again] == [clip.digest for clip in clips[:3]]
     np.testing.assert_array_equal(again[2].frames, clips[2].frames)
@@ -46,7 +46,7 @@ def test_a_clip_does_not_depend_on_how_many_are_drawn(clips: tuple[EvaluationCli
 @pytest.mark.parametrize(
     "other", [{"seed": 2}, {"frame_count": 10}, {"size": (32, 48)}, {"kinds": ("background colour",)}]
 )
-def test_other_clips_have_other_digests(other: dict[str, Any]) -> None:
+def test_every_argument_changes_the_digest(other: dict[str, Any]) -> None:
     arguments: dict[str, Any] = {"seed": 1, "frame_count": 9, "size": SIZE}
     one, another = (scene_clips(1, **given)[0] for given in (arguments, arguments | other))
     assert one.digest != another.digest
@@ -56,26 +56,26 @@ def test_names_and_digests_are_distinct(clips: tuple[EvaluationClip, ...]) -> No
     assert len({clip.name for clip in clips}) == len({clip.digest for clip in clips}) == 20
 
 
-def test_the_edit_changes_what_was_asked_for_and_nothing_else(clips: tuple[EvaluationClip, ...]) -> None:
+def test_the_edit_changes_one_attribute_and_nothing_else(clips: tuple[EvaluationClip, ...]) -> None:
     for clip in clips:
         (edit,) = clip.edits
         for before, after in zip(clip.scene.shots, edit.truth.shots, strict=True):
-            value = edit.wanted[ASKED[edit.kind]]
-            assert edit_spec(before, **{ASKED[edit.kind]: value}) == after != before
+            value = edit.expected[EDITED_ATTRIBUTE[edit.kind]]
+            assert edit_spec(before, **{EDITED_ATTRIBUTE[edit.kind]: value}) == after != before
             assert after.caption == edit.prompt
             assert before.caption == clip.caption
         assert edit.truth.frames.shape == clip.frames.shape == (9, *SIZE, 3)
 
 
-def test_the_wanted_attributes_are_read_in_the_true_edit() -> None:
+def test_the_checker_reads_the_expected_attributes_in_the_true_edit() -> None:
     for clip in in_group(scene_clips(16, seed=3, frame_count=2, size=(64, 64)), "calm"):
         (edit,) = clip.edits
         for frame, masks in zip(edit.truth.frames, edit.truth.object_masks, strict=True):
             found = read_attributes(frame, masks[0])
-            assert {name: getattr(found, name) for name in edit.wanted} == edit.wanted
+            assert {name: getattr(found, name) for name in edit.expected} == edit.expected
 
 
-def test_a_cut_shows_the_same_things_elsewhere(clips: tuple[EvaluationClip, ...]) -> None:
+def test_both_shots_of_a_cut_have_the_same_objects_with_other_motion(clips: tuple[EvaluationClip, ...]) -> None:
     for clip in in_group(clips, "cut"):
         first, second = clip.scene.shots
         assert clip.cuts == clip.edits[0].truth.cuts == (5,)
@@ -85,7 +85,7 @@ def test_a_cut_shows_the_same_things_elsewhere(clips: tuple[EvaluationClip, ...]
         assert first.objects[0].motion != second.objects[0].motion
 
 
-def test_of_two_crossing_objects_the_second_hides_a_part_of_the_first_and_never_all(
+def test_of_two_crossing_objects_the_second_occludes_a_part_of_the_first_but_never_all(
     clips: tuple[EvaluationClip, ...],
 ) -> None:
     for clip in in_group(clips, "occlusion"):
@@ -105,7 +105,7 @@ def test_hard_motion_is_faster_than_calm(clips: tuple[EvaluationClip, ...]) -> N
     assert hard > 2 * calm
 
 
-def test_only_the_kinds_that_are_asked_for_are_drawn() -> None:
+def test_only_the_requested_kinds_of_edit_are_drawn() -> None:
     drawn = scene_clips(4, seed=0, frame_count=2, size=SIZE, kinds=("shape", "colour"))
     assert [clip.edits[0].kind for clip in drawn] == ["shape", "colour", "shape", "colour"]
 
@@ -117,9 +117,9 @@ def test_only_the_kinds_that_are_asked_for_are_drawn() -> None:
         (501, {}, "from 1 to 500"),
         (1, {"frame_count": 1}, "at least 2 frames"),
         (1, {"kinds": ("size",)}, "'size'"),
-        (1, {"kinds": ()}, "there are colour"),
+        (1, {"kinds": ()}, "choose from colour"),
     ],
 )
-def test_what_cannot_be_drawn_gets_one_sentence(count: int, options: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_are_an_error(count: int, options: dict[str, Any], message: str) -> None:
     with pytest.raises(TaskInputError, match=message):
         scene_clips(count, seed=0, **options)

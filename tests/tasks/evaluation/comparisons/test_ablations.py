@@ -1,4 +1,4 @@
-"""Single choices of the method: each row changes one, and its figures can be made."""
+"""Ablations: each method changes one choice, and its metrics can be measured."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import get_args
 
 import pytest
 
-from tasks.evaluation.comparison import EvaluationClip, Method, Outcome
+from tasks.evaluation.clips.clip import EvaluationClip
 from tasks.evaluation.comparisons.ablations import ANCHOR, MASK, REFINEMENT, SITES, STEPS, WINDOW
+from tasks.evaluation.comparisons.comparison import Method, Outcome
 from tasks.evaluation.comparisons.editing import EditingComparison, Recipe
-from tasks.evaluation.comparisons.keyframes import Bench, Handling, SiteChoice
+from tasks.evaluation.comparisons.keyframes import KeyframeContext, SiteChoice
 from tests._editing_clips import EMBEDDED, SIDE, recoloured
 from wave_ops.scenes.specs import random_scene
 from wave_ops.unet import resolve_sites
@@ -27,7 +28,7 @@ def clip() -> EvaluationClip:
 
 @cache
 def run(name: str) -> dict[str, Outcome]:
-    """Run the first row of an ablation and the last."""
+    """Run the first and the last method of an ablation."""
     (ablation,) = (each for each in ABLATIONS if each.name == name)
     chosen = ablation.methods(quick=True)[:: len(ablation.recipes) - 1]
     rows = [Method(name=each.name, factors={**each.factors, "steps": FEW}) for each in chosen]
@@ -35,25 +36,28 @@ def run(name: str) -> dict[str, Outcome]:
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda each: each.name)
-def test_the_baseline_is_the_full_method_and_the_other_rows_are_not(ablation: EditingComparison) -> None:
+def test_only_the_baseline_is_the_full_method(ablation: EditingComparison) -> None:
     recipes = {method.name: Recipe(**method.factors) for method in ablation.methods(quick=False)}
     assert recipes.pop(ablation.baseline) == Recipe()
     assert len({*recipes.values(), Recipe()}) == len(recipes) + 1
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda each: each.name)
-def test_rows_make_different_frames_and_have_their_figures(ablation: EditingComparison) -> None:
-    made = run(ablation.name)
-    assert len({outcome.frames.tobytes() for outcome in made.values()}) == len(made) == 2
+def test_methods_return_different_frames_and_only_declared_metrics(ablation: EditingComparison) -> None:
+    outcomes = run(ablation.name)
+    assert len({outcome.frames.tobytes() for outcome in outcomes.values()}) == len(outcomes) == 2
     known = {measure.name for measure in ablation.measures}
-    assert all(set(outcome.scores) <= known for outcome in made.values())
-    assert all(("warp fidelity" in outcome.scores) == ablation.reconstructs for outcome in made.values())
+    assert all(set(outcome.scores) <= known for outcome in outcomes.values())
+    assert all(("warp fidelity" in outcome.scores) == ablation.reconstructs for outcome in outcomes.values())
 
 
-def test_sites_are_changed_where_features_are_warped_alone() -> None:
-    bench, found = Bench(clip(), EMBEDDED, handling=Handling()), []
+def test_a_choice_of_sites_changes_only_where_features_are_warped() -> None:
+    context, found = (
+        KeyframeContext(clip(), EMBEDDED),
+        [],
+    )
     for choice in get_args(SiteChoice):
-        with bench.model(choice) as model:
+        with context.model(choice) as model:
             found.append(resolve_sites(model.unet, sites=model.sites))
     method, more, fewer, resnets, attentions = found
     assert resnets == replace(method, warp_attentions=())
@@ -68,12 +72,12 @@ def test_sites_are_changed_where_features_are_warped_alone() -> None:
     assert (more.inject_attentions, more.inject_resnets) == (method.inject_attentions, method.inject_resnets)
 
 
-def test_refinements_cost_their_calls_and_the_extrapolated_point_costs_none() -> None:
-    made = run("refinement")
-    assert [outcome.scores["UNet calls"] for outcome in made.values()] == [2 * FEW, 4 * FEW]
+def test_refinements_cost_unet_calls_and_the_extrapolated_point_costs_none() -> None:
+    outcomes = run("refinement")
+    assert [outcome.scores["UNet calls"] for outcome in outcomes.values()] == [2 * FEW, 4 * FEW]
 
 
 @pytest.mark.parametrize("quick", [False, True])
-def test_rows_that_are_about_steps_take_their_own(quick: bool) -> None:
+def test_methods_of_the_comparison_of_steps_keep_their_steps_in_a_quick_run(quick: bool) -> None:
     assert [method.factors["steps"] for method in STEPS.methods(quick=quick)] == [50, 20, 10, 20, 10]
     assert {method.factors["steps"] for method in ANCHOR.methods(quick=quick)} == {20 if quick else 50}

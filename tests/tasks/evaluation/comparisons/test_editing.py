@@ -1,4 +1,4 @@
-"""Recipes of editing: what the rows are, and that their figures say what is right and wrong."""
+"""Recipes of editing: the grid of methods, and metrics that tell correct edits from wrong ones."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from tasks.evaluation.comparison import Edit, EvaluationClip, Method, Outcome, Resources
-from tasks.evaluation.comparisons.edit_metrics import Judge
+from tasks.evaluation.clips.clip import Edit, EvaluationClip
+from tasks.evaluation.comparisons.comparison import Method, Outcome, Resources
+from tasks.evaluation.comparisons.edit_metrics import EditScorer
 from tasks.evaluation.comparisons.editing import COMPARISON, Recipe
-from tasks.evaluation.comparisons.keyframes import Bench, Handling, Warping, masked_warps
+from tasks.evaluation.comparisons.keyframes import KeyframeContext, Warping, masked_warps
 from tasks.models.checkpoints import resolve_controlnet
 from tasks.models.loading import loaded_model
 from tests._editing_clips import EMBEDDED, SIDE, edited_clip, recoloured
@@ -38,10 +39,12 @@ def run(clip: EvaluationClip, *names: str, resources: Resources = EMBEDDED, **fa
     return {method.name: outcome for method, outcome in COMPARISON.measure(clip, rows, resources)}
 
 
-def judged(clip: EvaluationClip, frames: NDArray[np.uint8], *, resources: Resources = EMBEDDED) -> Mapping[str, float]:
-    """The figures of keyframes that no model made."""
-    bench = Bench(clip, resources, handling=Handling())
-    return Judge(bench).figures(0, bench.fit(frames))
+def scores_of(
+    clip: EvaluationClip, frames: NDArray[np.uint8], *, resources: Resources = EMBEDDED
+) -> Mapping[str, float]:
+    """Measure given keyframes, without running a model."""
+    context = KeyframeContext(clip, resources)
+    return EditScorer(context).scores(0, context.fit(frames))
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +54,8 @@ def clip() -> EvaluationClip:
 
 @pytest.fixture(scope="module")
 def real(clip: EvaluationClip) -> EvaluationClip:
-    asked = Edit(kind="prompt", prompt=clip.edits[0].prompt)
-    return replace(clip, group="real", scene=None, edits=(asked,))
+    edit = Edit(kind="prompt", prompt=clip.edits[0].prompt)
+    return replace(clip, group="real", scene=None, edits=(edit,))
 
 
 def test_the_grid_is_the_ladder_with_and_without_injection_and_controlnet() -> None:
@@ -66,7 +69,7 @@ def test_the_grid_is_the_ladder_with_and_without_injection_and_controlnet() -> N
     )
 
 
-def test_names_and_factors_are_distinct_and_of_one_form() -> None:
+def test_factors_are_distinct_and_have_the_same_keys() -> None:
     factors = [tuple(method.factors.items()) for method in METHODS.values()]
     assert len(set(factors)) == len(METHODS)
     assert len({tuple(dict(items)) for items in factors}) == 1
@@ -76,13 +79,13 @@ def test_the_baseline_is_the_full_method() -> None:
     assert Recipe(**METHODS["full"].factors) == Recipe()
 
 
-def test_independent_frames_are_edited_as_if_each_were_alone(clip: EvaluationClip) -> None:
-    made = run(clip, "independent")["independent"].frames
+def test_the_independent_method_edits_each_frame_as_if_it_were_alone(clip: EvaluationClip) -> None:
+    edited = run(clip, "independent")["independent"].frames
     settings = EditingSettings(
         schedule=WarpSchedule(steps=STEPS, warp_fraction=0.0), guidance_scale=EMBEDDED.model.advice.guidance_scale
     )
     with loaded_model(EMBEDDED.model, device="cpu", dtype="float32") as model:
-        for frame, expected in zip(clip.frames[[0, 4]], made, strict=True):
+        for frame, expected in zip(clip.frames[[0, 4]], edited, strict=True):
             latents = [encode_frames(model, frame[None])]
             rest = {"source_prompt": clip.caption, "warps": None}
             keep = InversionSettings(schedule=WarpSchedule(steps=STEPS))
@@ -100,12 +103,15 @@ def test_independent_frames_are_edited_as_if_each_were_alone(clip: EvaluationCli
 
 
 def test_the_full_method_inverts_and_edits_with_the_same_warps_and_orders(clip: EvaluationClip) -> None:
-    made = run(clip, "full", anchor="time")["full"]
-    bench, keep = Bench(clip, EMBEDDED, handling=Handling()), InversionSettings(schedule=WarpSchedule(steps=STEPS))
+    outcome = run(clip, "full", anchor="time")["full"]
+    context, keep = (
+        KeyframeContext(clip, EMBEDDED),
+        InversionSettings(schedule=WarpSchedule(steps=STEPS)),
+    )
     advice = EMBEDDED.model.advice
     with loaded_model(EMBEDDED.model, device="cpu", dtype="float32") as model:
         latents = [encode_frames(model, clip.frames[[0, 4]])]
-        rest = {"source_prompt": clip.caption, "warps": masked_warps(bench.flows(), Warping())}
+        rest = {"source_prompt": clip.caption, "warps": masked_warps(context.flows(), Warping())}
         invert(model, latents[0], settings=keep, callback=lambda _, x: latents.append(x), **rest)
         x = edit(
             model,
@@ -118,29 +124,28 @@ def test_the_full_method_inverts_and_edits_with_the_same_warps_and_orders(clip: 
             ),
             **rest,
         )
-        np.testing.assert_array_equal(decode_latents(model, x), made.frames)
-    assert made.scores["UNet calls"] == 2 * STEPS
-    np.testing.assert_array_equal(made.reference, clip.edits[0].truth.frames[[0, 4]])
+        np.testing.assert_array_equal(decode_latents(model, x), outcome.frames)
+    assert outcome.scores["UNet calls"] == 2 * STEPS
+    np.testing.assert_array_equal(outcome.reference, clip.edits[0].truth.frames[[0, 4]])
 
 
-def test_every_step_of_the_ladder_makes_something_else(clip: EvaluationClip) -> None:
-    made = run(clip, "full", "warp + extended", "warp", "no warp", "independent", "full, no injection")
-    pictures = {outcome.frames.tobytes() for outcome in made.values()}
-    assert len(pictures) == 6
+def test_every_method_of_the_ladder_returns_other_frames(clip: EvaluationClip) -> None:
+    outcomes = run(clip, "full", "warp + extended", "warp", "no warp", "independent", "full, no injection")
+    assert len({outcome.frames.tobytes() for outcome in outcomes.values()}) == 6
     known = {measure.name for measure in COMPARISON.measures}
-    assert all(set(outcome.scores) <= known for outcome in made.values())
-    assert all({"rest kept", "preservation", "warp error", "seconds"} <= set(each.scores) for each in made.values())
+    assert all(set(outcome.scores) <= known for outcome in outcomes.values())
+    assert all({"rest kept", "preservation", "warp error", "seconds"} <= set(each.scores) for each in outcomes.values())
 
 
-def test_the_controlnet_acts_where_there_is_one_and_is_left_out_where_not(clip: EvaluationClip) -> None:
+def test_the_controlnet_changes_the_edit_and_without_one_its_methods_have_no_scores(clip: EvaluationClip) -> None:
     name = "full, ControlNet"
     assert run(clip, name) == {name: Outcome(scores={})}
     controlled = replace(EMBEDDED, controlnet=resolve_controlnet("auto", model=EMBEDDED.model))
-    made = run(clip, "full", name, resources=controlled)
-    assert not np.array_equal(made["full"].frames, made[name].frames)
+    outcomes = run(clip, "full", name, resources=controlled)
+    assert not np.array_equal(outcomes["full"].frames, outcomes[name].frames)
 
 
-def test_scores_of_several_edits_are_averaged_and_the_first_is_shown(clip: EvaluationClip) -> None:
+def test_scores_of_several_edits_are_averaged_and_the_frames_are_those_of_the_first(clip: EvaluationClip) -> None:
     other = replace(clip.edits[0], prompt=clip.caption)
     both, first, second = (
         run(replace(clip, edits=edits), "independent")["independent"]
@@ -151,25 +156,25 @@ def test_scores_of_several_edits_are_averaged_and_the_first_is_shown(clip: Evalu
     np.testing.assert_array_equal(both.frames, first.frames)
 
 
-def test_a_real_clip_is_measured_by_what_needs_no_truth(real: EvaluationClip) -> None:
+def test_a_real_clip_has_only_the_metrics_that_need_no_ground_truth(real: EvaluationClip) -> None:
     outcome = run(real, "warp")["warp"]
     assert set(outcome.scores) == {"warp error", "warp error over source", "UNet calls", "seconds"}
     np.testing.assert_array_equal(outcome.reference, real.frames[[0, 4]])
     assert run(real, "warp", flow="true")["warp"].scores == {}
 
 
-def test_trained_networks_judge_where_they_are(real: EvaluationClip, tmp_path: Path) -> None:
+def test_lpips_and_clip_are_measured_if_their_networks_are_there(real: EvaluationClip, tmp_path: Path) -> None:
     save_file(lpips_weights(), tmp_path / "lpips.safetensors")
-    judges = replace(
+    networks = replace(
         EMBEDDED,
         lpips_weights=str(tmp_path / "lpips.safetensors"),
         clip_model=str(save_tiny_clip(tmp_path / "clip")),
     )
-    found = judged(real, real.frames, resources=judges)
+    found = scores_of(real, real.frames, resources=networks)
     assert found["LPIPS to source"] == 0
     assert -1 <= found["CLIP text alignment"] <= 1
     assert found["CLIP frame accuracy"] in (0, 0.5, 1)
-    still = judged(real, real.frames[[0] * 5], resources=judges)
+    still = scores_of(real, real.frames[[0] * 5], resources=networks)
     assert still["CLIP consistency"] == pytest.approx(1) != found["CLIP consistency"]
 
 
@@ -182,66 +187,66 @@ def test_trained_networks_judge_where_they_are(real: EvaluationClip, tmp_path: P
         ("background texture", {"background_texture": "striped"}),
     ],
 )
-def test_the_true_edit_is_right_in_every_figure_and_the_source_in_all_but_one(
+def test_the_true_edit_scores_best_in_every_metric_and_the_source_in_all_but_edit_success(
     kind: str, change: dict[str, Any]
 ) -> None:
     spec = random_scene(6, size=(SIDE, SIDE), frame_count=5)
     clip = edited_clip(spec, kind=kind, **change)
-    right, source = judged(clip, clip.edits[0].truth.frames), judged(clip, clip.frames)
-    assert (right["edit success"], right["rest kept"]) == (1, 1)
+    true, source = scores_of(clip, clip.edits[0].truth.frames), scores_of(clip, clip.frames)
+    assert (true["edit success"], true["rest kept"]) == (1, 1)
     assert (source["edit success"], source["rest kept"]) == (0, 1)
-    assert ("colour success" in right) == (kind == "colour")
-    assert right["PSNR to true edit"] == 100 > source["PSNR to true edit"]
-    assert right["preservation"] == source["preservation"] == 100
-    assert right["object overlap"] > 0.9
+    assert ("colour success" in true) == (kind == "colour")
+    assert true["PSNR to true edit"] == 100 > source["PSNR to true edit"]
+    assert true["preservation"] == source["preservation"] == 100
+    assert true["object overlap"] > 0.9
     assert source["warp error over source"] == 0
 
 
-def test_a_change_to_anything_else_is_seen(clip: EvaluationClip) -> None:
+def test_a_change_of_anything_else_lowers_rest_kept_and_preservation(clip: EvaluationClip) -> None:
     truth = clip.edits[0].truth
-    spoilt = render(edit_spec(truth.shots[0], background_colour="purple"))
-    found = judged(clip, spoilt.frames)
+    changed = render(edit_spec(truth.shots[0], background_colour="purple"))
+    found = scores_of(clip, changed.frames)
     assert found["edit success"] == 1
     assert found["rest kept"] == 0
     assert found["preservation"] < 20
 
 
-def test_the_other_object_belongs_to_the_rest() -> None:
+def test_a_change_of_the_other_object_lowers_rest_kept() -> None:
     spec = random_scene(3, size=(SIDE, SIDE), frame_count=5, objects=2)
     clip = recoloured(spec)
     truth = clip.edits[0].truth.shots[0]
     free = {"red", "green", "cyan"} - {item.colour for item in truth.objects} - {truth.background.colour}
-    spoilt = judged(clip, render(edit_spec(truth, colour=min(free), object_index=1)).frames)
-    assert (spoilt["edit success"], spoilt["rest kept"]) == (1, 0)
-    assert judged(clip, clip.edits[0].truth.frames)["rest kept"] == 1
+    changed = scores_of(clip, render(edit_spec(truth, colour=min(free), object_index=1)).frames)
+    assert (changed["edit success"], changed["rest kept"]) == (1, 0)
+    assert scores_of(clip, clip.edits[0].truth.frames)["rest kept"] == 1
 
 
-def test_flicker_raises_the_warp_error_by_what_it_is(clip: EvaluationClip) -> None:
+def test_flicker_raises_the_warp_error_by_its_mean_square(clip: EvaluationClip) -> None:
     frames = clip.frames.copy()
     frames[4] = np.maximum(frames[4], 20) - 20
     drop = frames[4].astype(float) - clip.frames[4]
-    found = judged(clip, frames)
+    found = scores_of(clip, frames)
     assert found["warp error over source"] == pytest.approx(1e3 * np.square(drop / 255).mean(), rel=0.3)
 
 
-def test_nothing_is_compared_across_a_cut() -> None:
+def test_warp_errors_do_not_compare_frames_across_a_cut() -> None:
     shots = [replace(SPEC, frame_count=5), random_scene(9, size=(SIDE, SIDE), frame_count=5)]
     clip = recoloured(*shots)
-    alone = [judged(recoloured(spec), spec_frames) for spec, spec_frames in zip(shots, _halves(clip), strict=True)]
-    together = judged(clip, clip.frames)
+    alone = [scores_of(recoloured(spec), spec_frames) for spec, spec_frames in zip(shots, _halves(clip), strict=True)]
+    together = scores_of(clip, clip.frames)
     assert together["warp error"] == pytest.approx(np.mean([each["warp error"] for each in alone]), rel=1e-4)
     real = replace(clip, scene=None, edits=(Edit(kind="prompt", prompt=""),))
-    assert judged(real, clip.frames)["warp error"] < 5 * together["warp error"]
+    assert scores_of(real, clip.frames)["warp error"] < 5 * together["warp error"]
 
 
 def _halves(clip: EvaluationClip) -> list[NDArray[np.uint8]]:
     return [clip.frames[:5], clip.frames[5:]]
 
 
-def test_a_reshaped_objects_own_outline_is_not_compared(clip: EvaluationClip) -> None:
+def test_warp_errors_leave_out_pixels_that_a_change_of_shape_covers_or_uncovers(clip: EvaluationClip) -> None:
     reshaped = edited_clip(SPEC, kind="shape", shape="ring" if SPEC.objects[0].shape != "ring" else "square")
-    bench = Bench(reshaped, EMBEDDED, handling=Handling())
-    flow, valid = Judge(bench).motion(0)
+    context = KeyframeContext(reshaped, EMBEDDED)
+    flow, valid = EditScorer(context).motion(0)
     before, after = (scene.object_masks[4, 0] for scene in (reshaped.scene, reshaped.edits[0].truth))
     assert not valid[0].numpy()[before != after].any()
     assert valid[0].numpy()[before & after].mean() > 0.8

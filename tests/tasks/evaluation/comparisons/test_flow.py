@@ -1,4 +1,4 @@
-"""Flow against the truth: a perfect estimator, a negated one, thresholds, folders of .flo files, pictures."""
+"""Flow estimators against true flow: perfect and negated flow, thresholds, folders of .flo files, flow images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tasks.errors import TaskInputError
+from tasks.evaluation.clips.clip import EvaluationClip
 from tasks.evaluation.clips.true_flow import FlowClip
-from tasks.evaluation.comparison import EvaluationClip, Outcome
+from tasks.evaluation.comparisons.comparison import Outcome
 from tasks.evaluation.comparisons.flow import COMPARISON
 from tasks.models.flow_estimators import FlowIdentity
 from tests._evaluation import RESOURCES
@@ -40,7 +41,7 @@ def clip() -> EvaluationClip:
 
 
 def perfect(clip: EvaluationClip, *, factor: float = 1.0) -> Callable[[Any, Any], Any]:
-    """An estimator that knows the flow of a clip, times a factor."""
+    """Return an estimator that returns the true flow of a clip, times a factor."""
     scene = clip.scene
     assert scene is not None
 
@@ -62,7 +63,7 @@ def run(clip: EvaluationClip, name: str = "DIS medium", resources: Any = RESOURC
 
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
-    """Put an estimator in the place of DIS."""
+    """Return a function that replaces DIS by another estimator."""
 
     def put(estimate: Any) -> None:
         monkeypatch.setattr("tasks.evaluation.comparisons.flow.dis_flow", lambda _: estimate)
@@ -70,7 +71,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     return put
 
 
-def test_a_perfect_flow_has_no_error(clip: EvaluationClip, use: Callable[[Any], None]) -> None:
+def test_the_true_flow_has_no_error(clip: EvaluationClip, use: Callable[[Any], None]) -> None:
     use(perfect(clip))
     outcome = run(clip)
     assert outcome.scores["end-point error"] == 0
@@ -79,7 +80,7 @@ def test_a_perfect_flow_has_no_error(clip: EvaluationClip, use: Callable[[Any], 
     np.testing.assert_array_equal(outcome.frames, outcome.reference)
 
 
-def test_a_negated_flow_misses_by_twice_the_motion(clip: EvaluationClip, use: Callable[[Any], None]) -> None:
+def test_the_error_of_a_negated_flow_is_twice_the_motion(clip: EvaluationClip, use: Callable[[Any], None]) -> None:
     use(perfect(clip, factor=-1))
     scores = run(clip).scores
     assert clip.scene is not None
@@ -87,7 +88,7 @@ def test_a_negated_flow_misses_by_twice_the_motion(clip: EvaluationClip, use: Ca
     assert scores["end-point error"] == pytest.approx(2 * lengths.mean(), rel=1e-4)
 
 
-def test_dis_is_far_better_than_no_flow_and_finds_what_is_hidden(use: Callable[[Any], None]) -> None:
+def test_dis_has_a_lower_error_than_zero_flow_and_detects_occlusions(use: Callable[[Any], None]) -> None:
     calm = clip_of(render(random_scene(8, size=(64, 64), frame_count=6)))
     found = run(calm).scores
     use(perfect(calm, factor=0))
@@ -97,7 +98,9 @@ def test_dis_is_far_better_than_no_flow_and_finds_what_is_hidden(use: Callable[[
     assert still["occlusion recall"] == 0
 
 
-def test_the_visible_alone_are_measured_apart(clip: EvaluationClip, use: Callable[[Any], None]) -> None:
+def test_the_error_of_visible_pixels_leaves_out_the_occluded_ones(
+    clip: EvaluationClip, use: Callable[[Any], None]
+) -> None:
     assert clip.scene is not None
     hidden = clip.scene.occlusion_to_prev
 
@@ -112,14 +115,14 @@ def test_the_visible_alone_are_measured_apart(clip: EvaluationClip, use: Callabl
     assert scores["end-point error"] == pytest.approx(5 * np.sqrt(2) * hidden.mean() / 2, rel=1e-4)
 
 
-def test_a_tighter_residual_warps_less_and_no_residual_most(clip: EvaluationClip) -> None:
+def test_a_stricter_residual_warps_fewer_pixels_and_no_residual_most(clip: EvaluationClip) -> None:
     names = ["DIS medium, residual 0.02", "DIS medium", "DIS medium, residual 0.08", "DIS medium, no residual"]
-    shares = [run(clip, name).scores["warped"] for name in names]
-    assert shares == sorted(shares)
-    assert shares[0] < shares[-1]
+    fractions = [run(clip, name).scores["warped"] for name in names]
+    assert fractions == sorted(fractions)
+    assert fractions[0] < fractions[-1]
 
 
-def test_flow_across_a_cut_has_no_truth_but_nothing_there_may_be_warped(use: Callable[[Any], None]) -> None:
+def test_across_a_cut_flow_has_no_error_but_warped_pixels_lower_the_mask_precision(use: Callable[[Any], None]) -> None:
     scene = cut(*(random_scene(seed, size=(64, 64), frame_count=2) for seed in (1, 2)))
     clip = clip_of(scene)
 
@@ -134,7 +137,7 @@ def test_flow_across_a_cut_has_no_truth_but_nothing_there_may_be_warped(use: Cal
     assert loose["mask precision"] < run(clip).scores["mask precision"] - 0.1
 
 
-def test_raft_is_left_out_without_weights_and_measured_with_them(clip: EvaluationClip, tmp_path: Path) -> None:
+def test_raft_has_scores_only_if_its_weights_are_there(clip: EvaluationClip, tmp_path: Path) -> None:
     assert run(clip, "RAFT small").scores == {}
     torch.manual_seed(0)
     path = tmp_path / "raft_small.safetensors"
@@ -154,7 +157,7 @@ def write_middlebury(folder: Path, flow: np.ndarray[Any, Any]) -> np.ndarray[Any
     return frames
 
 
-def test_middleburys_layout_is_read_with_unknown_flow_left_out(tmp_path: Path, use: Callable[[Any], None]) -> None:
+def test_unknown_flow_in_the_layout_of_middlebury_does_not_count(tmp_path: Path, use: Callable[[Any], None]) -> None:
     truth = np.full((2, 40, 48), 2.0, np.float32)
     truth[:, :10] = np.nan
     frames = write_middlebury(tmp_path / "RubberWhale", truth)
@@ -170,7 +173,7 @@ def test_middleburys_layout_is_read_with_unknown_flow_left_out(tmp_path: Path, u
     assert "mask precision" not in scores
 
 
-def test_flying_chairs_names_and_the_count_are_heeded(tmp_path: Path) -> None:
+def test_the_layout_of_flying_chairs_is_read_up_to_the_count(tmp_path: Path) -> None:
     for name in ("a", "b"):
         for kind in ("img1", "img2"):
             Image.new("RGB", (12, 8)).save(tmp_path / f"{name}_{kind}.ppm")
@@ -179,7 +182,7 @@ def test_flying_chairs_names_and_the_count_are_heeded(tmp_path: Path) -> None:
     assert [clip.name for clip in COMPARISON.manifest_clips(tmp_path, count=1)] == ["a_flow"]
 
 
-def test_a_folder_that_cannot_be_used_gets_one_sentence(tmp_path: Path) -> None:
+def test_an_unusable_folder_is_an_error_that_names_the_reason(tmp_path: Path) -> None:
     def message() -> str:
         with pytest.raises(TaskInputError) as caught:
             COMPARISON.manifest_clips(tmp_path / "set", count=None)
@@ -187,7 +190,7 @@ def test_a_folder_that_cannot_be_used_gets_one_sentence(tmp_path: Path) -> None:
 
     assert "There is no folder" in message()
     (tmp_path / "set").mkdir()
-    assert "holds no .flo file" in message()
+    assert "contains no .flo file" in message()
     write_flo(tmp_path / "set" / "flow10.flo", np.zeros((2, 8, 12), np.float32))
     assert "expected flow10 and flow11 or frame10 and frame11" in message()
     for number in (10, 11):
@@ -197,7 +200,7 @@ def test_a_folder_that_cannot_be_used_gets_one_sentence(tmp_path: Path) -> None:
     assert "cannot be used" in message()
 
 
-def test_a_picture_of_flow_shows_rest_as_white_and_the_unknown_as_grey() -> None:
+def test_a_flow_image_is_white_for_no_motion_and_grey_for_unknown_flow() -> None:
     flow = np.zeros((1, 2, 1, 4), np.float32)
     flow[0, 0] = [[0, 4, np.nan, -4]]
     (picture,) = flow_pictures(flow, longest=longest_of(flow))
@@ -205,14 +208,14 @@ def test_a_picture_of_flow_shows_rest_as_white_and_the_unknown_as_grey() -> None
 
 
 @pytest.mark.parametrize("quick", [True, False])
-def test_methods_differ_in_name_and_factors_and_hold_the_baseline(quick: bool) -> None:
+def test_methods_differ_in_name_and_factors_and_include_the_baseline(quick: bool) -> None:
     methods = COMPARISON.methods(quick=quick)
     assert COMPARISON.baseline in {method.name for method in methods}
     assert len({method.name for method in methods}) == len(methods)
     assert len({str(sorted(method.factors.items())) for method in methods}) == len(methods)
 
 
-def test_every_measure_is_taken_on_scenes(clip: EvaluationClip) -> None:
+def test_every_metric_is_measured_on_scenes(clip: EvaluationClip) -> None:
     assert set(run(clip).scores) == {measure.name for measure in COMPARISON.measures}
 
 

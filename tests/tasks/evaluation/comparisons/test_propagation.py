@@ -1,4 +1,4 @@
-"""Carrying edited keyframes: plain ways against their formulas, scores against the drawn truth, broken flow caught."""
+"""Propagation methods: baselines against their formulas, scores against the true edit, and wrong flow."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.evaluation.comparison import Edit, EvaluationClip, Method, Outcome
+from tasks.evaluation.clips.clip import Edit, EvaluationClip
+from tasks.evaluation.comparisons.comparison import Method, Outcome
 from tasks.evaluation.comparisons.propagation import COMPARISON
-from tasks.evaluation.comparisons.propagation_baselines import WAYS
+from tasks.evaluation.comparisons.propagation_baselines import BASELINES
 from tasks.models.checkpoints import resolve_model
 from tests._evaluation import RESOURCES
 from wave_ops.flow import dis_flow
@@ -23,7 +24,7 @@ SIZE = (48, 48)
 
 
 def recoloured(*shots: SceneSpec) -> EvaluationClip:
-    """A clip of one or two shots whose first object turns white."""
+    """Draw a clip of one or two shots; the edit turns the first object white."""
     edited = [edit_spec(spec, colour="white") for spec in shots]
     scene, truth = (render(specs[0]) if len(specs) == 1 else cut(*specs) for specs in (shots, edited))
     edit = Edit(kind="colour", prompt="", truth=truth)
@@ -50,7 +51,7 @@ def run(clip: EvaluationClip, name: str, resources: Any = RESOURCES) -> Outcome:
 
 @pytest.fixture
 def interval() -> KeyframeInterval:
-    """A texture that moves one pixel to the left a frame, over five frames, repainted as its negative."""
+    """Return five frames of a texture that moves left by one pixel per frame; the edit is the negative."""
     wide = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
     frames = np.stack([wide[:, i : i + 32] for i in range(5)])
     to_prev = np.zeros((4, 2, 24, 32), np.float32)
@@ -61,30 +62,32 @@ def interval() -> KeyframeInterval:
 
 
 def test_the_nearest_keyframe_is_the_nearer_one_and_in_the_middle_the_earlier(interval: KeyframeInterval) -> None:
-    wanted = [interval.first, interval.first, interval.last]
-    np.testing.assert_array_equal(WAYS["nearest keyframe"](interval), wanted)
+    expected = [interval.first, interval.first, interval.last]
+    np.testing.assert_array_equal(BASELINES["nearest keyframe"](interval), expected)
 
 
-def test_a_cross_fade_goes_evenly_from_one_keyframe_to_the_other(interval: KeyframeInterval) -> None:
+def test_a_cross_fade_is_linear_in_time(interval: KeyframeInterval) -> None:
     first, last = interval.first.astype(float), interval.last.astype(float)
-    wanted = [0.75 * first + 0.25 * last, 0.5 * first + 0.5 * last, 0.25 * first + 0.75 * last]
-    np.testing.assert_allclose(WAYS["cross-fade"](interval), wanted, atol=0.51)
+    expected = [0.75 * first + 0.25 * last, 0.5 * first + 0.5 * last, 0.25 * first + 0.75 * last]
+    np.testing.assert_allclose(BASELINES["cross-fade"](interval), expected, atol=0.51)
 
 
-@pytest.mark.parametrize("way", ["flow warp", "two-way warp"])
-def test_a_warp_along_the_true_flow_is_exact_where_both_keyframes_see(interval: KeyframeInterval, way: str) -> None:
-    carried = WAYS[way](interval)
-    np.testing.assert_array_equal(carried[:, :, 4:-4], 255 - interval.frames[1:-1, :, 4:-4])
+@pytest.mark.parametrize("name", ["flow warp", "two-way warp"])
+def test_a_warp_along_the_true_flow_is_exact_where_both_keyframes_are_visible(
+    interval: KeyframeInterval, name: str
+) -> None:
+    warped = BASELINES[name](interval)
+    np.testing.assert_array_equal(warped[:, :, 4:-4], 255 - interval.frames[1:-1, :, 4:-4])
 
 
-def test_the_full_method_comes_nearer_to_the_true_edit_than_every_plain_way(outcomes: dict[str, Outcome]) -> None:
-    for way in WAYS:
+def test_the_full_method_is_closer_to_the_true_edit_than_every_baseline(outcomes: dict[str, Outcome]) -> None:
+    for name in BASELINES:
         for measure in ("PSNR", "SSIM", "PSNR of what changes"):
-            assert outcomes["full"].scores[measure] > outcomes[way].scores[measure]
+            assert outcomes["full"].scores[measure] > outcomes[name].scores[measure]
     assert 1 < outcomes["full"].scores["warp error ratio"] < outcomes["nearest keyframe"].scores["warp error ratio"]
 
 
-def test_the_scores_are_those_of_the_frames(clip: EvaluationClip, outcomes: dict[str, Outcome]) -> None:
+def test_psnr_and_gain_follow_from_the_frames(clip: EvaluationClip, outcomes: dict[str, Outcome]) -> None:
     assert clip.edits[0].truth is not None
     made, truth = outcomes["flow warp"].frames, clip.edits[0].truth.frames
     assert made is not None
@@ -95,12 +98,12 @@ def test_the_scores_are_those_of_the_frames(clip: EvaluationClip, outcomes: dict
     assert outcomes["flow warp"].scores["gain over flow warp"] == 0
 
 
-def test_every_measure_is_taken_and_no_other(outcomes: dict[str, Outcome]) -> None:
+def test_every_declared_metric_is_measured_and_no_other(outcomes: dict[str, Outcome]) -> None:
     for outcome in outcomes.values():
         assert set(outcome.scores) == {measure.name for measure in COMPARISON.measures}
 
 
-def test_keyframes_are_left_as_they_are(clip: EvaluationClip, outcomes: dict[str, Outcome]) -> None:
+def test_keyframes_stay_unchanged(clip: EvaluationClip, outcomes: dict[str, Outcome]) -> None:
     assert clip.edits[0].truth is not None
     for outcome in outcomes.values():
         assert outcome.frames is not None
@@ -108,12 +111,12 @@ def test_keyframes_are_left_as_they_are(clip: EvaluationClip, outcomes: dict[str
         np.testing.assert_array_equal(outcome.reference, clip.edits[0].truth.frames)
 
 
-def test_each_setting_of_the_full_method_is_another_result(outcomes: dict[str, Outcome]) -> None:
-    made = [outcome.frames for name, outcome in outcomes.items() if name.startswith("full")]
-    assert len({frames.tobytes() for frames in made if frames is not None}) == len(made) == 8
+def test_each_setting_of_the_full_method_changes_the_frames(outcomes: dict[str, Outcome]) -> None:
+    results = [outcome.frames for name, outcome in outcomes.items() if name.startswith("full")]
+    assert len({frames.tobytes() for frames in results if frames is not None}) == len(results) == 8
 
 
-def test_a_negated_flow_is_caught(
+def test_a_negated_flow_lowers_the_psnr(
     clip: EvaluationClip, outcomes: dict[str, Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     estimate = dis_flow()
@@ -122,12 +125,12 @@ def test_a_negated_flow_is_caught(
         return tuple(-flow for flow in estimate(prev, cur))
 
     monkeypatch.setattr("tasks.evaluation.comparisons.propagation.load_flow", lambda *_, **__: negated)
-    # Above 60 dB, where what is left is rounding, restored detail makes up for most of a bad flow
+    # Above 60 dB only rounding is left, and restored detail compensates most of a wrong flow
     for name, least in {"flow warp": 1, "full, no detail": 1, "full, published guides": 0.5, "full": 0.25}.items():
         assert run(clip, name).scores["PSNR"] < outcomes[name].scores["PSNR"] - least
 
 
-def test_nothing_is_carried_across_a_cut() -> None:
+def test_nothing_is_propagated_across_a_cut() -> None:
     shots = [random_scene(seed, size=SIZE, frame_count=count) for seed, count in ((4, 3), (5, 2))]
     outcome = run(recoloured(*shots), "nearest keyframe")
     truth = [render(edit_spec(spec, colour="white")).frames for spec in shots]
@@ -136,7 +139,7 @@ def test_nothing_is_carried_across_a_cut() -> None:
     np.testing.assert_array_equal(outcome.frames[1], truth[0][0])
 
 
-def test_a_clip_without_truth_is_edited_by_exchanging_its_colours(clip: EvaluationClip) -> None:
+def test_a_real_clip_is_edited_by_a_permutation_of_its_colours(clip: EvaluationClip) -> None:
     real = replace(clip, edits=(Edit(kind="prompt", prompt="a painting"),), scene=None)
     outcome = run(real, "nearest keyframe")
     assert outcome.frames is not None
@@ -145,7 +148,7 @@ def test_a_clip_without_truth_is_edited_by_exchanging_its_colours(clip: Evaluati
     assert run(real, "full, true flow").scores == {}
 
 
-def test_rough_keyframes_are_what_the_vae_gives_back() -> None:
+def test_rough_keyframes_are_the_round_trip_through_the_vae() -> None:
     spec = random_scene(4, size=(64, 64), frame_count=9)
     clip, resources = recoloured(spec), replace(RESOURCES, model=resolve_model("embedded"))
     rough = run(clip, "nearest keyframe, rough keyframes", resources).frames
@@ -156,7 +159,7 @@ def test_rough_keyframes_are_what_the_vae_gives_back() -> None:
 
 
 @pytest.mark.parametrize("quick", [True, False])
-def test_methods_differ_in_name_and_factors_and_hold_the_baseline(quick: bool) -> None:
+def test_methods_differ_in_name_and_factors_and_include_the_baseline(quick: bool) -> None:
     methods: tuple[Method, ...] = COMPARISON.methods(quick=quick)
     assert COMPARISON.baseline in {method.name for method in methods}
     assert len({method.name for method in methods}) == len(methods)
@@ -164,7 +167,7 @@ def test_methods_differ_in_name_and_factors_and_hold_the_baseline(quick: bool) -
     assert len({frozenset(method.factors) for method in methods}) == 1
 
 
-def test_the_clips_are_recoloured_in_two_intervals() -> None:
+def test_the_clips_have_two_intervals_and_a_change_of_colour() -> None:
     (first, second) = COMPARISON.clips(quick=True, count=2, seed=0)
     assert first.frames.shape == (17, 128, 128, 3)
     assert [clip.edits[0].kind for clip in (first, second)] == ["colour", "background colour"]

@@ -17,13 +17,13 @@ import pytest
 from storage.video import probe, read_frames
 from storage.workspace import Workspace
 from tasks.errors import TaskInputError
-from tasks.evaluation.comparison import Measure, Method
+from tasks.evaluation.comparisons.comparison import Measure, Method
 from tasks.evaluation.plan import EvaluationPlan, load_planned_clip
-from tasks.evaluation.publish import LINES, METRICS, REPORT, TABLE, check_folder, write_results
+from tasks.evaluation.previews import GAIN, amplified_difference, legible
 from tasks.evaluation.report.film_selection import choose_clips, choose_methods, shown_clips, worst_clip
 from tasks.evaluation.report.page import report_html
-from tasks.evaluation.report.plots import difference_plot, spread_plot
-from tasks.evaluation.report.previews import GAIN, amplified_difference, legible
+from tasks.evaluation.report.plots import difference_plot, distribution_plot
+from tasks.evaluation.report.publish import LINES, METRICS, REPORT, TABLE, check_folder, write_results
 from tasks.evaluation.results import COLUMNS, Results, collect_results, metrics_parquet
 from tasks.evaluation.run import RESULT, measure_clip
 from tests._evaluation import coarse_plan, make_results, with_coarse
@@ -52,7 +52,7 @@ def page(plan: EvaluationPlan, results: Results) -> str:
 
 
 class Elements(HTMLParser):
-    """Counts elements, and checks that every one that opens is closed."""
+    """Counts elements, and checks that every opened element is closed."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -72,20 +72,22 @@ class Elements(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_report_refers_to_nothing_outside(page: str) -> None:
+def test_the_report_has_no_external_references(page: str) -> None:
     assert not re.search(r"https?://|//www|src=\"(?!data:)|@import|url\((?!#)", page)
     assert len(page) < 20 * 2**20
 
 
-def test_the_report_is_well_formed_and_holds_tables_plots_and_films(page: str) -> None:
+def test_the_report_is_well_formed_and_contains_tables_plots_and_films(page: str) -> None:
     elements = Elements(page)
     assert elements.open == []
-    assert elements.seen.count("svg") == 2 + 3  # differences of the measures that differ, spread of all three
-    assert elements.seen.count("video") == 3 * (1 + 2 * 3)  # each clip's source, and of each method film and difference
-    assert elements.seen.count("table") == 1 + 2 + 2  # bars, means and differences, two groups
+    assert elements.seen.count("svg") == 2 + 3  # differences of the two metrics that differ, distributions of all three
+    assert elements.seen.count("video") == 3 * (1 + 2 * 3)  # each clip's source, and each method's film and difference
+    assert elements.seen.count("table") == 1 + 2 + 2  # targets, means and differences, two groups
 
 
-def test_its_films_play(page: str, plan: EvaluationPlan, results: Results, tmp_path: Path) -> None:
+def test_the_films_decode_to_the_clip_in_their_stated_size(
+    page: str, plan: EvaluationPlan, results: Results, tmp_path: Path
+) -> None:
     films = re.findall(r'<video src="data:video/mp4;base64,([^"]+)" width="(\d+)" height="(\d+)" autoplay loop', page)
     for film, width, height in films:
         path = tmp_path / "film.mp4"
@@ -98,12 +100,12 @@ def test_its_films_play(page: str, plan: EvaluationPlan, results: Results, tmp_p
     assert np.abs(source - load_planned_clip(plan.request, plan.clips[first]).frames).mean() < 5
 
 
-def test_texts_are_escaped(page: str) -> None:
+def test_text_in_the_page_is_escaped(page: str) -> None:
     assert "How coarse may &lt;b&gt;a copy&lt;/b&gt; be?" in page
     assert "<b>a copy" not in page
 
 
-def test_the_report_says_what_was_run_and_what_was_left_out(page: str) -> None:
+def test_the_report_lists_the_set_up_and_the_metrics_that_were_not_measured(page: str) -> None:
     for words in (
         "wave evaluate coarse --clips 3",
         "3: 2 calm, 1 hard motion",
@@ -115,10 +117,10 @@ def test_the_report_says_what_was_run_and_what_was_left_out(page: str) -> None:
         "at least 15 dB",
     ):
         assert words in page
-    assert "Not taken in this run: LPIPS." in page
+    assert "Not measured in this run: LPIPS." in page
 
 
-def test_everything_is_written_and_agrees(plan: EvaluationPlan, tmp_path: Path) -> None:
+def test_all_files_are_written_with_the_same_values(plan: EvaluationPlan, tmp_path: Path) -> None:
     results = write_results(plan, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([LINES, METRICS, REPORT, TABLE])
     metrics = pd.read_parquet(tmp_path / "out" / METRICS)
@@ -143,7 +145,7 @@ def test_everything_is_written_and_agrees(plan: EvaluationPlan, tmp_path: Path) 
         ((True, False, None), [True, False, None]),
     ],
 )
-def test_factors_keep_their_type_and_become_text_where_they_have_several(
+def test_factors_keep_their_type_and_become_text_if_they_have_several_types(
     values: tuple[object, ...], stored: list[object], plan: EvaluationPlan, tmp_path: Path
 ) -> None:
     methods = tuple(Method(name=f"m{i}", factors={"warp": value}) for i, value in enumerate(values))
@@ -155,14 +157,14 @@ def test_factors_keep_their_type_and_become_text_where_they_have_several(
     assert [None if value is pd.NA else value for value in found["factor.warp"].astype(object)] == stored
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_anything_runs(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error_before_anything_runs(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     check_folder(tmp_path / "new" / "folder")
-    with pytest.raises(TaskInputError, match="is no writable folder"):
+    with pytest.raises(TaskInputError, match="is not a writable folder"):
         check_folder(tmp_path / "file" / "folder")
 
 
-def test_a_clip_without_films_is_left_out(plan: EvaluationPlan, results: Results, tmp_path: Path) -> None:
+def test_a_clip_without_stored_films_is_not_shown(plan: EvaluationPlan, results: Results, tmp_path: Path) -> None:
     copied = replace(plan, workspace=str(shutil.copytree(plan.workspace, tmp_path / "copy")))
     for clip in plan.clips[1:]:
         for method in plan.methods:
@@ -170,7 +172,7 @@ def test_a_clip_without_films_is_left_out(plan: EvaluationPlan, results: Results
     assert [clip.name for clip in shown_clips(copied, results)] == [plan.clips[0].name]
 
 
-def test_no_more_clips_are_shown_than_fit(plan: EvaluationPlan, results: Results) -> None:
+def test_clips_beyond_the_size_limit_are_not_shown(plan: EvaluationPlan, results: Results) -> None:
     every = shown_clips(plan, results)
     assert [clip.name for clip in every] == list(choose_clips(results))
     room = every[0].size + every[1].size
@@ -182,11 +184,11 @@ def test_no_more_clips_are_shown_than_fit(plan: EvaluationPlan, results: Results
 
 
 @pytest.mark.parametrize(("measure", "worst"), [(PSNR, "clip-3"), (ERROR, "clip-2")])
-def test_the_worst_clip_of_the_baseline_comes_first_then_the_groups_in_turn(measure: Measure, worst: str) -> None:
+def test_the_worst_clip_of_the_baseline_is_first_followed_by_the_groups_in_turn(measure: Measure, worst: str) -> None:
     values = [30.0, 31.0, 40.0, 20.0, np.nan, 25.0, 25.0, 25.0]
-    figures = {"old": {measure.name: values}, "new": {measure.name: values[::-1]}}
+    by_method = {"old": {measure.name: values}, "new": {measure.name: values[::-1]}}
     groups = ("calm", "calm", "calm", "calm", "cut", "cut", "cut", "cut")
-    results = make_results(figures, measures=(measure,), groups=groups)
+    results = make_results(by_method, measures=(measure,), groups=groups)
     assert worst_clip(results) == worst
     turns = ["clip-0", "clip-4", "clip-1", "clip-5", "clip-2", "clip-6", "clip-3", "clip-7"]
     expected = [worst, *(name for name in turns if name != worst)]
@@ -194,8 +196,8 @@ def test_the_worst_clip_of_the_baseline_comes_first_then_the_groups_in_turn(meas
 
 
 def many(measure: Measure) -> Results:
-    figures = {f"m{i}": {measure.name: [float(value)]} for i, value in enumerate([5, 9, 1, 8, 2, 7, 3, 6, 4, 0])}
-    return make_results(figures, measures=(measure,))
+    values = {f"m{i}": {measure.name: [float(value)]} for i, value in enumerate([5, 9, 1, 8, 2, 7, 3, 6, 4, 0])}
+    return make_results(values, measures=(measure,))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,7 @@ def test_of_many_methods_the_baseline_the_best_and_the_worst_are_shown(measure: 
     assert [method.name for method in choose_methods(many(measure), most=6)] == names
 
 
-def test_few_methods_are_all_shown() -> None:
+def test_all_methods_are_shown_if_they_are_few() -> None:
     assert len(choose_methods(many(PSNR), most=10)) == 10
 
 
@@ -213,14 +215,14 @@ def test_few_methods_are_all_shown() -> None:
     ("size", "shown"),
     [((64, 64), (192, 192)), ((48, 100), (96, 200)), ((300, 200), (300, 200)), ((300, 600), (192, 384))],
 )
-def test_films_are_large_enough_to_look_at_and_not_larger(size: tuple[int, int], shown: tuple[int, int]) -> None:
+def test_films_are_resized_to_between_192_and_384_pixels(size: tuple[int, int], shown: tuple[int, int]) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
-    found = legible(frames)
-    assert found.shape[1:3] == shown
+    resized = legible(frames)
+    assert resized.shape[1:3] == shown
     if shown[0] > size[0]:
         factor = shown[0] // size[0]
-        assert np.array_equal(found[:, ::factor, ::factor], frames)
-        assert np.array_equal(found[:, 1::factor, 1::factor], frames)
+        assert np.array_equal(resized[:, ::factor, ::factor], frames)
+        assert np.array_equal(resized[:, 1::factor, 1::factor], frames)
 
 
 def test_differences_are_amplified_around_grey() -> None:
@@ -235,14 +237,14 @@ def test_differences_are_amplified_around_grey() -> None:
     assert (found == 128).sum() == found.size - 9
 
 
-def test_clips_of_different_lengths_have_no_difference() -> None:
+def test_frames_of_different_lengths_have_no_difference() -> None:
     assert amplified_difference(np.zeros((2, 4, 4, 3), np.uint8), np.zeros((3, 4, 4, 3), np.uint8)) is None
 
 
-def test_plots_take_names_as_they_are_and_the_pages_colours() -> None:
-    figures = {"old": {"PSNR": [30.0, 31.0]}, "$x_1$ <b>&": {"PSNR": [31.0, 33.0]}}
-    results = make_results(figures, measures=(PSNR,))
-    for plot in (difference_plot(results, PSNR), spread_plot(results, PSNR, results.methods)):
+def test_plots_escape_names_and_take_the_text_colour_of_the_page() -> None:
+    values = {"old": {"PSNR": [30.0, 31.0]}, "$x_1$ <b>&": {"PSNR": [31.0, 33.0]}}
+    results = make_results(values, measures=(PSNR,))
+    for plot in (difference_plot(results, PSNR), distribution_plot(results, PSNR, results.methods)):
         assert plot is not None
         assert plot.startswith("<svg")
         assert "$x_1$ &lt;b&gt;&amp;" in plot
@@ -251,7 +253,7 @@ def test_plots_take_names_as_they_are_and_the_pages_colours() -> None:
         assert "http" not in plot
 
 
-def test_what_is_not_known_is_not_drawn() -> None:
+def test_methods_without_values_are_not_drawn() -> None:
     results = make_results({"old": {"PSNR": [30.0]}, "new": {"PSNR": [np.nan]}}, measures=(PSNR,))
     assert difference_plot(results, PSNR) is None
-    assert "new" not in (spread_plot(results, PSNR, results.methods) or "new")
+    assert "new" not in (distribution_plot(results, PSNR, results.methods) or "new")

@@ -4,24 +4,25 @@ import math
 
 import pytest
 
-from tasks.evaluation.comparison import Measure
+from tasks.evaluation.comparisons.comparison import Measure
 from tasks.evaluation.report.tables import (
     Cell,
     Table,
-    bars_table,
     decimals,
     differences_table,
     group_tables,
     markdown,
     means_table,
     measure_table,
+    metric_row,
+    targets_table,
 )
 from tasks.evaluation.results import Results
 from tests._evaluation import make_results
 
 NAN = math.nan
-PSNR = Measure(name="PSNR", unit="dB", better="higher", bar=30.0)
-SECONDS = Measure(name="seconds", unit="s", better="lower", bar=2.0, bar_method="new")
+PSNR = Measure(name="PSNR", unit="dB", better="higher", target=30.0)
+SECONDS = Measure(name="seconds", unit="s", better="lower", target=2.0, target_method="new")
 CALLS = Measure(name="calls", unit="")
 LPIPS = Measure(name="LPIPS", unit="", better="lower")
 
@@ -49,7 +50,7 @@ def results() -> Results:
     )
 
 
-def test_means_are_given_with_their_spread_and_the_best_is_bold(results: Results) -> None:
+def test_means_are_shown_with_their_deviation_and_the_best_is_bold(results: Results) -> None:
     assert (
         markdown(means_table(results))
         == """\
@@ -72,7 +73,7 @@ def test_differences_from_the_baseline_are_paired_by_clip(results: Results) -> N
     )
 
 
-def test_one_measure_fits_a_terminal_and_says_what_it_shows(results: Results) -> None:
+def test_the_table_of_one_metric_has_four_columns_and_verdicts(results: Results) -> None:
     table = measure_table(results, PSNR)
     assert table.title == "PSNR (dB) ↑"
     assert [[cell.text for cell in row] for row in table.rows] == [
@@ -82,52 +83,52 @@ def test_one_measure_fits_a_terminal_and_says_what_it_shows(results: Results) ->
     ]
 
 
-def test_each_group_has_a_table_of_its_own(results: Results) -> None:
+def test_each_group_has_its_own_table(results: Results) -> None:
     calm, cut = group_tables(results)
     assert (calm.title, cut.title) == ("calm (2 clips)", "cut (2 clips)")
     assert [cell.text for cell in cut.rows[2]] == ["odd", "none", "–", "29.00 (n = 1)", "–", "50 ± 0"]  # noqa: RUF001
 
 
-def test_one_group_needs_no_table_of_its_own() -> None:
+def test_a_single_group_has_no_table() -> None:
     assert group_tables(make_results({"old": {"PSNR": [1.0, 2.0]}}, measures=(PSNR,))) == ()
 
 
-def test_bars_are_told_with_what_was_found(results: Results) -> None:
-    table = bars_table(results)
+def test_targets_are_shown_with_values_and_a_missed_one_is_bold(results: Results) -> None:
+    table = targets_table(results)
     assert table is not None
     assert (
         markdown(table)
         == """\
-| measure | method | asked | found | holds |
+| metric | method | target | value | met |
 | :-- | :-- | --: | --: | --: |
 | PSNR | old | at least 30 dB | 30.25 dB | yes |
 | seconds | new | at most 2 s | 3.87 s | **no** |"""
     )
 
 
-def test_without_bars_there_is_no_such_table() -> None:
-    assert bars_table(make_results({"old": {"calls": [1.0]}}, measures=(CALLS,))) is None
+def test_without_targets_there_is_no_table_of_targets() -> None:
+    assert targets_table(make_results({"old": {"calls": [1.0]}}, measures=(CALLS,))) is None
 
 
-def test_a_measure_of_few_clips_says_so_in_its_heading() -> None:
-    figures = {"old": {"PSNR": [30, NAN, 32]}, "new": {"PSNR": [30, NAN, 33]}}
-    assert means_table(make_results(figures, measures=(PSNR,))).headings[-1] == "PSNR (dB) ↑, n = 2"
+def test_the_heading_of_a_metric_with_missing_clips_states_their_number() -> None:
+    values = {"old": {"PSNR": [30, NAN, 32]}, "new": {"PSNR": [30, NAN, 33]}}
+    assert means_table(make_results(values, measures=(PSNR,))).headings[-1] == "PSNR (dB) ↑, n = 2"
 
 
-def test_methods_that_print_alike_are_both_the_best() -> None:
-    figures = {"old": {"PSNR": [30.0001]}, "new": {"PSNR": [30.0]}, "odd": {"PSNR": [20.0]}}
-    table = means_table(make_results(figures, measures=(PSNR,)))
+def test_methods_with_equal_printed_means_are_both_highlighted() -> None:
+    values = {"old": {"PSNR": [30.0001]}, "new": {"PSNR": [30.0]}, "odd": {"PSNR": [20.0]}}
+    table = means_table(make_results(values, measures=(PSNR,)))
     assert [row[-1].mark for row in table.rows] == [True, True, False]
 
 
-def test_where_all_are_equal_none_is_the_best() -> None:
-    figures = {"old": {"PSNR": [30.0]}, "new": {"PSNR": [30.0]}}
-    assert not any(row[-1].mark for row in means_table(make_results(figures, measures=(PSNR,))).rows)
+def test_if_all_means_are_equal_none_is_highlighted() -> None:
+    values = {"old": {"PSNR": [30.0]}, "new": {"PSNR": [30.0]}}
+    assert not any(row[-1].mark for row in means_table(make_results(values, measures=(PSNR,))).rows)
 
 
-def test_a_factor_that_repeats_the_name_is_no_column() -> None:
-    figures = {"old": {"PSNR": [30.0]}, "new": {"PSNR": [31.0]}}
-    assert means_table(make_results(figures, measures=(PSNR,))).headings == ("method", "PSNR (dB) ↑")
+def test_a_factor_that_repeats_the_name_has_no_column() -> None:
+    values = {"old": {"PSNR": [30.0]}, "new": {"PSNR": [31.0]}}
+    assert means_table(make_results(values, measures=(PSNR,))).headings == ("method", "PSNR (dB) ↑")
 
 
 @pytest.mark.parametrize(
@@ -146,18 +147,24 @@ def test_a_factor_that_repeats_the_name_is_no_column() -> None:
         ([1e-12], 8),
     ],
 )
-def test_decimals_follow_the_largest_figure(values: list[float | None], places: int) -> None:
+def test_decimals_follow_from_the_largest_value(values: list[float | None], places: int) -> None:
     assert decimals(values) == places
 
 
-def test_markdown_takes_texts_as_they_are() -> None:
+def test_markdown_escapes_the_text_of_cells() -> None:
     table = Table(title="", headings=("a|b",), rows=((Cell("*x* <b>\n\\"),),))
     assert markdown(table).splitlines()[0::2] == ["| a\\|b |", "| \\*x\\* &lt;b> \\\\ |"]
 
 
-def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
+def test_a_difference_that_rounds_to_zero_has_no_minus_sign() -> None:
     results = make_results(
         {"old": {"PSNR": [30, 32, 28]}, "new": {"PSNR": [29.9999, 31.9998, 28]}, "far": {"PSNR": [20, 21, 19]}},
         measures=(PSNR,),
     )
     assert "| new | +0.00 [+0.00, +0.00]" in markdown(differences_table(results))
+
+
+def test_a_fraction_is_printed_without_a_unit() -> None:
+    success = Measure(name="edit success", unit="fraction", better="higher", target=0.85)
+    cells = metric_row(success, "full", value=0.9, target=0.85)
+    assert [cell.text for cell in cells] == ["edit success", "full", "at least 0.85", "0.900", "yes"]

@@ -1,4 +1,7 @@
-"""The one base of every error that `tasks` raises on purpose."""
+"""The base class of the errors that `tasks` raises.
+
+It is a folder of its own since every other folder of `tasks` imports it, and it imports none of them.
+"""
 
 from __future__ import annotations
 

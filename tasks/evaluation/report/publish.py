@@ -1,4 +1,4 @@
-"""Write what a run found to a folder, and show it in Prefect."""
+"""Write the results of a run to a folder, and show them in Prefect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from storage.files import write_atomic
 from tasks.errors import TaskInputError
 from tasks.evaluation.plan import EvaluationPlan
-from tasks.evaluation.report.jsonl import lines_text, result_lines
+from tasks.evaluation.report.jsonl import json_lines, result_records
 from tasks.evaluation.report.page import report_html, table_markdown
 from tasks.evaluation.results import Results, collect_results, metrics_parquet
 
@@ -22,26 +22,26 @@ METRICS, TABLE, REPORT, LINES = "metrics.parquet", "table.md", "report.html", "l
 
 
 def check_folder(folder: Path) -> None:
-    """Check, before anything runs, that results can be written to a folder.
+    """Check that results can be written to a folder, before anything runs.
 
     Raises:
-        TaskInputError: if not.
+        TaskInputError: if they cannot.
     """
     existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
-        raise TaskInputError(f"The output {folder} cannot be written: {existing} is no writable folder.")
+        raise TaskInputError(f"The output {folder} cannot be written: {existing} is not a writable folder.")
 
 
 def write_results(plan: EvaluationPlan, folder: Path) -> Results:
-    """Write metrics.parquet, lines.jsonl, table.md and report.html, each as a whole.
+    """Write metrics.parquet, lines.jsonl, table.md and report.html, each atomically.
 
     Raises:
         TaskInputError: if the folder cannot be written.
-        WorkspaceError: if an outcome is not in the workspace.
+        WorkspaceError: if an outcome is missing from the workspace.
     """
     results = collect_results(plan)
     texts = {
-        LINES: lines_text(result_lines(results)),
+        LINES: json_lines(result_records(results)),
         TABLE: table_markdown(plan, results),
         REPORT: report_html(plan, results),
     }
@@ -50,7 +50,9 @@ def write_results(plan: EvaluationPlan, folder: Path) -> Results:
         for name, data in files.items():
             write_atomic(folder / name, data)
     except OSError as error:
-        raise TaskInputError(f"{folder} cannot be written ({error.strerror}); the outcomes are kept.") from error
+        raise TaskInputError(
+            f"{folder} cannot be written ({error.strerror}); the outcomes stay in the workspace."
+        ) from error
     return results
 
 
@@ -62,7 +64,7 @@ def write_results(plan: EvaluationPlan, folder: Path) -> Results:
     persist_result=False,
 )
 def publish_results(plan: EvaluationPlan, folder: str) -> Results:
-    """Write the results, and show the table in Prefect."""
+    """Write the results, and show the tables as an artifact in Prefect."""
     results = write_results(plan, Path(folder))
     create_markdown_artifact(table_markdown(plan, results), key=f"evaluation-{plan.name}", description=results.title)
     return results

@@ -1,4 +1,4 @@
-"""Short looping films for the report: what a method made, and how it differs from what was wanted."""
+"""Short looping films for the report: the frames of a method, and their difference from the reference."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["GAIN", "amplified_difference", "legible", "write_film"]
 Frames = NDArray[np.uint8]
 
 GAIN = 3
-"""What a difference is multiplied with before it is shown."""
+"""Factor by which differences are amplified."""
 _SMALLEST, _LARGEST = 192, 384
 _RATE = 8
 _CRF = 23
 
 
 def legible(frames: Frames) -> Frames:
-    """Bring the longer side to between 192 and 384 pixels: small ones by whole factors, pixel by pixel.
+    """Resize the longer side to between 192 and 384 pixels; small frames are enlarged by an integer, pixel by pixel.
 
     Args:
         frames: uint8 (time, height, width, 3).
@@ -38,11 +38,11 @@ def legible(frames: Frames) -> Frames:
 
 
 def amplified_difference(frames: Frames, reference: Frames) -> Frames | None:
-    """Draw the difference around a middle grey, amplified; None where the two have no common length.
+    """Draw the amplified difference around a middle grey; return None if the lengths differ.
 
     Args:
         frames: uint8 (time, height, width, 3).
-        reference: the same length; resampled where its size differs.
+        reference: the same length; resized if its size differs.
     """
     if len(frames) != len(reference):
         return None
@@ -53,9 +53,9 @@ def amplified_difference(frames: Frames, reference: Frames) -> Frames | None:
 
 
 def write_film(path: Path, frames: Frames) -> None:
-    """Write frames as an H.264 film at 8 frames per second, large enough to be looked at.
+    """Write frames as an H.264 film at 8 frames per second, in a size that is easy to see.
 
     Raises:
-        VideoError: if they are no frames.
+        VideoError: if the frames cannot be encoded.
     """
     write_video(path, legible(frames), timestamps=range(len(frames)), time_base=Fraction(1, _RATE), crf=_CRF)

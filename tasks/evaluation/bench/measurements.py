@@ -1,0 +1,113 @@
+"""Requests and measurements of a bench, as JSON records and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import process_time
+from typing import Protocol, TypeVar
+
+from tasks.evaluation.comparisons.comparison import Measure
+from tasks.evaluation.report.jsonl import Record, metric_record
+from tasks.evaluation.report.tables import Table, metric_row
+
+__all__ = [
+    "Bench",
+    "BenchRequest",
+    "Measurement",
+    "Section",
+    "bench_table",
+    "least_seconds",
+    "measurement_record",
+    "without_target",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchRequest:
+    """The request of a bench."""
+
+    ebsynth_pairs: Path | None = None
+    """A folder of pairs with EbSynth's results; None: the bench draws its own pairs, without these results."""
+    quick: bool = False
+    """Small sizes, to check that the bench runs; targets set for another size are left out."""
+    videos: tuple[Path, ...] = ()
+    """Videos to measure in addition to drawn scenes."""
+    contact_sheets: Path | None = None
+    """The folder for contact sheets; None: none are drawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One measured value of a metric and its subject."""
+
+    measure: Measure
+    """The metric, with its target if that applies; `target_method` has no effect here."""
+    subject: str
+    """The name of the pair, size or interval that was measured."""
+    value: float | None
+    """None if it cannot be computed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """Measurements that are made together."""
+
+    title: str
+    """The subject in a few words, shown while it is measured."""
+    measure: Callable[[], Iterator[Measurement]]
+    """Runs the measurements; nothing is computed before this is called."""
+
+
+class Bench(Protocol):
+    """A bench as `wave bench` runs it."""
+
+    name: str
+    title: str
+    """One sentence: the question that it answers."""
+
+    def sections(self, request: BenchRequest) -> tuple[Section, ...]:
+        """Check the request and return the sections to measure."""
+        ...
+
+
+def without_target(measure: Measure) -> Measure:
+    """Return a metric without its target."""
+    return replace(measure, target=None)
+
+
+def measurement_record(bench: str, measurement: Measurement) -> Record:
+    """Build the JSON record of a measurement."""
+    measure = measurement.measure
+    return metric_record(bench, measure, measurement.subject, value=measurement.value, target=measure.target)
+
+
+def bench_table(title: str, measurements: Sequence[Measurement]) -> Table:
+    """Tabulate measurements with their targets."""
+    rows = tuple(
+        metric_row(item.measure, item.subject, value=item.value, target=item.measure.target) for item in measurements
+    )
+    return Table(title=title, headings=("metric", "subject", "target", "value", "met"), rows=rows, labels=2)
+
+
+def least_seconds(
+    work: Callable[[], T], *, repeats: int = 1, clock: Callable[[], float] = process_time
+) -> tuple[float, T]:
+    """Return the minimum seconds over several runs of a function, and its last result.
+
+    The minimum, since other load on the machine can only add time.
+
+    Args:
+        work: called `repeats` times.
+        repeats: at least 1.
+        clock: seconds; by default CPU seconds of all threads.
+    """
+    spent = []
+    for _ in range(repeats):
+        started = clock()
+        result = work()
+        spent.append(clock() - started)
+    return min(spent), result

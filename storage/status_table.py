@@ -1,4 +1,4 @@
-"""Status tables: what became of every row of a data set, appended as it happens.
+"""Status tables: the state of every row of a data set, appended as rows start and end.
 
 A record says that a row of the data set's manifest started or ended. Records are never changed: they are appended to
 Parquet files under `tables/status/<data set>/`, by any number of processes and machines at once.

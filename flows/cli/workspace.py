@@ -1,4 +1,4 @@
-"""`wave status` and `wave gc`: what became of data sets, and what the workspace need not keep."""
+"""`wave status` and `wave gc`: the state of data sets, and the removal of intermediate results."""
 
 from __future__ import annotations
 

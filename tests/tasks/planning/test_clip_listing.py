@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from tasks.errors import TaskInputError
 from tasks.planning.clip_listing import is_listing, list_clips
@@ -55,6 +57,23 @@ def test_a_glob_lists_what_matches_with_ids_from_its_first_wildcard(
     pattern: str, expected: list[str], folder: Path
 ) -> None:
     assert ids(folder / pattern) == expected
+
+
+def test_a_glob_looks_no_deeper_than_it_can_match_and_past_old_listings(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    find = LocalFileSystem.find
+
+    def finding(self: LocalFileSystem, path: str, **options: Any) -> Any:
+        asked.append(options["maxdepth"])
+        return find(self, path, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "find", finding)
+    monkeypatch.setattr(LocalFileSystem, "invalidate_cache", lambda *_: asked.append("fresh"))
+    for pattern in ("*.mp4", "*/*", "**/*.mp4"):
+        ids(folder / pattern)
+    assert asked == ["fresh", 1, "fresh", 2, "fresh", None]
 
 
 def test_a_relative_source_is_listed_with_absolute_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from queue import SimpleQueue
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from prefect.utilities.annotations import opaque
 from flows.edit_video import edit_video
 from flows.planning import plan_dataset_request, planned
 from flows.settings import WaveSettings, current_settings
+from storage.inventory import collect, plan_collection, take_inventory
 from storage.reference import ArtifactRef
 from storage.status_table import STATES, RowState, StatusRecord, StatusTable, counts_text, row_key
 from storage.workspace import Workspace, open_artifact
@@ -180,6 +182,8 @@ def _run_rows(run: _Run) -> None:
         if _settle(run, item, future.state) == "again":
             _submit(run, item, ended)
             running += 1
+        else:
+            _tidy(run, item)
         _show(run)
 
 
@@ -222,6 +226,18 @@ def _deliver(run: _Run, item: PlannedRow) -> None:
     location = run.location(item)
     if location and item.video is not None and not is_delivered(item.video, location):
         deliver_video(item.video, location)
+
+
+def _tidy(run: _Run, item: PlannedRow) -> None:
+    """Remove what the request does not keep of a clip, once all rows of that clip are done."""
+    clip = item.identity["source"]
+    rows = [other for other in run.bulk.rows if other.identity.get("source") == clip]
+    if run.request.keep == "all" or any(run.state(row) not in {"done", "skipped"} for row in rows):
+        return
+    workspace = Workspace.open(run.bulk.execution.workspace)
+    inventory = take_inventory(workspace, folder=f"clips/{clip}")
+    # No age is asked for: this run has just finished with the clip
+    collect(workspace, plan_collection(inventory, keep=run.request.keep, older_than=timedelta(0)))
 
 
 def _done(run: _Run, item: PlannedRow) -> StatusRecord:

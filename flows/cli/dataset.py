@@ -32,7 +32,11 @@ __all__: list[str] = []
 
 
 @app.command()
-@request_options(DatasetRequest, metavars={"output": "DIR", "where": "EXPR", "limit": "N", "shard": "I/N"})
+@request_options(
+    DatasetRequest,
+    only=set(DatasetRequest.model_fields) - {"defaults"},
+    metavars={"output": "DIR", "where": "EXPR", "limit": "N", "shard": "I/N"},
+)
 def dataset(
     source: Annotated[str, typer.Argument(metavar="MANIFEST|FOLDER", help="A manifest, a folder or a glob of videos.")],
     settings: Annotated[

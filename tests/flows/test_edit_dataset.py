@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +12,14 @@ import pandas as pd
 import pytest
 
 from flows import edit_dataset as module
+from flows.cli import main
 from flows.edit_dataset import DatasetResult, edit_dataset
 from flows.settings import WaveSettings, using_settings
+from storage.inventory import take_inventory
 from storage.status_table import StatusTable
 from storage.workspace import Workspace
+from tasks.errors import TaskInputError
+from tasks.failures import FailureBudget, error_kind
 from tasks.planning.dataset import DatasetRequest, dataset_request
 from tests._clips import save_clip
 
@@ -125,3 +132,60 @@ def test_a_row_is_tried_again_where_that_may_help_and_the_run_stops_when_all_fai
     table = latest(settings)
     assert table.loc["one-blue", "attempts"] == 2
     assert table.loc["one-blue", "error_kind"] == "transient"
+
+
+def test_only_results_are_kept_of_clips_with_all_their_rows_done(
+    server: str, request_: DatasetRequest, settings: WaveSettings, folder: Path
+) -> None:
+    result = run(request_.model_copy(update={"keep": "results"}), settings)
+    assert str(result) == "3 done, 0 skipped, 1 failed"
+    workspace = Workspace.open(settings.workspace)
+    kinds = {artifact.kind for artifact in take_inventory(workspace).artifacts}
+    assert kinds == {"video", "report"}
+    assert str(run(request_, settings)) == "0 done, 3 skipped, 1 failed"
+
+
+def test_a_dry_run_says_what_is_computed_and_shared_and_writes_nothing(
+    request_: DatasetRequest, manifest: Path, sd15: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    for name in [name for name in os.environ if name.startswith("WAVE_")]:
+        monkeypatch.delenv(name)
+    options = ["--set", f"model={sd15}", "--set", "steps=1", "--workspace", str(folder / "workspace"), "--dry-run"]
+    monkeypatch.setattr(sys, "argv", ["wave", "dataset", str(manifest), *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capfd.readouterr().out
+    assert not ended.value.code
+    for words in ("rows", "cannot be edited", "to compute", "2 for 3 rows"):
+        assert words in said
+    assert not (folder / "workspace").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (TaskInputError("bad"), "input"),
+        (OSError(errno.ENOSPC, "full"), "disk full"),
+        (TimeoutError(), "transient"),
+        (MemoryError(), "memory"),
+        (ZeroDivisionError(), "unexpected"),
+    ],
+)
+def test_errors_have_a_kind(error: BaseException, kind: str) -> None:
+    assert error_kind(error) == kind
+    wrapped = RuntimeError("wrapped")
+    wrapped.__cause__ = error
+    if kind in {"disk full", "transient", "memory"}:
+        assert error_kind(wrapped) == kind
+
+
+def test_a_run_stops_by_itself() -> None:
+    budget = FailureBudget(allowed=None, in_a_row=3)
+    assert [budget.fail("transient", "gone") for _ in range(3)][:2] == ["", ""]
+    assert "3 rows in a row" in budget.fail("transient", "gone") or budget.failed == 4
+    assert FailureBudget(allowed=5).fail("disk full", "x") == "the disk is full"
+    assert FailureBudget(allowed=0).fail("input", "x").startswith("1 rows have failed")
+    budget = FailureBudget(allowed=None, in_a_row=2)
+    budget.fail("input", "a")
+    budget.succeed()
+    assert budget.fail("input", "a") == ""

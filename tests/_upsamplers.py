@@ -1,6 +1,6 @@
-"""Other ways to bring an edit to its source's size, written plainly; and edits whose truth is known at both sizes.
+"""Other methods of upsampling an edit to its source's size, written plainly; and edits with a known full-size truth.
 
-Each upsampler takes the source frame (height, width, 3) and the small edited one, uint8, and gives uint8.
+Each upsampler takes the source frame (height, width, 3) and the small edited one, uint8, and returns uint8.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def small_of(source: Frame, edited: Frame) -> Array:
     return resize_frames(source[None], edited.shape[:2])[0].astype(np.float32)
 
 
-def enlarged(image: Array, like: Frame, how: int = cv2.INTER_CUBIC) -> Array:
-    return cv2.resize(np.ascontiguousarray(image, np.float32), like.shape[1::-1], interpolation=how)
+def enlarged(image: Array, like: Frame, interpolation: int = cv2.INTER_CUBIC) -> Array:
+    return cv2.resize(np.ascontiguousarray(image, np.float32), like.shape[1::-1], interpolation=interpolation)
 
 
 def cubic(source: Frame, edited: Frame) -> Frame:
@@ -73,7 +73,7 @@ def guided_filter(source: Frame, edited: Frame, *, side: int = 5, ridge: float =
 
 
 def joint_bilateral(source: Frame, edited: Frame, *, radius: int = 2, tolerance: float = 20.0) -> Frame:
-    """Kopf et al. (SIGGRAPH 2007): the change, averaged over small pixels near in place and in the source's colour."""
+    """Kopf et al. (SIGGRAPH 2007): the change, averaged over small pixels of a near place and a near source colour."""
     small = small_of(source, edited)
     change, (rows, columns) = edited - small, edited.shape[:2]
     y, x = ((np.arange(n) + 0.5) * m / n - 0.5 for n, m in zip(source.shape[:2], (rows, columns), strict=True))
@@ -128,7 +128,7 @@ UPSAMPLERS: Mapping[str, Callable[[Frame, Frame], Frame]] = {
 
 
 def cases() -> Iterator[tuple[str, Frame, Frame]]:
-    """Yield what is edited, the source and the true edit at full size: drawn scenes, then photographs."""
+    """Yield the kind of edit, the source and the true edit at full size: drawn scenes, then photographs."""
     for seed in range(3):
         scene = random_scene(seed, size=(512, 512), objects=1 + seed % 2)
         colour = other(COLOURS, {scene.background.colour, *(item.colour for item in scene.objects)})
@@ -140,7 +140,7 @@ def cases() -> Iterator[tuple[str, Frame, Frame]]:
         }.items():
             yield name, render_frame(scene, 0.4), render_frame(edited, 0.4)
     for photograph in (data.astronaut(), data.coffee(), data.stereo_motorcycle()[0][:500, :740]):
-        for name, change in {"grade": _graded, "hue": _turned_hue, "painting": _painted}.items():
+        for name, change in {"grade": _graded, "hue": _rotated_hue, "painting": _painted}.items():
             yield name, photograph, change(photograph)
 
 
@@ -149,7 +149,7 @@ def other(words: Sequence[T], taken: set[T]) -> T:
 
 
 def roughened(edited: Frame) -> Frame:
-    """As a model leaves an edit: half a pixel out of place, a little blurred, and noisy."""
+    """Degrade an edit as a model does: half a pixel out of place, a little blurred, and noisy."""
     height, width, _ = edited.shape
     moved = cv2.warpAffine(
         edited.astype(np.float32),
@@ -167,8 +167,8 @@ def _graded(frame: Frame) -> Frame:
     return rounded(255 * (frame / 255) ** 0.8 @ mixer)
 
 
-def _turned_hue(frame: Frame) -> Frame:
-    """Turn the hue by 100 degrees inside a soft circle."""
+def _rotated_hue(frame: Frame) -> Frame:
+    """Rotate the hue by 100 degrees inside a soft circle."""
     hsv = cv2.cvtColor(frame, cv2.COLOR_RGB2HSV)
     hsv[..., 0] = (hsv[..., 0].astype(int) + 50) % 180
     y, x = (np.linspace(-1, 1, side) for side in frame.shape[:2])
@@ -177,6 +177,6 @@ def _turned_hue(frame: Frame) -> Frame:
 
 
 def _painted(frame: Frame) -> Frame:
-    """Flatten what is even and draw the contours."""
+    """Flatten even regions and draw their contours."""
     flat = cv2.edgePreservingFilter(frame, flags=1, sigma_s=40, sigma_r=0.4)
     return cv2.stylization(flat, sigma_s=40, sigma_r=0.4)

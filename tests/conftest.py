@@ -1,4 +1,4 @@
-"""What every test shares: checked shapes, one thread, no deadline, and the optional reference folder."""
+"""Setup of all tests: checked shapes, one thread, no deadline, and the optional reference folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import hypothesis
 import jaxtyping
 import pytest
 
-# Prefect reads these when it is first imported: tests leave a person's home alone, and each worker the others'
+# Prefect reads these when it is first imported: tests use neither a person's home nor that of another worker
 PREFECT_HOME = tempfile.mkdtemp(prefix="wave-tests-")
 os.environ["PREFECT_HOME"] = PREFECT_HOME
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
@@ -34,12 +34,12 @@ def shaped_modules() -> list[str]:
 # Shapes are checked in tests only. This must run before any of the modules is imported.
 jaxtyping.install_import_hook(shaped_modules(), "beartype.beartype")
 
-# The suite shares its machine, and one thread gives the same sums everywhere.
+# Several workers share the machine, and with one thread sums are the same everywhere.
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
 
-# The first call of a compiled function takes seconds; a slow machine is no error.
+# The first call of a compiled function takes seconds, and a slow machine is not an error.
 hypothesis.settings.register_profile("wave", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("wave")
 
@@ -50,16 +50,16 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Return the folder of reference material beside the checkout, or skip the test."""
+    """Return the folder of reference material next to the checkout, or skip the test."""
     folder = Path(__file__).parents[2] / "shared"
     if not folder.is_dir():
-        pytest.skip("the reference folder is not here")
+        pytest.skip("there is no reference folder")
     return folder
 
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """Let wrong arguments through to the operation's own errors."""
+    """Switch shape checks off, so that wrong arguments meet the operation's own errors."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,1 +1,1 @@
-"""The numerics: warping, inversion, editing, propagation; tensors in, tensors out."""
+"""The numerics of video editing: warping, inversion, editing, propagation; tensors in, tensors out."""

@@ -1,4 +1,4 @@
-"""A Stable Diffusion model as the method sees it: prompts, latents, and the noise of a whole clip at a timestep."""
+"""Components of a Stable Diffusion checkpoint, and encoding and decoding with them."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ __all__ = ["StableDiffusion", "batch_slices", "decode_latents", "encode_frames",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StableDiffusion:
-    """The parts of any Stable Diffusion 1.x or 2.x checkpoint, in the diffusers layout."""
+    """The components of a Stable Diffusion 1.x or 2.x checkpoint, in the diffusers layout."""
 
     tokenizer: Any
-    """CLIPTokenizer; its `model_max_length` is the prompt's length."""
+    """CLIPTokenizer; prompts are padded or cut to its `model_max_length`."""
     text_encoder: Any
     """CLIPTextModel."""
     vae: Any
-    """AutoencoderKL; may be kept in float32 while the rest runs in float16."""
+    """AutoencoderKL; may be float32 while the rest is float16."""
     unet: Any
     """UNet2DConditionModel."""
     scheduler_config: Mapping[str, Any]
-    """The config of any diffusers scheduler; read as DDIM."""
+    """The config of any diffusers scheduler; read as a DDIM config."""
     controlnet: Any = None
-    """ControlNetModel for canny edges, or none."""
+    """ControlNetModel for canny edges, or None."""
     sites: Mapping[str, Sequence[str]] | None = None
-    """Warp and injection sites that the model carries; None for those of the rule."""
+    """Warp and injection sites that the checkpoint names; None for those of `wave_ops.unet.resolve_sites`' rule."""
 
     @property
     def device(self) -> torch.device:
-        """Where the UNet lives."""
+        """Device of the UNet."""
         return torch.device(self.unet.device)
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the UNet computes in."""
+        """Data type of the UNet."""
         dtype: torch.dtype = self.unet.dtype
         return dtype
 
     @property
     def vae_factor(self) -> int:
-        """Pixels per latent cell along a side."""
+        """Pixels per latent cell along each side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
     def size_multiple(self) -> int:
-        """What the sides of a frame must be multiples of."""
+        """Divisor of a frame's sides, pixels: every level of the UNet then halves the latents without a remainder."""
         return int(self.vae_factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
 
     @property
     def native_area(self) -> int:
-        """Pixels of the square frame that the model was trained on."""
+        """Area of the square frames that the model was trained on, pixels."""
         return int((self.unet.config.sample_size * self.vae_factor) ** 2)
 
 
@@ -82,10 +82,17 @@ def encode_prompt(model: StableDiffusion, prompt: str) -> Float[Tensor, "1 token
 def encode_frames(
     model: StableDiffusion, frames: UInt8[np.ndarray, "frame height width 3"], *, batch: int = 4
 ) -> Float[Tensor, "frame channel latent_height latent_width"]:
-    """Encode frames to float32 latents: the posterior's mean times the VAE's scaling factor.
+    """Encode frames to float32 latents: the mean of the VAE's posterior times its scaling factor.
+
+    Source: WAVE sec. 5.
+
+    Args:
+        model: its VAE is used.
+        frames: uint8 RGB; both sides are multiples of the model's `size_multiple`.
+        batch: frames that are encoded at a time; changes memory, not the result.
 
     Raises:
-        WaveOpsError: where a side is no multiple of the model's factor.
+        WaveOpsError: a side is not a multiple of the model's `size_multiple`.
     """
     height, width = frames.shape[1:3]
     if height % model.size_multiple or width % model.size_multiple:
@@ -98,7 +105,8 @@ def encode_frames(
         pixels = torch.from_numpy(frames[start : start + batch]).to(model.device).permute(0, 3, 1, 2)
         images = (pixels.to(vae.dtype) / 127.5) - 1
         latents.append(vae.encode(images).latent_dist.mean.float() * vae.config.scaling_factor)
-    return torch.cat(latents).contiguous()  # convolutions may leave channels last, which a stored copy is not
+    # Convolutions may return channels-last memory, which rounds differently from a stored copy read back
+    return torch.cat(latents).contiguous()
 
 
 @torch.inference_mode()
@@ -108,7 +116,13 @@ def decode_latents(
     *,
     batch: int = 4,
 ) -> UInt8[np.ndarray, "frame height width 3"]:
-    """Decode latents to frames, rounded to uint8."""
+    """Decode latents to frames, rounded to uint8.
+
+    Args:
+        model: its VAE is used.
+        latents: float32, multiplied by the VAE's scaling factor.
+        batch: frames that are decoded at a time; changes memory, not the result.
+    """
     vae, frames = model.vae, []
     for part in latents.split(batch):
         images = vae.decode((part.to(model.device) / vae.config.scaling_factor).to(vae.dtype)).sample
@@ -118,10 +132,10 @@ def decode_latents(
 
 
 def batch_slices(count: int, size: int | None) -> Iterator[slice]:
-    """Cut the order of a step into batches of at most `size` frames; None for one batch.
+    """Cut a sequence of `count` frames into batches of at most `size`; None for one batch.
 
     Raises:
-        WaveOpsError: for a size below 1.
+        WaveOpsError: the size is below 1.
     """
     if size is not None and size < 1:
         raise WaveOpsError(f"expected a batch of at least 1 frame, got {size}")

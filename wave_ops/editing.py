@@ -23,29 +23,29 @@ NEGATIVE_PROMPT = "ugly, blurry, low res, unrealistic, unaesthetic"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditingSettings:
-    """What changes the edited latents, beside prompts and inputs."""
+    """The settings that the edited latents depend on, apart from prompts and inputs."""
 
     schedule: WarpSchedule = field(default_factory=WarpSchedule)
-    """The steps, and which of them warp features and extend attention: that of the inversion."""
+    """The steps, and which of them warp features and extend attention; that of the inversion."""
     guidance_scale: float = 12.5
-    """Weight of the classifier-free guidance; 1 follows the prompt alone."""
+    """Weight of classifier-free guidance; 1 is the conditional prediction alone."""
     injection_fraction: float = 0.5
-    """Part of the steps, from the noisiest on, that take the source's features, 0 to 1; 0 switches injection off."""
+    """Fraction of the steps, from the noisiest on, that inject the source's features, 0 to 1; 0 is no injection."""
     extended_attention: bool = True
-    """In the warped steps, keys and values are computed from the anchor frame's tokens too, flows or none."""
+    """Compute keys and values from the anchor frame's tokens too, in the steps that warp, with flows or without."""
     anchor: Anchor = "order"
     """The anchor frame: the first of the step's order, or the first in time, which needs all keyframes in one batch."""
     controlnet_scale: float = 0.5
-    """Weight of the ControlNet's residuals, where there is a ControlNet."""
+    """Weight of the ControlNet's residuals, if there is a ControlNet."""
 
     def __post_init__(self) -> None:
-        """Check ranges.
+        """Check the injected fraction.
 
         Raises:
-            WaveOpsError: for a fraction outside 0 to 1.
+            WaveOpsError: the fraction is outside 0 to 1.
         """
         if not 0 <= self.injection_fraction <= 1:
-            raise WaveOpsError(f"the injected fraction must be from 0 to 1, got {self.injection_fraction}")
+            raise WaveOpsError(f"expected an injected fraction of the steps from 0 to 1, got {self.injection_fraction}")
 
     @property
     def steps(self) -> int:
@@ -53,7 +53,7 @@ class EditingSettings:
         return self.schedule.steps
 
     def injects(self, step_index: int) -> bool:
-        """Tell whether step j takes the source's features."""
+        """Return whether step j injects the source's features."""
         return self.steps - step_index < round(self.injection_fraction * self.steps)
 
 
@@ -75,33 +75,34 @@ def edit(
 ) -> Float[Tensor, "keyframe channel height width"]:
     """Denoise all keyframes together from x_S, with the branches [source, unconditional, conditional].
 
-    Source: WAVE sec. 6 of the method; plug-and-play injection after Tumanyan et al. 2023. The source branch
-    reads the stored inversion latent of each step. Deviates in computing it only while something is injected
-    from it, which changes nothing else.
+    Source: WAVE sec. 6; plug-and-play injection after Tumanyan et al. 2023. The source branch reads the stored
+    inversion latent of each step. Deviates: it is computed only in the steps that inject from it, which changes no
+    result.
 
     Args:
-        model: the diffusion model; its ControlNet is used where `edges` are given.
-        inverted: gives the stored x_j of the inversion for a step j.
-        prompt: what the edited clip shows.
-        source_prompt: the inversion's prompt.
-        negative_prompt: what the unconditional branch is given.
-        orders: the inversion's stored orders of steps 1 to S.
+        model: the diffusion model; its ControlNet is used if `edges` are passed.
+        inverted: returns the stored x_j of the inversion for a step j.
+        prompt: describes the edited clip.
+        source_prompt: the prompt of the inversion.
+        negative_prompt: the prompt of the unconditional branch.
+        orders: the stored orders of the inversion, of steps 1 to S.
         warps: flows and masks of the keyframe pairs; None for no warping.
         settings: see EditingSettings; its schedule must be that of the inversion.
-        edges: canny images of the source keyframes, 0 or 1, three equal channels, at pixel size.
-        start: (j, edited x_j) to resume from.
-        keyframe_batch: keyframes in one UNet batch, in the order of the step; None for all.
+        edges: canny edges of the source keyframes, 0 or 1, three equal channels, in pixels.
+        start: (j, edited x_j) to resume from; None to start from the inversion's x_S.
+        keyframe_batch: keyframes in one UNet batch, in the order of the step; None for all. Changes memory, not the
+            result.
         callback: receives (j, x_j) after each step, j from S - 1 down to 0.
 
     Returns:
-        The edited x_0.
+        The edited x_0, float32.
 
     Raises:
-        WaveOpsError: where the number of orders is not that of the steps, or keyframes in several batches would
-            all need the first one in time.
+        WaveOpsError: the number of orders is not that of the steps, or keyframes in several batches would all attend
+            to the first one in time.
     """
     if len(orders) != settings.steps:
-        raise WaveOpsError(f"editing in {settings.steps} steps needs as many orders, got {len(orders)}")
+        raise WaveOpsError(f"expected the orders of {settings.steps} steps, got {len(orders)}: pass the inversion's")
     prompts = [encode_prompt(model, text) for text in (source_prompt, negative_prompt, prompt)]
     denoiser = _Denoiser(model, settings, torch.cat(prompts), warps, edges, keyframe_batch)
     first, x = start if start is not None else (settings.steps, inverted(settings.steps))
@@ -116,7 +117,7 @@ def edit(
 
 
 class _Denoiser:
-    """One joint step of all keyframes."""
+    """The joint denoising step of all keyframes."""
 
     def __init__(
         self,
@@ -159,6 +160,7 @@ class _Denoiser:
     def _guided_noise(
         self, x: Tensor, source: Tensor | None, step_index: int, *, frames: list[int]
     ) -> Float[Tensor, "frame channel height width"]:
+        # The source branch comes first: `FeatureStep.injecting` copies from there
         branches = ([] if source is None else [source[frames]]) + [x[frames], x[frames]]
         latents = torch.cat(branches)
         context = repeat(self.prompts[-len(branches) :], "b n c -> (b f) n c", f=len(frames))
@@ -177,7 +179,7 @@ class _Denoiser:
     def _control(
         self, latents: Tensor, timestep: Tensor, context: Tensor, frames: list[int]
     ) -> dict[str, Tensor | list[Tensor]]:
-        """Compute the ControlNet's residuals of the two edit branches; zeros for the source branch."""
+        """Return the UNet's arguments for a ControlNet: residuals of the two edit branches, zeros for the source's."""
         if self.edges is None or self.model.controlnet is None:
             return {}
         edits = slice(-2 * len(frames), None)

@@ -1,4 +1,4 @@
-"""The one base of every error that `wave_ops` raises on purpose."""
+"""The base class of every error that `wave_ops` raises."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ __all__ = ["WaveOpsError"]
 
 
 class WaveOpsError(ValueError):
-    """An argument that an operation cannot accept; the message says what was expected and what came."""
+    """An argument that an operation cannot accept; the message states the expected and the actual one."""

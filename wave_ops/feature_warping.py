@@ -1,8 +1,8 @@
-"""The warping recursion along an order of keyframes, composed into one gather per feature grid.
+"""The recursion of feature warping along an order of keyframes, composed into one gather per feature grid.
 
-Convention: nearest sampling with a binary mask means that a fused position is a copy of exactly one generated
-position: src(cur, p) = src(prev, q(p)) where the warp mask is set, (cur, p) elsewhere. So a whole chain of
-frames is one integer map, built before the UNet runs and applied with one `index_select` per site.
+Sampling is nearest and the mask is binary, so every fused position is a copy of exactly one generated position:
+source(cur, p) = source(prev, q(p)) where the warp mask is set, and (cur, p) elsewhere. A whole chain of frames is thus
+one integer map, which is computed before the UNet runs and applied with one `index_select` per site.
 """
 
 from __future__ import annotations
@@ -23,17 +23,21 @@ __all__ = ["GridWarps", "PairWarps", "gather_map", "gather_positions", "nearest_
 def nearest_indices(
     flow_to_prev: Float[Tensor, "pair 2 height width"], size: tuple[int, int]
 ) -> Int[Tensor, "pair position"]:
-    """Find, for each cell of a feature grid, the flat index of the cell of the previous frame it is taken from.
+    """Return, for each cell of a feature grid, the flat index of the previous frame's cell that it is taken from.
 
-    Source: WAVE sec. 4 (nearest sampling). Full-resolution positions p + flow are resized bilinearly to the
-    grid, then rounded; reflection at the border. Deviates from the published code in keeping one convention,
-    pixel centres with align_corners=False, so that zero flow is the identity at every size.
+    Source: WAVE sec. 4 (nearest sampling). Full-resolution positions p + flow are resized bilinearly to the grid,
+    then rounded; reflection at the border. Deviates from the published code, which mixes two conventions: here pixel
+    centres, align_corners=False, so that zero flow is the identity at every size.
 
     Args:
         flow_to_prev: pixels of its own grid, x then y, on the grid of the current frame.
         size: the feature grid (height, width).
+
+    Returns:
+        Indices 0 to height * width - 1, row by row.
     """
     height, width = size
+    # Resizing p + flow equals adding the grid's own p to the resized flow, in cells of the grid
     displacement = F.interpolate(flow_to_prev.float(), size=size, mode="bilinear", align_corners=False)
     x = torch.arange(width, device=flow_to_prev.device) + displacement[:, 0] * (width / flow_to_prev.shape[-1])
     y = torch.arange(height, device=flow_to_prev.device)[:, None] + displacement[:, 1] * (
@@ -44,25 +48,26 @@ def nearest_indices(
 
 
 def _reflect(index: Int[Tensor, "*any"], length: int) -> Int[Tensor, "*any"]:
-    """Fold an index back into 0 .. length - 1 about the outer edges of the border cells."""
+    """Mirror indices at the outer edges of the border cells, into 0 .. length - 1."""
     folded = index.remainder(2 * length)
     return torch.minimum(folded, 2 * length - 1 - folded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridWarps:
-    """What one feature grid needs of every ordered keyframe pair (previous, current)."""
+    """Source cells and warp masks on one feature grid, by ordered keyframe pair (previous, current)."""
 
     index: Mapping[tuple[int, int], Int[Tensor, " position"]]
-    """Flat cell of the previous frame for each cell of the current one."""
+    """Flat index of the previous frame's cell for each cell of the current one."""
     mask: Mapping[tuple[int, int], Bool[Tensor, " position"]]
     """True where the warped feature is taken."""
     size: tuple[int, int]
+    """(height, width) of the grid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairWarps:
-    """Flow and warp masks, at full resolution, of every ordered keyframe pair (previous, current)."""
+    """Flow and warp masks at full resolution, by ordered keyframe pair (previous, current)."""
 
     flow_to_prev: Mapping[tuple[int, int], Float[Tensor, "2 height width"]]
     """Pixels, on the grid of the current keyframe."""
@@ -79,17 +84,17 @@ class PairWarps:
         mask_cur: Bool[Tensor, "pair height width"],
         mask_prev: Bool[Tensor, "pair height width"],
     ) -> PairWarps:
-        """Serve both directions of unordered keyframe pairs.
+        """Collect both directions of unordered keyframe pairs.
 
         Args:
             pairs: keyframe indices (first, second).
-            to_prev: on the second's grid, to the first.
-            to_cur: on the first's grid, to the second.
+            to_prev: flow from the second to the first, pixels, on the second's grid.
+            to_cur: flow from the first to the second, pixels, on the first's grid.
             mask_cur: warp mask on the second's grid.
             mask_prev: warp mask on the first's grid.
 
         Raises:
-            WaveOpsError: where a flow is not finite.
+            WaveOpsError: a flow is not finite.
         """
         if not (torch.isfinite(to_prev).all() and torch.isfinite(to_cur).all()):
             raise WaveOpsError("the flow between keyframes must be finite, it has NaN or infinite values")
@@ -100,11 +105,12 @@ class PairWarps:
         return cls(flow_to_prev=flow, mask=mask)
 
     def at(self, size: tuple[int, int], *, device: torch.device | None = None) -> GridWarps:
-        """Resize positions (bilinear, then rounded) and masks (nearest) to a feature grid."""
+        """Resize positions (bilinear, then rounded) and masks (nearest) to a feature grid (height, width)."""
         index, mask = {}, {}
         for pair, flow in self.flow_to_prev.items():
             index[pair] = nearest_indices(flow[None], size)[0].to(device)
             full = self.mask[pair][None, None].float()
+            # "nearest-exact" takes the pixel at the cell's centre; "nearest" would shift the mask by half a cell
             mask[pair] = F.interpolate(full, size=size, mode="nearest-exact").flatten().bool().to(device)
         return GridWarps(index=index, mask=mask, size=size)
 
@@ -124,7 +130,7 @@ def gather_map(order: Sequence[int], grid: GridWarps, *, previous: int | None = 
         copy of. The previous keyframe's own cells are not listed.
 
     Raises:
-        WaveOpsError: where a pair of the order has no flow.
+        WaveOpsError: a pair of the order has no flow.
     """
     cells = torch.arange(grid.size[0] * grid.size[1], device=_device(grid))
     offset = 0 if previous is None else 1
@@ -141,7 +147,7 @@ def _follow(
     source: Int[Tensor, " position"], own: Int[Tensor, " position"], grid: GridWarps, pair: tuple[int, int]
 ) -> Int[Tensor, " position"]:
     if pair not in grid.index:
-        raise WaveOpsError(f"no flow for the keyframe pair {pair}: the order was drawn for other pairs")
+        raise WaveOpsError(f"no flow for the keyframe pair {pair}: compute flow for all pairs of the shuffle mode")
     return torch.where(grid.mask[pair], source[grid.index[pair]], own)
 
 
@@ -152,7 +158,7 @@ def _device(grid: GridWarps) -> torch.device | None:
 def gather_positions(
     features: Float[Tensor, "branch frame position channel"], index: Int[Tensor, " fused_position"]
 ) -> Float[Tensor, "branch fused position channel"]:
-    """Apply a composed map to the features of every branch with one gather."""
+    """Apply a composed map to the features of every branch: one gather, the same for all branches and channels."""
     cells = features.shape[2]
     fused: Tensor = features.flatten(1, 2).index_select(1, index).unflatten(1, (-1, cells))
     return fused

@@ -1,9 +1,9 @@
-"""Optical flow estimators behind one interface, both directions in one go.
+"""Optical flow estimators with one interface, for both directions at once.
 
 Convention:
     An estimator takes two uint8 RGB frames (height, width, 3), ``prev`` and ``cur``, and returns
     ``(flow_to_prev, flow_to_cur)``, each float32 (2, height, width), x then y, in pixels of the frames' grid.
-    ``flow_to_prev`` lies on the grid of ``cur``, ``flow_to_cur`` on the grid of ``prev``.
+    ``flow_to_prev`` is on the grid of ``cur``, ``flow_to_cur`` on the grid of ``prev``.
 """
 
 from __future__ import annotations
@@ -37,25 +37,28 @@ _DIS_PRESETS: dict[str, int] = {
     "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
     "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
 }
-# Below this the presets' half or quarter resolution leaves too few patches: search at full resolution.
+# On smaller frames, the presets' half or quarter resolution has too few patches: search at full resolution.
 _DIS_SMALL = 128
-# DIS needs a few patches of 8 px across; smaller frames are enlarged first.
+# The search needs a few patches of 8 px per side; smaller frames are enlarged first.
 _DIS_SMALLEST = 32
-# RAFT correlates over four levels of a grid of 1/8, the coarsest of which must keep 2 cells.
+# RAFT's correlation has four levels of a grid of 1/8; the coarsest one must have 2 cells per side.
 _RAFT_SMALLEST = 128
 _RAFT_MULTIPLE = 8
 
 
 def dis_flow(preset: DisPreset = "medium") -> FlowEstimator:
-    """Return the estimator of dense inverse search, which needs no weights.
+    """Return the estimator of dense inverse search (DIS), which needs no weights.
 
-    Source: Kroeger et al., "Fast Optical Flow using Dense Inverse Search" (ECCV 2016), as OpenCV has it. Deviates
-    from its presets for frames whose shorter side is under 128 px: they are searched at full resolution, in
-    patches of 8 px every 3 px. Frames under 32 px are enlarged first by a whole factor. Frames are compared in
-    grey. The result does not depend on OpenCV's number of threads.
+    Source: Kroeger et al., "Fast Optical Flow using Dense Inverse Search" (ECCV 2016), OpenCV's implementation, on
+    grey frames. Deviates from its presets if the shorter side is under 128 px: the search is at full resolution, with
+    patches of 8 px every 3 px. Frames under 32 px are enlarged first by a whole factor. The result does not depend on
+    OpenCV's number of threads.
+
+    Args:
+        preset: OpenCV's balance of speed and quality.
 
     Raises:
-        WaveOpsError: the preset is unknown; from the estimator, frames that are not two uint8 RGB frames alike.
+        WaveOpsError: the preset is unknown; from the estimator, the frames are not two uint8 RGB frames of one size.
     """
     if preset not in _DIS_PRESETS:
         raise WaveOpsError(f"expected a DIS preset of {', '.join(_DIS_PRESETS)}, got {preset!r}")
@@ -72,17 +75,17 @@ def dis_flow(preset: DisPreset = "medium") -> FlowEstimator:
 
 
 def raft_flow(model: nn.Module, *, device: torch.device | str = "cpu") -> FlowEstimator:
-    """Return the estimator of a RAFT network; both directions go through it as one batch.
+    """Return the estimator of a RAFT network, which computes both directions in one batch.
 
     Source: Teed and Deng, "RAFT" (ECCV 2020), torchvision's networks. Frames under 128 px, the least that the
     network accepts, are enlarged first by a whole factor; sides are padded to multiples of 8 by repeating the edge.
 
     Args:
-        model: as `build_raft` gives it, with weights loaded; it is moved to ``device`` and put in evaluation mode.
-        device: where to run.
+        model: a network of `build_raft` with weights loaded; it is moved to ``device`` and set to evaluation mode.
+        device: the device to compute on.
 
     Raises:
-        WaveOpsError: from the estimator, frames that are not two uint8 RGB frames alike.
+        WaveOpsError: from the estimator, the frames are not two uint8 RGB frames of one size.
     """
     model = model.to(device).eval()
 
@@ -100,7 +103,7 @@ def raft_flow(model: nn.Module, *, device: torch.device | str = "cpu") -> FlowEs
 
 
 def build_raft(size: RaftSize) -> nn.Module:
-    """Return torchvision's RAFT network with random weights; nothing is fetched.
+    """Return torchvision's RAFT network with random weights, without a download.
 
     Raises:
         WaveOpsError: the size is neither small nor large.
@@ -144,7 +147,7 @@ def _pad(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 
 
 
 def _split(flows: Float[Tensor, "2 2 height width"], size: tuple[int, ...]) -> tuple[Flow, Flow]:
-    """Bring both directions to the frames' own grid, as arrays of their own."""
+    """Resize both directions to the frames' size, and return them as separate arrays."""
     height, width = size
     to_prev, to_cur = (np.ascontiguousarray(flow) for flow in resize_flow(flows, (height, width)).numpy())
     return to_prev, to_cur

@@ -1,4 +1,4 @@
-"""Flow as a picture: the hue tells the direction, the strength of the colour the length; what stands still is white."""
+"""Optical flow drawn in colours: hue for the direction, saturation for the length, white for no motion."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ __all__ = ["flow_pictures", "longest_of"]
 
 
 def flow_pictures(flows: NDArray[np.float32], *, longest: float) -> NDArray[np.uint8]:
-    """Draw flows (flow, 2, height, width) as frames (flow, height, width, 3); what is not known is grey.
+    """Draw flows as frames; flow that is not finite is unknown and grey.
 
     Args:
-        flows: pixels, x then y.
-        longest: the length that gets the full colour, pixels; longer ones get it too.
+        flows: float32 (flow, 2, height, width), pixels, x then y.
+        longest: the length of full saturation, pixels; longer flow is drawn the same.
+
+    Returns:
+        uint8 (flow, height, width, 3).
     """
     return np.stack([_picture(flow, longest) for flow in flows])
 
 
 def longest_of(flows: NDArray[np.float32]) -> float:
-    """Nearly the greatest length among flows, pixels; at least 1."""
+    """Return the length for `flow_pictures` to saturate at: the 99 % quantile of all lengths, at least 1 pixel."""
     lengths = np.hypot(flows[:, 0], flows[:, 1])
     known = lengths[np.isfinite(lengths)]
     return max(1.0, float(np.quantile(known, 0.99))) if known.size else 1.0

@@ -24,29 +24,32 @@ NoisePoint = Literal["previous", "extrapolated"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InversionSettings:
-    """What changes the latents of an inversion."""
+    """The settings that the latents of an inversion depend on, apart from the prompt and inputs."""
 
     schedule: WarpSchedule = field(default_factory=WarpSchedule)
     """The steps, and which of them warp features; shared with the edits of this inversion."""
     seed: int = 0
-    """Of the orders, with the step index."""
+    """Seed of the orders, together with the step index."""
     shuffle: ShuffleMode = "group"
-    """How the orders are drawn."""
+    """The distribution that the orders are drawn from."""
     noise_point: NoisePoint = "extrapolated"
-    """Where the noise of a step is predicted: at x_{j-1}, as published, or where the last two points lead (ours)."""
+    """The latents at which a step's noise is predicted: x_{j-1}, as published, or x_j extrapolated from the two latents
+    before it (ours)."""
     refinements: int = 0
-    """Fixed-point refinements of each step: extra UNet calls (ours)."""
+    """Fixed-point iterations of each step, one more UNet call each (ours)."""
 
     def __post_init__(self) -> None:
-        """Check what no later stage would.
+        """Check the noise point and the refinements.
 
         Raises:
-            WaveOpsError: for a negative number of refinements or an unknown noise point.
+            WaveOpsError: the noise point is unknown, or the number of refinements is negative.
         """
         if self.noise_point not in get_args(NoisePoint):
-            raise WaveOpsError(f"unknown noise_point {self.noise_point!r}: expected previous or extrapolated")
+            raise WaveOpsError(
+                f"expected a noise_point of {' or '.join(get_args(NoisePoint))}, got {self.noise_point!r}"
+            )
         if self.refinements < 0:
-            raise WaveOpsError(f"refinements must be 0 or more, got {self.refinements}")
+            raise WaveOpsError(f"expected 0 refinements or more, got {self.refinements}")
 
     @property
     def steps(self) -> int:
@@ -55,7 +58,7 @@ class InversionSettings:
 
 
 def step_orders(count: int, settings: InversionSettings) -> tuple[tuple[int, ...], ...]:
-    """Draw the orders of steps 1 to S."""
+    """Draw the orders of `count` keyframes at the steps 1 to S (WAVE sec. 3)."""
     return tuple(
         step_order(count, seed=settings.seed, step_index=j, mode=settings.shuffle) for j in range(1, settings.steps + 1)
     )
@@ -76,20 +79,20 @@ def invert(
 ) -> None:
     """Invert all keyframes together, from x_start to x_S.
 
-    Source: WAVE sec. 5 of the method: eps at (x_{j-1}, t_j) with the source prompt and guidance 1, features
-    warped along the order of the step. Ours: eps at the extrapolated point instead, for what sampling will undo is
-    a step with the noise of its far end; and fixed-point refinement, eps again at (x_j, t_j).
+    Source: WAVE sec. 5: the noise is predicted at (x_{j-1}, t_j), with the source prompt and guidance 1, and features
+    are warped along the order of the step. Deviates in two options: the noise is predicted at an extrapolated x_j,
+    because sampling predicts the noise of the same step at x_j; and fixed-point refinement predicts it again there.
 
     Args:
         model: the diffusion model.
-        latents: x_start (x_0: the frames' own latents).
-        source_prompt: what the source shows; may be empty.
+        latents: x_start; x_0 are the latents of the frames.
+        source_prompt: describes the source; may be empty.
         warps: flows and masks of the keyframe pairs; None for plain DDIM.
         settings: see InversionSettings.
-        start: the step that `latents` belongs to; 0 from the beginning, more on resumption.
-        before: x_{start-1}, which an extrapolated noise point needs if `start` is not 0.
-        keyframe_batch: keyframes in one UNet batch, in the order of the step; None for all. Changes memory, not
-            the result.
+        start: the step that `latents` belong to; 0, or the last step stored when an inversion is resumed.
+        before: x_{start-1}, which extrapolation needs if `start` is not 0.
+        keyframe_batch: keyframes in one UNet batch, in the order of the step; None for all. Changes memory, not the
+            result.
         callback: receives (j, x_j) after each step, x_j float32.
 
     Raises:
@@ -97,7 +100,9 @@ def invert(
     """
     extrapolated = settings.noise_point == "extrapolated"
     if extrapolated and start > 0 and before is None:
-        raise WaveOpsError(f"an extrapolated noise point needs the two points before: give x_{start - 1} too")
+        raise WaveOpsError(
+            f"expected x_{start} and x_{start - 1} to extrapolate from, got x_{start} alone: pass `before`"
+        )
     schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
     warped = settings.schedule.warped_steps("inversion")
     orders = step_orders(len(latents), settings)
@@ -125,7 +130,22 @@ def reconstruct(
     orders: Sequence[Sequence[int]],
     keyframe_batch: int | None = None,
 ) -> Float[Tensor, "keyframe channel height width"]:
-    """Sample x_S back to x_0 with the same prompt, orders and warping, at guidance 1 (WAVE sec. 8's measure)."""
+    """Sample x_S back to x_0 with the same prompt, orders and warping, at guidance 1.
+
+    Source: WAVE sec. 8, the reconstruction that an inversion is measured by.
+
+    Args:
+        model: the diffusion model.
+        latents: x_S.
+        source_prompt: the prompt of the inversion.
+        warps: those of the inversion.
+        settings: those of the inversion.
+        orders: the stored orders of the inversion, of steps 1 to S.
+        keyframe_batch: keyframes in one UNet batch, in the order of the step; None for all.
+
+    Returns:
+        The reconstructed x_0, float32.
+    """
     schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
     warped = settings.schedule.warped_steps("editing")
     predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, keyframe_batch)
@@ -138,7 +158,7 @@ def reconstruct(
 
 
 class _Predictor:
-    """The noise of all keyframes at one step, for one prompt."""
+    """The noise prediction of all keyframes at one step, for one prompt."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Which frames are keyframes, and the intervals between them: index arithmetic alone."""
+"""Keyframe indices and the intervals between keyframes: index arithmetic alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def keyframe_indices(frame_count: int, interval: int, *, cuts: Sequence[int] = (
     """Return every ``interval``-th frame of each shot and the shot's last frame, ascending.
 
     Source: WAVE (ECCV 2024): every K-th frame plus the last, K = 4 or 8. Deviates: keyframes are chosen per
-    shot, so that nothing has to be bridged across a cut, and no remainder is dropped.
+    shot, so that no interval contains a cut, and the frames after the last full interval are kept.
 
     Args:
         frame_count: frames in the clip, at least 1.
@@ -41,20 +41,20 @@ def keyframe_indices(frame_count: int, interval: int, *, cuts: Sequence[int] = (
 def keyframe_intervals(keyframes: Sequence[int], *, cuts: Sequence[int] = ()) -> tuple[tuple[int, int], ...]:
     """Return the pairs (a, b) of neighbouring keyframes of one shot, ascending, never across a cut.
 
-    A shot of one keyframe gives (a, a). Together the intervals, ends included, cover every frame.
+    A shot of one keyframe yields (a, a). The intervals, ends included, cover every frame.
 
     Args:
-        keyframes: distinct frame indices, ascending, as `keyframe_indices` gives them for the same cuts.
+        keyframes: distinct frame indices, ascending, as `keyframe_indices` returns them for the same cuts.
         cuts: first frame index of each shot after the first.
 
     Raises:
-        WaveOpsError: the keyframes do not ascend, or the frames at both sides of a cut are not keyframes.
+        WaveOpsError: the keyframes do not ascend, or the frames on both sides of a cut are not keyframes.
     """
     if not keyframes or not _ascends(keyframes):
         raise WaveOpsError(f"expected ascending keyframes, at least one, got {tuple(keyframes)}")
     places = {frame: place for place, frame in enumerate(keyframes)}
     if any(cut not in places or cut - 1 not in places for cut in cuts):
-        raise WaveOpsError(f"expected a keyframe at both sides of every cut of {tuple(cuts)}")
+        raise WaveOpsError(f"expected a keyframe on both sides of every cut of {tuple(cuts)}")
     edges = (0, *(places[cut] for cut in cuts), len(keyframes))
     shots = (keyframes[start:end] for start, end in pairwise(edges))
     return tuple(interval for shot in shots for interval in _shot_intervals(shot))

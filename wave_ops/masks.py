@@ -1,8 +1,8 @@
-"""Where a flow may be trusted: occlusion, colour residual and the warp mask B.
+"""Masks of optical flow: occlusion, colour residual and the warp mask B.
 
 Convention:
-    ``flow_to_prev`` lies on the current frame's grid and points to the previous frame, ``flow_to_cur`` lies
-    on the previous frame's grid and points to the current one. Every mask lies on the current grid.
+    ``flow_to_prev`` is on the current frame's grid and points to the previous frame, ``flow_to_cur`` is on the
+    previous frame's grid and points to the current one. Every mask is on the current grid.
     ``occlusion_mask`` is True where the flow is *invalid*, ``warp_mask`` where the warped value is *taken*.
 """
 
@@ -28,18 +28,18 @@ def occlusion_mask(
 ) -> Bool[Tensor, "batch height width"]:
     """Return True where a pixel of the current frame has no match in the previous one.
 
-    Occluded is where the two flows do not return to the start,
+    A pixel p is occluded where following both flows does not lead back to it,
     ``|f_to_prev(p) + f_to_cur(q)| > relative (|f_to_prev(p)| + |f_to_cur(q)|) + absolute`` with
-    ``q = p + f_to_prev(p)``, and where q leaves the frame (beyond the pixel edges -0.5 and width - 0.5).
+    ``q = p + f_to_prev(p)``, and where q is outside the frame (beyond the pixel edges -0.5 and width - 0.5).
 
     Source: Sundaram, Brox, Keutzer (ECCV 2010), with the plain norms and constants that WAVE's authors ran;
-    ``squared=True`` gives the literature's form, with |.|^2 for each norm.
+    ``squared=True`` is the paper's form, with |.|^2 for each norm.
 
     Args:
         flow_to_prev: pixels, on the current grid.
         flow_to_cur: pixels, on the previous grid; sampled bilinearly at q.
-        relative: share of the lengths that may be missed, no unit.
-        absolute: miss that is always allowed, pixels (pixels squared where ``squared``).
+        relative: allowed distance from p as a fraction of the two lengths.
+        absolute: distance that is always allowed, pixels (pixels squared where ``squared``).
         squared: compare squared norms.
 
     Raises:
@@ -49,9 +49,9 @@ def occlusion_mask(
         raise WaveOpsError(f"expected thresholds of at least 0, got {relative} and {absolute}")
     back = backward_warp(flow_to_cur, flow_to_prev)
     power = 2 if squared else 1
-    miss, forth, return_ = (_norm(flow) ** power for flow in (flow_to_prev + back, flow_to_prev, back))
-    # Negated, so that a flow that is not a number counts as occluded.
-    returns = miss <= relative * (forth + return_) + absolute
+    distance, there, back_again = (_norm(flow) ** power for flow in (flow_to_prev + back, flow_to_prev, back))
+    # Negated, because comparisons with NaN are false: a flow that is not a number counts as occluded.
+    returns = distance <= relative * (there + back_again) + absolute
     return ~(returns & inside_frame(flow_positions(flow_to_prev)))
 
 
@@ -63,6 +63,14 @@ def colour_residual(
     """Return the mean over channels of ``|W(prev) - cur|``, in [0, 1] for images in [0, 1].
 
     Source: WAVE (ECCV 2024), the colour part of the mask. Bilinear, border padding.
+
+    Args:
+        prev: the previous image.
+        cur: the current image.
+        flow_to_prev: pixels, on the current grid.
+
+    Raises:
+        WaveOpsError: the images differ in shape.
     """
     if prev.shape != cur.shape:
         raise WaveOpsError(f"expected two images of one shape, got {tuple(prev.shape)} and {tuple(cur.shape)}")
@@ -80,25 +88,24 @@ def warp_mask(
     absolute: float = 0.5,
     squared: bool = False,
 ) -> Bool[Tensor, "batch height width"]:
-    """Return B: True where a pixel is not occluded and its warped colour fits, so the warped value is taken.
+    """Return B: True where a pixel is not occluded and its warped colour is similar, so the warped value is taken.
 
-    A scene transition makes the residual large everywhere and so switches warping off.
+    A scene transition makes the residual large everywhere, which switches warping off.
 
-    Source: WAVE (ECCV 2024); 0.04 on [0, 1] is what the authors ran, written there as
-    ``(1 - occluded) - 5 residual > 0.6`` on [-1, 1].
+    Source: WAVE (ECCV 2024); its authors ran ``(1 - occluded) - 5 residual > 0.6`` on [-1, 1], which is 0.04 on [0, 1].
 
     Args:
         prev: the previous image, in [0, 1].
         cur: the current image, in [0, 1].
         flow_to_prev: pixels, on the current grid.
         flow_to_cur: pixels, on the previous grid.
-        residual_threshold: the colour residual that is too large, on [0, 1].
+        residual_threshold: the least colour residual that is too large, on [0, 1].
         relative: see `occlusion_mask`.
         absolute: see `occlusion_mask`.
         squared: see `occlusion_mask`.
 
     Raises:
-        WaveOpsError: images and flows differ in grid, or a threshold is negative.
+        WaveOpsError: the grids of images and flows differ, or a threshold is negative.
     """
     occluded = occlusion_mask(flow_to_prev, flow_to_cur, relative=relative, absolute=absolute, squared=squared)
     return ~occluded & (colour_residual(prev, cur, flow_to_prev) < residual_threshold)

@@ -1,4 +1,4 @@
-"""Pictures for a person to look at: a labelled contact sheet, and two clips side by side."""
+"""Contact sheets and side-by-side clips, for people to look at."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Frames = NDArray[np.uint8]
 _GAP = 6
 _TEXT_SIZE = 18
 _TEXT_HEIGHT = 28
-_PAPER = 250
-_INK = (30, 30, 30)
-# Side by side, frames lower than this are enlarged by a whole factor.
+_BACKGROUND = 250
+_TEXT_COLOUR = (30, 30, 30)
+# Frames side by side that are lower than this are enlarged by a whole factor.
 _LEGIBLE_HEIGHT = 256
 
 
@@ -33,20 +33,20 @@ def contact_sheet(
     frame_indices: Sequence[int] | None = None,
     cell_side: int = 192,
 ) -> Frames:
-    """Draw one labelled strip of frames per clip, the same frames one under another, their numbers on top.
+    """Draw one labelled row per clip, the same frames of all clips in one column, with frame numbers on top.
 
     Args:
         rows: label to frames, uint8 (time, height, width, 3); all of one length, sizes may differ.
-        columns: how many frames to show at most, spread evenly from the first to the last.
-        frame_indices: which frames to show instead.
-        cell_side: the longer side of a cell in pixels. Smaller frames are enlarged by a whole factor, pixel by pixel,
-            larger ones are shrunk by area.
+        columns: the most frames to show, spread evenly from the first to the last.
+        frame_indices: the frames to show instead.
+        cell_side: the longer side of a cell, pixels. Smaller frames are enlarged by a whole factor, without
+            interpolation, larger ones are shrunk by area.
 
     Returns:
         One uint8 image (height, width, 3).
 
     Raises:
-        WaveOpsError: there is no row or column, the lengths differ, or a frame index lies outside.
+        WaveOpsError: there is no row or column, the lengths differ, or a frame index is out of range.
     """
     count = _common_length(rows)
     chosen = _spread(count, columns) if frame_indices is None else tuple(frame_indices)
@@ -64,10 +64,10 @@ def contact_sheet(
 
 
 def side_by_side(left: Frames, right: Frames) -> Frames:
-    """Put two clips beside each other, frame by frame; the right one takes the left one's height.
+    """Draw two clips next to each other, frame by frame; the right one is resized to the left one's height.
 
-    Low frames are enlarged by a whole factor to at least 256 pixels, pixel by pixel. Frames do not depend on each
-    other, so a long clip may be given in pieces.
+    Low frames are enlarged by a whole factor to at least 256 pixels, without interpolation. Frames do not depend on
+    each other, so a long clip can be drawn in pieces.
 
     Args:
         left: uint8 (time, height, width, 3).
@@ -82,7 +82,7 @@ def side_by_side(left: Frames, right: Frames) -> Frames:
     _common_length({"left": left, "right": right})
     height = left.shape[1]
     right = resize_frames(right, (height, max(1, round(right.shape[2] * height / right.shape[1]))))
-    gap = np.full((len(left), height, max(2, height // 32), 3), _PAPER, np.uint8)
+    gap = np.full((len(left), height, max(2, height // 32), 3), _BACKGROUND, np.uint8)
     pair = _enlarge(np.concatenate((left, gap, right), axis=2), ceil(_LEGIBLE_HEIGHT / height))
     return np.pad(pair, ((0, 0), (0, pair.shape[1] % 2), (0, pair.shape[2] % 2), (0, 0)), mode="edge")
 
@@ -100,7 +100,7 @@ def _common_length(rows: Mapping[str, Frames]) -> int:
 
 
 def _spread(count: int, columns: int) -> tuple[int, ...]:
-    """Choose frames evenly, the first and the last among them."""
+    """Choose frames at even distances, including the first and the last."""
     if columns < 1:
         raise WaveOpsError(f"expected at least 1 column, got {columns}")
     return tuple(int(index) for index in np.linspace(0, count - 1, min(count, columns)).round())
@@ -119,34 +119,34 @@ def _enlarge(frames: Frames, factor: int) -> Frames:
 
 
 def _picture_band(strip: Frames, cell_width: int) -> Frames:
-    """Lay the frames of a strip in a row, each in the middle of its cell."""
+    """Put the frames of a strip in a row, each in the middle of its cell."""
     left = (cell_width - strip.shape[2]) // 2
     right = cell_width - strip.shape[2] - left + _GAP
-    cells = np.pad(strip, ((0, 0), (0, 0), (left, right), (0, 0)), constant_values=_PAPER)
+    cells = np.pad(strip, ((0, 0), (0, 0), (left, right), (0, 0)), constant_values=_BACKGROUND)
     return np.concatenate(list(cells), axis=1)[:, :-_GAP]
 
 
 def _text_band(texts: Sequence[str], cell_width: int) -> Frames:
-    """Write one text per cell, beginning at its left edge and cut short where the cell ends."""
+    """Write one text per cell, from its left edge on, shortened to the cell's width."""
     font = ImageFont.load_default(_TEXT_SIZE)
     width = len(texts) * (cell_width + _GAP) - _GAP
-    band = Image.new("RGB", (width, _TEXT_HEIGHT), (_PAPER,) * 3)
+    band = Image.new("RGB", (width, _TEXT_HEIGHT), (_BACKGROUND,) * 3)
     draw = ImageDraw.Draw(band)
     for place, text in enumerate(texts):
         shown = whole = _plain(text)
         while whole and draw.textlength(shown, font=font) > cell_width:
             whole = whole[:-1]
             shown = whole + "..."
-        draw.text((place * (cell_width + _GAP), _TEXT_HEIGHT // 2), shown, fill=_INK, font=font, anchor="lm")
+        draw.text((place * (cell_width + _GAP), _TEXT_HEIGHT // 2), shown, fill=_TEXT_COLOUR, font=font, anchor="lm")
     return np.array(band, dtype=np.uint8)
 
 
 def _plain(text: str) -> str:
-    """Reduce a text to one line of the letters that Pillow's own font has: "Bär" becomes "Bar"."""
+    """Reduce a text to one line of the letters that Pillow's built-in font has: "Bär" becomes "Bar"."""
     decomposed = unicodedata.normalize("NFKD", " ".join(text.split()))
     letters = (letter for letter in decomposed if not unicodedata.combining(letter))
     return "".join(letters).encode("ascii", "replace").decode()
 
 
 def _margin(sheet: Frames) -> Frames:
-    return np.pad(sheet, ((2, 10), (10, 10), (0, 0)), constant_values=_PAPER)
+    return np.pad(sheet, ((2, 10), (10, 10), (0, 0)), constant_values=_BACKGROUND)

@@ -22,13 +22,12 @@ __all__ = ["analysis_size", "fit_size", "resample", "resize_frames", "to_images"
 def fit_size(source: tuple[int, int], *, native_area: int, multiple: int) -> tuple[int, int]:
     """Return a size of the source's aspect and about ``native_area`` pixels, in multiples of ``multiple``.
 
-    Each side is rounded to its nearest multiple and is at least one multiple, so aspect and area are kept
-    only as far as the multiple allows.
+    Each side is rounded to its nearest multiple and is at least one multiple, so aspect and area are approximate.
 
     Args:
         source: (height, width), pixels.
-        native_area: pixels that the model works best at.
-        multiple: pixels that both sides must divide by.
+        native_area: the area that the model was trained on, pixels.
+        multiple: divisor of both sides, pixels.
 
     Raises:
         WaveOpsError: a side, the area or the multiple is below 1.
@@ -42,14 +41,14 @@ def fit_size(source: tuple[int, int], *, native_area: int, multiple: int) -> tup
 
 
 def analysis_size(source: tuple[int, int], *, max_area: int = 512 * 512) -> tuple[int, int]:
-    """Return the grid that flow is estimated on: the source's, or a smaller one of at most ``max_area`` px.
+    """Return the size that flow is estimated at: the source's, or a smaller one of at most ``max_area`` pixels.
 
     Args:
         source: (height, width), pixels.
-        max_area: pixels; the authors of WAVE estimated flow at 512 x 512.
+        max_area: pixels; WAVE's authors estimated flow at 512 x 512.
 
     Returns:
-        The source's size where it is small enough; else the source's aspect with even sides of at least 2.
+        (height, width): the source's where it is small enough; else of its aspect, with even sides of at least 2.
 
     Raises:
         WaveOpsError: a side is below 1, or ``max_area`` below 4.
@@ -65,14 +64,14 @@ def analysis_size(source: tuple[int, int], *, max_area: int = 512 * 512) -> tupl
 
 
 def resize_frames(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resample frames on another grid: by area along a side that shrinks, cubic along one that grows.
+    """Resample frames to another size: by area along a side that shrinks, cubic along one that grows.
 
     Args:
         frames: uint8 (time, height, width, channel).
         size: the new (height, width), pixels.
 
     Returns:
-        uint8 (time, *size, channel). The same object where the size is unchanged.
+        uint8 (time, *size, channel); the same object where the size is unchanged.
 
     Raises:
         WaveOpsError: the frames are not uint8 with four axes, or a side is below 1.
@@ -95,7 +94,7 @@ def resize_frames(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[n
 
 def resample(frame: Image, size: tuple[int, int]) -> Image:
     """Resample one image (height, width) or (height, width, channel), uint8 or float32, as `resize_frames` does."""
-    # Shrink first: one call with area weights would enlarge by replication, one with cubic would alias
+    # Shrink first: area weights would enlarge the other side by replication, cubic ones would alias this side
     smaller = min(frame.shape[0], size[0]), min(frame.shape[1], size[1])
     if smaller != frame.shape[:2]:
         frame = cv2.resize(frame, smaller[::-1], interpolation=cv2.INTER_AREA)
@@ -105,7 +104,7 @@ def resample(frame: Image, size: tuple[int, int]) -> Image:
 
 
 def to_images(frames: UInt8[np.ndarray, "frame height width 3"]) -> Float[Tensor, "frame 3 height width"]:
-    """Convert uint8 frames to what torch ops read: channel first, float32 in [0, 1]."""
+    """Convert uint8 frames to the images that torch operations read: channel first, float32 in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
 
 

@@ -1,8 +1,9 @@
 """The DDIM schedule in both directions, and the timesteps at which features are warped.
 
-Convention: step index j runs from 1 to S with timesteps ascending, t_1 < ... < t_S; latents x_j lie at noise
-level a_j = alphas_cumprod[t_j], and x_0 at a_0 = final_alpha_cumprod. Inversion goes from x_{j-1} to x_j with the
-noise predicted at t_j, sampling from x_j to x_{j-1} with the noise predicted at t_j.
+Convention:
+    Step index j is 1 to S, with ascending timesteps t_1 < ... < t_S; latents x_j have the noise level
+    a_j = alphas_cumprod[t_j], and x_0 has a_0 = final_alpha_cumprod. Step j of inversion is from x_{j-1} to x_j, step j
+    of sampling from x_j to x_{j-1}, both with the noise predicted at t_j.
 """
 
 from __future__ import annotations
@@ -27,21 +28,25 @@ WarpWindow = Literal["aligned", "published"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DDIMSchedule:
-    """A DDIM schedule of S steps (Song et al. 2021), read from any scheduler's config."""
+    """A DDIM schedule of S steps (Song et al. 2021)."""
 
     timesteps: tuple[int, ...]
     """Training indices t_1 < ... < t_S."""
     alphas_cumprod: tuple[float, ...]
     """a_0 = final_alpha_cumprod, then a_1 to a_S."""
     prediction_type: str
-    """What the UNet predicts: epsilon, v_prediction or sample."""
+    """Prediction of the UNet: epsilon, v_prediction or sample."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, steps: int) -> DDIMSchedule:
-        """Read a diffusers scheduler config (DDIM, PNDM, ...) as DDIM.
+        """Read the config of any diffusers scheduler (DDIM, PNDM, ...) as a DDIM config.
+
+        Args:
+            config: entries that DDIM does not have are ignored.
+            steps: S, at most the number of training timesteps.
 
         Raises:
-            WaveOpsError: for a number of steps that the schedule cannot take, or an unknown prediction type.
+            WaveOpsError: the number of steps is out of range, or the prediction type is unknown.
         """
         known = set(diffusers.DDIMScheduler().config) - {"_use_default_values"}
         scheduler = diffusers.DDIMScheduler(**{key: value for key, value in config.items() if key in known})
@@ -51,6 +56,7 @@ class DDIMSchedule:
         if scheduler.config.prediction_type not in {"epsilon", "v_prediction", "sample"}:
             raise WaveOpsError(f"unknown prediction type {scheduler.config.prediction_type!r} in the scheduler config")
         scheduler.set_timesteps(steps)
+        # With an offset of 1, as many steps as training timesteps would end one past the last
         timesteps = [min(int(t), trained - 1) for t in reversed(scheduler.timesteps)]
         return cls(
             timesteps=tuple(timesteps),
@@ -73,7 +79,7 @@ class DDIMSchedule:
     def noise_prediction(
         self, model_output: Float[Tensor, "*shape"], latents: Float[Tensor, "*shape"], step_index: int
     ) -> Float[Tensor, "*shape"]:
-        """Turn the UNet's output at (latents, t_j) into the noise it implies, in float32."""
+        """Convert the UNet's output at (latents, t_j) to the noise that it implies, float32."""
         output, x, a = model_output.float(), latents.float(), self.alphas_cumprod[step_index]
         match self.prediction_type:
             case "epsilon":
@@ -85,16 +91,22 @@ class DDIMSchedule:
     def inverse_step(
         self, latents: Float[Tensor, "*shape"], noise_pred: Float[Tensor, "*shape"], step_index: int
     ) -> Float[Tensor, "*shape"]:
-        """Go from x_{j-1} to x_j (WAVE sec. 5)."""
+        """Compute x_j from x_{j-1} (WAVE sec. 5)."""
         return self._move(latents, noise_pred, level=step_index - 1, target=step_index)
 
     def extrapolate(
         self, before: Float[Tensor, "*shape"], latents: Float[Tensor, "*shape"], step_index: int
     ) -> Float[Tensor, "*shape"]:
-        """Go on from x_{j-2} and x_{j-1} in a straight line to level j: the inverse step under the noise of step j-1.
+        """Extrapolate x_{j-2} and x_{j-1} linearly to level j: the inverse step with the noise of step j-1.
 
-        With x / sqrt(a) as a function of sqrt((1 - a) / a), DDIM's step is one of Euler's and its slope the noise
-        (Song et al. 2021, eq. 13). Where the first two levels are the same there is no line: x_{j-1} is returned.
+        Source: Song et al. 2021, eq. 13: with x / sqrt(a) as a function of sqrt((1 - a) / a), a DDIM step is an Euler
+        step, the slope of which is the noise. If the first two levels are equal, there is no line and x_{j-1} is
+        returned.
+
+        Args:
+            before: x_{j-2}.
+            latents: x_{j-1}.
+            step_index: j, at least 2.
         """
         a = self.alphas_cumprod[step_index - 2 : step_index + 1]
         ahead, behind = _sigma(a[2]) - _sigma(a[1]), _sigma(a[1]) - _sigma(a[0])
@@ -106,10 +118,11 @@ class DDIMSchedule:
     def step(
         self, latents: Float[Tensor, "*shape"], noise_pred: Float[Tensor, "*shape"], step_index: int
     ) -> Float[Tensor, "*shape"]:
-        """Go from x_j to x_{j-1} (Song et al. 2021, eq. 12 at eta 0)."""
+        """Compute x_{j-1} from x_j (Song et al. 2021, eq. 12 at eta 0)."""
         return self._move(latents, noise_pred, level=step_index, target=step_index - 1)
 
     def _move(self, x: Tensor, noise_pred: Tensor, *, level: int, target: int) -> Tensor:
+        # float32 whatever the UNet's dtype: float16 would lose the small differences between neighbouring levels
         a, b = self.alphas_cumprod[level], self.alphas_cumprod[target]
         clean = (x.float() - sqrt(1 - a) * noise_pred) / sqrt(a)
         return sqrt(b) * clean + sqrt(1 - b) * noise_pred
@@ -123,18 +136,18 @@ def _sigma(alpha_cumprod: float) -> float:
 class WarpSchedule:
     """The number of steps and which of them warp features: one value shared by an inversion and its edits.
 
-    Source: WAVE, "the first 40 steps" of 50. `published` reads this literally: the first 80 % of each phase's
-    own loop, which are the low timesteps of inversion and the high ones of editing. `aligned` (ours) takes the
-    high timesteps in both phases, so that editing undoes exactly what inversion did.
+    Source: WAVE, "the first 40 steps" of 50. `published` reads this literally: the first 80 % of each phase's own
+    loop, which are the low timesteps in inversion and the high ones in editing. `aligned` (ours) is the high timesteps
+    in both phases, so that editing reverses the inversion.
 
     Raises:
-        WaveOpsError: for a number of steps below 1, a fraction outside 0 to 1 or an unknown window.
+        WaveOpsError: the number of steps is below 1, the fraction is outside 0 to 1, or the window is unknown.
     """
 
     steps: int = 50
     """S, the steps of the DDIM schedule."""
     window: WarpWindow = "aligned"
-    """Which part of each loop warps features."""
+    """The part of each loop that warps features."""
     warp_fraction: float = 0.8
     """Fraction of the steps that warp features, 0 to 1; 0 is plain DDIM."""
 
@@ -150,7 +163,7 @@ class WarpSchedule:
         """Return the step indices, of 1 to S, that warp features.
 
         Args:
-            phase: inversion (ascending loop) or editing (descending loop).
+            phase: inversion (from step 1 to S) or editing (from step S to 1).
         """
         count = round(self.warp_fraction * self.steps)
         low, high = range(1, count + 1), range(self.steps - count + 1, self.steps + 1)

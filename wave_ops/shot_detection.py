@@ -1,4 +1,4 @@
-"""Where one shot ends and the next begins."""
+"""Detection of cuts between shots, by block matching of thumbnails."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from wave_ops.errors import WaveOpsError
 
 __all__ = ["detect_cuts"]
 
-# Thumbnails are square whatever the aspect: 36 blocks of 8 x 8, each sought within a fifth of the frame.
+# Thumbnails are square for any aspect: 36 blocks of 8 x 8, each searched for within a fifth of the frame.
 _SIDE = 48
 _BLOCK = 8
 _SEARCH_RADIUS = 10
-# On [0, 1]. Measured on real clips: the hardest motion at 25 frames a second reaches a mean of 0.039 and a third
-# of the blocks lost, the mildest cut has 0.072 and three quarters.
+# On [0, 1]. Measured on real clips: the fastest motion at 25 frames per second has a mean of 0.039 and a third of the
+# blocks lost, the weakest cut has 0.072 and three quarters.
 _LOST_RESIDUAL = 0.05
 _CUT_RESIDUAL = 0.06
 _CUT_LOST_FRACTION = 0.65
-# A flash or a frame gone wrong lasts at most this many frames, then the picture returns.
+# A flash or a corrupt frame lasts at most this many frames, then the picture returns.
 _FLASH_FRAMES = 3
 
 Thumbnail = NDArray[np.float32]
 
 
 class _Suspect(NamedTuple):
+    """A frame that differs from the one before; a cut unless that one's picture returns soon."""
+
     frame_index: int
     before: Thumbnail
 
@@ -36,16 +38,15 @@ class _Suspect(NamedTuple):
 def detect_cuts(frames: Iterable[NDArray[np.uint8]]) -> tuple[int, ...]:
     """Return the first frame index of each shot after the first, ascending.
 
-    Two neighbouring frames have a cut between them where the blocks of the second's thumbnail are not found in the
-    first's, wherever they may have moved: the best residual of the 8 x 8 blocks averages above 0.06 on [0, 1],
-    and more than 65 % of the blocks stay above 0.05. Motion of up to a fifth of the frame between two frames is
-    thus no cut. Nor is a flash: a suspect after which the former picture returns within 3 frames is dropped.
-    Dissolves, fades, and cuts between pictures that resemble each other are not found.
+    There is a cut between two frames if the blocks of the second's thumbnail are not found anywhere near in the
+    first's: the mean of the blocks' best residuals is above 0.06 on [0, 1], and more than 65 % of the blocks are above
+    0.05. Motion of up to a fifth of the frame between two frames is thus not a cut. Neither is a flash, after which
+    the previous picture returns within 3 frames. Dissolves, fades and cuts between similar pictures are not detected.
 
-    Source: block matching, ours; the thresholds were set on real clips with known cuts.
+    Source: ours; the thresholds were set on real clips with known cuts.
 
     Args:
-        frames: uint8 (height, width, 3), all of one shot list in order; read once, at most 4 thumbnails are kept.
+        frames: uint8 (height, width, 3), all frames of a clip in order; read once, at most 4 thumbnails are stored.
 
     Raises:
         WaveOpsError: a frame is not uint8 (height, width, 3).
@@ -74,8 +75,8 @@ def _thumbnail(frame: NDArray[np.uint8]) -> Thumbnail:
 
 
 def _differs(before: Thumbnail, after: Thumbnail) -> bool:
-    """Return whether the picture is another one, and not the same one in motion."""
-    # Most pairs stand nearly still, and moving blocks can only lower the residual: the search is rarely needed.
+    """Return whether the second picture is a new one, rather than the first one in motion."""
+    # The search can only lower the residuals, so it is skipped for the many pairs that are similar without it.
     if not _is_cut(_block_means(np.abs(before - after))):
         return False
     padded = np.pad(before, ((_SEARCH_RADIUS, _SEARCH_RADIUS), (_SEARCH_RADIUS, _SEARCH_RADIUS), (0, 0)), mode="edge")

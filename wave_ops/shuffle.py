@@ -17,15 +17,15 @@ ShuffleMode = Literal["group", "natural", "permutation"]
 def step_order(count: int, *, seed: int, step_index: int, mode: ShuffleMode = "group") -> tuple[int, ...]:
     """Draw the order of `count` keyframes at one timestep.
 
-    Source: WAVE sec. 3, the group-2 shuffle as run by its authors: natural order or its reverse, cut into
-    groups of two (an odd one comes first or last), each shuffled inside. Deviates in the generator, which is
-    seeded by (seed, step_index), so a resumed run draws the same orders.
+    Source: WAVE sec. 3, the group-2 shuffle as its authors ran it: natural order or its reverse, cut into
+    groups of two (an odd keyframe is a group of one, first or last), each group shuffled. Deviates in the
+    generator, which is seeded by (seed, step_index), so that a resumed run draws the same orders.
 
     Args:
         count: number of keyframes, at least 1.
-        seed: the run's seed, at least 0.
+        seed: seed of the run, at least 0.
         step_index: place in the schedule, 1 to S.
-        mode: "group", or the ablations "natural" (no shuffle) and "permutation" (one of all keyframes).
+        mode: "group", or an ablation: "natural" (no shuffle) or "permutation" (of all keyframes).
 
     Returns:
         A permutation of 0 .. count - 1.
@@ -55,22 +55,23 @@ def _group_order(count: int, rng: np.random.Generator) -> tuple[int, ...]:
 
 
 def _groups(frames: list[int], *, odd_one_first: bool) -> list[list[int]]:
-    """Cut into twos; where the number is odd, the group of one comes first or last."""
+    """Cut into groups of two; where the number of frames is odd, the first or the last group has one."""
     first = 1 if odd_one_first and len(frames) % 2 else 2
     cuts = [0, *range(first, len(frames), 2), len(frames)]
     return [frames[start:stop] for start, stop in pairwise(cuts)]
 
 
 def reachable_pairs(count: int, *, mode: ShuffleMode = "group") -> tuple[tuple[int, int], ...]:
-    """List the unordered keyframe pairs (a < b) that some order of the mode makes neighbours.
+    """Return the keyframe pairs (a, b), a < b, that are neighbours in at least one order of the mode.
 
-    Source: WAVE sec. 3; about 2.5 `count` pairs for "group" (11 at 6 keyframes), so flow is computed once each.
+    Source: WAVE sec. 3. About 2.5 `count` pairs for "group" (11 for 6 keyframes): few enough to compute the flow of
+    each pair once, before the first step.
     """
     if mode == "natural":
         return tuple(pairwise(range(count)))
     if mode == "permutation":
         return tuple(combinations(range(count), 2))
-    frames = list(range(count))  # the reversed order is cut into the same groups
+    frames = list(range(count))  # the reversed order has the same groups
     cuttings = [_groups(frames, odd_one_first=odd_one_first) for odd_one_first in (False, True)]
     return tuple(sorted(set[tuple[int, int]]().union(*map(_neighbours, cuttings))))
 

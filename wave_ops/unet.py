@@ -1,12 +1,14 @@
-"""The only module that reaches into a UNet: which places are warped or injected, and how.
+"""Hooks on a UNet: feature warping, extended attention and injection. No other module touches a UNet's layers.
 
-Everything is done by forward hooks on public submodules, which torch removes without a trace:
+All of them are forward hooks on public submodules, which torch removes completely:
 
-- the ResNet feature after its first norm and activation is the input of `conv1`;
-- the normalised input of self-attention is the input of `attn1`, whose keys and values come from
-  `encoder_hidden_states` where that is given (extended attention);
+- a ResNet's feature after the first norm and activation is the input of `conv1`;
+- the normalised input of self-attention is the input of `attn1`, which computes keys and values from
+  `encoder_hidden_states` if that is passed (extended attention);
 - queries and keys are the outputs of `attn1.to_q` and `attn1.to_k`;
-- a ResNet's output before the skip is the output of `conv2`.
+- a ResNet's output before the skip connection is added is the output of `conv2`.
+
+Source: WAVE sec. 4 (warping) and 6 (extended attention; injection after plug-and-play, Tumanyan et al. 2023).
 """
 
 from __future__ import annotations
@@ -34,31 +36,34 @@ Anchor = Literal["order", "time"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sites:
-    """Module names inside a UNet at which features are warped or injected."""
+    """Names of the UNet's submodules at which features are warped, extended or injected."""
 
     warp_resnets: tuple[str, ...]
-    """ResNet blocks whose feature before `conv1` is warped."""
+    """ResNet blocks that warp the input of `conv1`."""
     warp_attentions: tuple[str, ...]
-    """Self-attentions whose input is warped."""
+    """Self-attentions that warp their input."""
     extend_attentions: tuple[str, ...]
-    """Self-attentions whose keys and values are extended by the anchor frame's; where a model names none, those that
-    are warped."""
+    """Self-attentions that extend keys and values by the anchor frame's."""
     inject_attentions: tuple[str, ...]
-    """Self-attentions whose queries and keys are the source branch's."""
+    """Self-attentions that inject the source branch's queries and keys."""
     inject_resnets: tuple[str, ...]
-    """ResNet blocks whose output before the skip is the source branch's."""
+    """ResNet blocks that inject the source branch's output before the skip connection."""
 
 
 def resolve_sites(unet: Any, *, sites: Mapping[str, Sequence[str]] | None = None) -> Sites:
-    """Find a UNet's sites by the one rule of the method, or check those that a model carries.
+    """Find a UNet's sites by the rule of the method, or check those that a checkpoint names.
 
-    Source: WAVE sec. 4 and 6. Warped: down blocks with attention and the last two up blocks (SD 1.x: down 0, 1,
-    2 and up 2, 3). Injected: queries and keys in the second up block from its second transformer on and in all
-    later up blocks; the output of the second up block's second ResNet. A model that carries sites may leave out
-    `extend_attentions`.
+    Source: WAVE sec. 4 and 6. Warped and extended: down blocks with attention and the last two up blocks (SD 1.x: down
+    0, 1, 2 and up 2, 3). Injected: queries and keys in the second up block from its second transformer on and in all
+    later up blocks; the output of the second up block's second ResNet.
+
+    Args:
+        unet: a UNet2DConditionModel.
+        sites: names by field of `Sites`; without `extend_attentions`, the warped attentions are extended. None for the
+            rule.
 
     Raises:
-        WaveOpsError: for a name that the UNet does not have.
+        WaveOpsError: a field is missing or unknown, or the UNet has no submodule of a name.
     """
     if sites is None:
         return _sites_by_rule(unet)
@@ -66,25 +71,25 @@ def resolve_sites(unet: Any, *, sites: Mapping[str, Sequence[str]] | None = None
     if kinds - set(sites) == {"extend_attentions"}:
         sites = {**sites, "extend_attentions": sites["warp_attentions"]}
     if set(sites) != kinds:
-        raise WaveOpsError(f"sites must name {', '.join(sorted(kinds))}; got {', '.join(sorted(sites)) or 'nothing'}")
+        raise WaveOpsError(f"expected sites of {', '.join(sorted(kinds))}, got {', '.join(sorted(sites)) or 'none'}")
     modules = dict(unet.named_modules())
     for name in (name for names in sites.values() for name in names):
         if name not in modules:
-            near = ", ".join(get_close_matches(name, modules, n=3)) or "nothing near it"
+            near = ", ".join(get_close_matches(name, modules, n=3)) or "none of a similar name"
             raise WaveOpsError(f"the UNet has no module {name!r}; it has {near}")
     return Sites(**{kind: tuple(names) for kind, names in sites.items()})
 
 
 def with_block(unet: Any, sites: Sites, *, block: str) -> Sites:
-    """Add a block to those that are warped: all its ResNets and self-attentions, the latter extended too.
+    """Return sites that also warp all ResNets and self-attentions of a block, and extend the latter.
 
     Args:
         unet: the UNet that the sites belong to.
-        sites: what to add to; a site that it holds already is not doubled.
+        sites: the sites to add to; those of the block that it contains already are not repeated.
         block: such as "up_blocks.1".
 
     Raises:
-        WaveOpsError: if the UNet has no such block.
+        WaveOpsError: the UNet has no such block.
     """
     known = [f"{side}_blocks.{i}" for side in ("down", "up") for i in range(len(unet.get_submodule(f"{side}_blocks")))]
     if block not in known:
@@ -162,7 +167,7 @@ class FeatureSession:
     warps: PairWarps | None
     """Flows and masks of the keyframe pairs; None switches warping off."""
     anchor: Anchor = "order"
-    """The frame whose tokens extend attention: the first one of the order, or the first one in time."""
+    """The frame that extends attention: the first one of the order, or the first one in time."""
     keyframe_batch: int | None = None
     """Keyframes in one UNet batch; None for all. Changes memory, not the result."""
     _step: FeatureStep = field(default_factory=lambda: FeatureStep(order=()))
@@ -173,11 +178,17 @@ class FeatureSession:
     _previous: dict[str, _PreviousBatch] = field(default_factory=dict)
 
     def batches(self, step: FeatureStep, *, latent_size: tuple[int, int]) -> Iterator[list[int]]:
-        """Yield the keyframe indices of each UNet batch of a step; the caller runs the UNet before it asks for more.
+        """Yield the keyframe indices of each UNet batch of a step; run the UNet on a batch before taking the next.
+
+        The hooks act only in between: after the last batch, the UNet's output is that without hooks.
+
+        Args:
+            step: the order and the active exchanges of features.
+            latent_size: (height, width) of the latents.
 
         Raises:
-            WaveOpsError: several batches, while attention is extended by the first frame in time: earlier batches
-                would need its features, which may themselves be warped from theirs.
+            WaveOpsError: the step takes several batches, and attention is extended by the first frame in time: earlier
+                batches would need its features, which may be warped from their own.
         """
         several = len(step.order) > 1
         self._step = replace(
@@ -201,12 +212,12 @@ class FeatureSession:
         if len(slices) > 1 and self._step.extending and self.anchor == "time":
             raise WaveOpsError(
                 f"attention extended by the first frame in time needs all {len(self._step.order)} keyframes in one "
-                f"batch, got batches of {self.keyframe_batch}: set no keyframe batch, or anchor it to the order"
+                f"batch, got batches of {self.keyframe_batch}: set no keyframe batch, or the anchor to the order"
             )
         return slices
 
     def warp_resnet(self, site: str, _: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        """Fuse the input of a ResNet's first convolution (a forward pre-hook)."""
+        """Warp the input of a ResNet's first convolution (a forward pre-hook)."""
         if not self._step.warping:
             return None
         height, width = args[0].shape[-2:]
@@ -217,19 +228,20 @@ class FeatureSession:
     def enter_attention(
         self, site: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, warp: bool, extend: bool
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Fuse the input of a self-attention, and extend its keys and values (a forward pre-hook)."""
+        """Warp the input of a self-attention, and extend its keys and values (a forward pre-hook)."""
         warping, extending = warp and self._step.warping, extend and self._step.extending
         if not (warping or extending):
             return None
         features = rearrange(args[0], "(b f) n c -> b f n c", b=self._step.branches)
         fused, anchor = self._fuse(site, features, self._sizes[features.shape[2]], warping=warping)
         if extending:
+            # For the anchor itself this repeats its own tokens, which does not change a softmax-weighted mean
             extended = torch.cat([anchor[:, None].expand_as(fused), fused], dim=2)
             kwargs = {**kwargs, "encoder_hidden_states": rearrange(extended, "b f n c -> (b f) n c")}
         return (rearrange(fused, "b f n c -> (b f) n c"), *args[1:]), kwargs
 
     def inject_source(self, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        """Put the source branch's feature in the place of the other branches' (a forward hook)."""
+        """Replace the feature of every branch by the source branch's (a forward hook)."""
         if not self._step.injecting:
             return None
         source = output[: len(output) // self._step.branches]
@@ -243,7 +255,8 @@ class FeatureSession:
         *,
         warping: bool,
     ) -> tuple[Float[Tensor, "branch frame position channel"], Float[Tensor, "branch position channel"]]:
-        """Warp along the order; also return the fused feature of the anchor frame."""
+        """Warp along the order; return the fused features and those of the anchor frame."""
+        # The UNet computes earlier batches only once, so each site stores the features that later ones need
         previous = self._previous.get(site)
         if warping:
             joined = features if previous is None else torch.cat([previous.last[:, None], features], dim=1)
@@ -269,7 +282,10 @@ class FeatureSession:
 
 
 def _grid_sizes(latent_size: tuple[int, int]) -> dict[int, tuple[int, int]]:
-    """Recognise a feature grid by its number of positions: every level halves both sides, rounding up."""
+    """Return the feature grids (height, width) by number of positions.
+
+    Attention sees positions without their grid. Every level halves both sides, rounding up, so no two have one number.
+    """
     sizes, (height, width) = {}, latent_size
     while True:
         sizes[height * width] = (height, width)
@@ -280,7 +296,13 @@ def _grid_sizes(latent_size: tuple[int, int]) -> dict[int, tuple[int, int]]:
 
 @contextmanager
 def injected(unet: nn.Module, session: FeatureSession, *, sites: Sites) -> Iterator[FeatureSession]:
-    """Let a session act on a UNet's features; on any exit the UNet is as it was, bit for bit."""
+    """Add a session's hooks to a UNet, and remove them on any exit; the UNet's output is then as before, bit for bit.
+
+    Args:
+        unet: a UNet2DConditionModel.
+        session: acts on the UNet's calls while its `batches` are iterated.
+        sites: the submodules to hook.
+    """
     with ExitStack() as stack:
         for name in sites.warp_resnets:
             conv1 = unet.get_submodule(f"{name}.conv1")

@@ -1,9 +1,9 @@
 """Backward warping by optical flow, on pixel centres.
 
 Convention:
-    Flow is ``(batch, 2, height, width)``, x then y, in pixels of its own grid. ``flow_to_prev`` lies on the
-    grid of the current frame: the pixel p of the current frame was at ``p + flow_to_prev[p]`` in the previous
-    one. Coordinates count pixel centres from 0, so the frame reaches from -0.5 to width - 0.5; this is
+    Flow is ``(batch, 2, height, width)``, x then y, in pixels of its own grid. ``flow_to_prev`` is on the grid of
+    the current frame: the pixel p of the current frame was at ``p + flow_to_prev[p]`` in the previous one.
+    Coordinates count pixel centres from 0, so the frame extends from -0.5 to width - 0.5; this is
     ``align_corners=False``, and zero flow is the identity.
 """
 
@@ -31,7 +31,7 @@ def backward_warp(
     mode: Mode = "bilinear",
     padding: Padding = "border",
 ) -> Float[Tensor, "batch channel height width"]:
-    """Carry the previous frame's values to the current frame: ``out[p] = x[p + flow_to_prev[p]]``.
+    """Warp the previous frame's values to the current frame: ``out[p] = x[p + flow_to_prev[p]]``.
 
     Source: the operator W of WAVE (ECCV 2024). Deviates from the published code, which mixes two
     pixel conventions. Positions are computed in float32 (float64 only for a float64 flow) whatever the dtype
@@ -50,7 +50,7 @@ def backward_warp(
         Values on the current frame's grid, with the dtype and device of ``x``. Linear in ``x``.
 
     Raises:
-        WaveOpsError: the two shapes do not belong together, or mode or padding is unknown.
+        WaveOpsError: the batches or the grids of the two differ, or mode or padding is unknown.
     """
     _check_options(mode, padding)
     _check_flow(flow_to_prev)
@@ -66,7 +66,11 @@ def backward_warp(
 def flow_positions(
     flow: Float[Tensor, "batch 2 height width"],
 ) -> Float[Tensor, "batch 2 height width"]:
-    """Return ``p + flow[p]``, the pixel-centre position (x, y) each pixel is taken from, at least float32."""
+    """Return ``p + flow[p]``, the position (x, y) that each pixel is taken from, in pixels, at least float32.
+
+    Raises:
+        WaveOpsError: the flow is not (batch, 2, height, width).
+    """
     _check_flow(flow)
     dtype = torch.promote_types(flow.dtype, torch.float32)
     height, width = flow.shape[2:]
@@ -78,7 +82,7 @@ def flow_positions(
 def inside_frame(
     positions: Float[Tensor, "batch 2 height width"],
 ) -> Bool[Tensor, "batch height width"]:
-    """Return True where a position lies on the frame, pixel edges included: -0.5 <= x <= width - 0.5."""
+    """Return True where a position is on the frame, pixel edges included: -0.5 <= x <= width - 0.5."""
     x, y = positions.unbind(1)
     height, width = positions.shape[2:]
     return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
@@ -90,18 +94,18 @@ def resize_flow(
 ) -> Float[Tensor, "batch 2 new_height new_width"]:
     """Resample a flow bilinearly on another grid and rescale its values by the ratio of the sizes.
 
-    Plain bilinear, without antialiasing: averaging over a motion edge would invent motions that nothing has,
-    and resized positions ``p + flow`` then equal the positions of the resized flow.
+    Without antialiasing: an average over a motion edge would be a motion that no object has. Resized positions
+    ``p + flow`` thus equal the positions of the resized flow.
 
     Args:
         flow: pixels of its own grid, x then y.
         size: the new (height, width).
 
     Returns:
-        The flow in pixels of the new grid, in the flow's dtype. The same object where the size is unchanged.
+        The flow in pixels of the new grid, in the flow's dtype; the same object where the size is unchanged.
 
     Raises:
-        WaveOpsError: the flow is not (batch, 2, height, width), or the size has no pixel.
+        WaveOpsError: the flow is not (batch, 2, height, width), or a side of the size is below 1.
     """
     _check_flow(flow)
     if min(size) < 1:
@@ -137,7 +141,7 @@ def _pad_positions(
     height, width = positions.shape[2:]
     extent = positions.new_tensor([width, height]).view(1, 2, 1, 1)
     if padding == "reflection":
-        # A triangle wave of period 2 * extent, measured from the pixel edge.
+        # Mirroring at both edges, again and again, is a triangle wave of period 2 * extent from the pixel edge.
         phase = torch.remainder(positions + 0.5, 2 * extent)
         positions = extent - (phase - extent).abs() - 0.5
     return torch.minimum(positions.clamp(min=0), extent - 1)
@@ -149,6 +153,7 @@ def _bilinear(
     *,
     zeros: bool,
 ) -> Float[Tensor, "batch channel height width"]:
+    # Four gathers instead of grid_sample: normalised coordinates would round, and whole-pixel flow would blur.
     low = positions.floor()
     weight = positions - low
     right, down = weight[:, :1], weight[:, 1:]

@@ -24,7 +24,7 @@ CROSS, CROSS_UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
 
 
 class WordTokenizer:
-    """Gives each word a token by its letters; pads to the length."""
+    """Maps each word to a token by its letters, and pads to the length."""
 
     model_max_length = 8
 
@@ -97,7 +97,7 @@ def v_model() -> StableDiffusion:
 
 @pytest.fixture
 def make_warps():
-    """Random small flows with random masks for all pairs of some keyframes."""
+    """Return a function that draws small random flows and masks for all pairs of `count` keyframes."""
 
     def make(
         count: int, *, size: tuple[int, int] = (128, 128), seed: int = 0, flow: float = 12.0, mask: float = 0.6

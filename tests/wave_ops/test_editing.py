@@ -160,14 +160,14 @@ def test_the_source_branch_is_computed_only_while_its_features_are_injected(mode
     assert not torch.allclose(half, never, atol=1e-3)
 
 
-def test_injection_keeps_the_result_nearer_to_the_source(model, source):
+def test_with_injection_the_result_is_nearer_to_the_source(model, source):
     distances = [
         (edited(model, source, settings={"injection_fraction": part}) - source[0]).abs().mean() for part in (0.0, 1.0)
     ]
     assert distances[1] < distances[0]
 
 
-def test_a_resumed_edit_is_identical_to_an_undisturbed_one(model, source, make_warps):
+def test_a_resumed_edit_is_identical_to_an_uninterrupted_one(model, source, make_warps):
     warps, stored = make_warps(3), {}
     whole = edited(model, source, warps=warps, callback=stored.__setitem__)
     assert torch.equal(edited(model, source, warps=warps, start=(2, stored[2])), whole)
@@ -200,7 +200,7 @@ def test_a_controlnet_of_scale_zero_changes_nothing(model, source, edges):
     )
 
 
-def test_too_few_orders_are_refused(model, source):
+def test_fewer_orders_than_steps_are_refused(model, source):
     with pytest.raises(WaveOpsError, match="6 steps"):
         edited(model, source, orders=[(0, 1, 2)])
 
@@ -218,7 +218,7 @@ def test_attention_is_extended_without_flows_too_but_only_in_the_warped_steps(mo
     assert torch.equal(never, independent)
 
 
-def test_the_anchor_in_time_gives_another_result_unless_orders_begin_with_it(model, source, make_warps):
+def test_the_anchor_in_time_changes_the_result_unless_orders_begin_with_it(model, source, make_warps):
     warps, natural = make_warps(3), [(0, 1, 2)] * STEPS
     results = [
         edited(model, source, warps=warps, settings={"anchor": anchor}, **orders)

@@ -33,7 +33,7 @@ def test_one_gather_equals_the_frame_by_frame_recursion_bit_for_bit(make_warps, 
 
 
 @pytest.mark.parametrize("cuts", [(1, 2, 3, 4, 5), (2, 4), (3,), (5,)])
-def test_any_split_into_batches_gives_the_same_features(make_warps, cuts):
+def test_any_split_into_batches_yields_the_same_features(make_warps, cuts):
     warps, size, order = make_warps(6), (8, 8), (1, 0, 3, 2, 5, 4)
     features = torch.randn(2, 6, 64, 3)
     grid = warps.at(size)
@@ -67,7 +67,7 @@ def test_x_comes_before_y_in_a_flow():
     assert nearest_indices(flow, (8, 8))[0, 0] == 8
 
 
-def test_a_pair_serves_each_direction_with_its_own_flow_and_mask():
+def test_each_direction_of_a_pair_has_its_own_flow_and_mask():
     flows = torch.stack([torch.full((2, 4, 4), value) for value in (1.0, 2.0)])
     masks = torch.tensor([True, False])[:, None, None].expand(2, 4, 4)
     warps = PairWarps.from_pairs([(0, 1)], to_prev=flows[:1], to_cur=flows[1:], mask_cur=masks[:1], mask_prev=masks[1:])

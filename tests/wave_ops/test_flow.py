@@ -18,25 +18,25 @@ Frame = NDArray[np.uint8]
 
 
 def texture(height: int, width: int, *, seed: int = 0, grain: int = 4) -> Frame:
-    """Smooth random colours with details of about `grain` pixels."""
+    """Return smooth random colours with details of about `grain` pixels."""
     coarse = np.random.default_rng(seed).integers(0, 256, (height // grain + 2, width // grain + 2, 3), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def shifted_pair(height: int, width: int, *, dx: int, dy: int) -> tuple[Frame, Frame]:
-    """Two views of one picture: what is at p in `prev` is at p + (dx, dy) in `cur`."""
+    """Return prev and cur, two views of one picture: the point at p in `prev` is at p + (dx, dy) in `cur`."""
     whole = texture(height + 32, width + 32)
     return whole[16 : 16 + height, 16 : 16 + width], whole[16 - dy : 16 - dy + height, 16 - dx : 16 - dx + width]
 
 
 class Still(torch.nn.Module):
-    """Stands in for RAFT: reports the mean colour difference and the shape that it was given."""
+    """A stand-in for RAFT: returns the mean colour difference as flow, and records the shape of its input."""
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> list[torch.Tensor]:
         assert not any(side % 8 for side in first.shape[2:])
         assert min(first.shape[2:]) >= 128
         assert -1 <= first.min() <= first.max() <= 1
-        self.given = tuple(first.shape)
+        self.shape = tuple(first.shape)
         difference = (second - first).mean(dim=1, keepdim=True)
         return [torch.zeros_like(difference).repeat(1, 2, 1, 1), difference.repeat(1, 2, 1, 1)]
 
@@ -52,7 +52,7 @@ def test_dis_finds_a_shift_in_both_directions(size) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 5), (16, 16), (20, 31), (9, 200)])
-def test_dis_takes_frames_of_any_size(size) -> None:
+def test_dis_accepts_frames_of_any_size(size) -> None:
     to_prev, to_cur = dis_flow()(texture(*size), texture(*size, seed=1))
     assert to_prev.shape == to_cur.shape == (2, *size)
     assert np.isfinite(to_prev).all()
@@ -76,7 +76,7 @@ def test_dis_compares_grey_in_which_red_outweighs_blue() -> None:
     np.testing.assert_allclose(np.median(to_cur, axis=(1, 2)), [3, -2], atol=0.2)
 
 
-def test_the_occlusion_mask_of_dis_finds_the_uncovered_strip_and_errs_only_near_moving_edges() -> None:
+def test_the_occlusion_mask_of_dis_contains_the_uncovered_strip_and_is_wrong_only_near_moving_edges() -> None:
     prev, cur = texture(128, 128), texture(128, 128)
     prev[40:88, 30:78] = cur[40:88, 40:88] = texture(48, 48, seed=1)
     mask = occlusion_mask(*(torch.from_numpy(flow)[None] for flow in dis_flow()(prev, cur)))
@@ -102,7 +102,7 @@ def test_dis_does_not_depend_on_the_number_of_threads() -> None:
     assert all(np.array_equal(flows[0], other) for other in flows[1:])
 
 
-def test_flows_are_float32_arrays_of_their_own() -> None:
+def test_flows_are_separate_float32_arrays() -> None:
     for flow in dis_flow("fast")(*shifted_pair(64, 64, dx=1, dy=0)):
         assert flow.dtype == np.float32
         assert flow.flags.c_contiguous
@@ -110,7 +110,7 @@ def test_flows_are_float32_arrays_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "given"),
+    ("size", "shape"),
     [
         ((136, 200), (2, 3, 136, 200)),
         ((130, 201), (2, 3, 136, 208)),
@@ -118,17 +118,17 @@ def test_flows_are_float32_arrays_of_their_own() -> None:
         ((30, 43), (2, 3, 152, 216)),
     ],
 )
-def test_raft_gets_multiples_of_eight_and_at_least_128_pixels(size, given) -> None:
+def test_raft_gets_multiples_of_eight_and_at_least_128_pixels(size, shape) -> None:
     model = Still()
     to_prev, to_cur = raft_flow(model)(np.full((*size, 3), 255, np.uint8), np.zeros((*size, 3), np.uint8))
-    assert model.given == given
+    assert model.shape == shape
     factor = -(-128 // min(size))
     np.testing.assert_allclose(to_prev, np.full((2, *size), 2 / factor), rtol=1e-6)
     np.testing.assert_allclose(to_cur, np.full((2, *size), -2 / factor), rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
-def test_raft_is_built_without_weights_from_anywhere(size, monkeypatch) -> None:
+def test_raft_is_built_without_a_download(size, monkeypatch) -> None:
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", None)
     assert sum(p.numel() for p in build_raft(size).parameters()) > 900_000
 
@@ -172,7 +172,7 @@ def rubber_whale(folder: Path) -> tuple[Frame, Frame, NDArray[np.float32]]:
         pytest.param("large", "raft_large_sintel", 0.21, marks=pytest.mark.slow),
     ],
 )
-def test_estimators_reach_their_known_error_on_rubber_whale(shared, name, weights, bound) -> None:
+def test_estimators_have_their_known_error_on_rubber_whale(shared, name, weights, bound) -> None:
     prev, cur, truth = rubber_whale(shared / "reference" / "flow")
     if weights is None:
         estimator = dis_flow()

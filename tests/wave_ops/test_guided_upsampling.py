@@ -43,7 +43,7 @@ def scene(seed: int = 1) -> SceneSpec:
 
 
 @pytest.mark.parametrize(("size", "working"), SIZES)
-def test_an_edit_that_changes_nothing_gives_the_source_bit_for_bit(
+def test_an_edit_that_changes_nothing_returns_the_source_bit_for_bit(
     size: tuple[int, int], working: tuple[int, int]
 ) -> None:
     source = noise(*size)
@@ -56,7 +56,7 @@ def test_a_flat_edit_stays_flat(size: tuple[int, int], working: tuple[int, int])
     assert np.array_equal(upsample_edit(noise(*size), flat), np.broadcast_to(flat[:1, :1], (*size, 3)))
 
 
-def test_an_affine_change_of_colour_is_reproduced_within_two_levels_but_for_a_pixel_in_a_thousand() -> None:
+def test_an_affine_change_of_colour_is_reproduced_within_two_levels_except_for_one_pixel_in_a_thousand() -> None:
     source = data.astronaut()
     mixer = 0.7 * np.array([[1.1, 0.1, -0.1], [-0.05, 0.9, 0.1], [0.05, -0.1, 0.9]])
     truth = source @ mixer.T + 25
@@ -73,7 +73,7 @@ def test_a_negative_is_as_sharp_as_its_source() -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 4])
 @pytest.mark.parametrize("where", ["colour", "background_colour"])
-def test_a_recoloured_scene_is_sharper_than_one_plainly_enlarged(seed: int, where: str) -> None:
+def test_a_recoloured_scene_is_sharper_than_a_cubic_enlargement(seed: int, where: str) -> None:
     source, truth = (render_frame(spec, 0.5) for spec in (scene(seed), edit_spec(scene(seed), **{where: "white"})))  # type: ignore[arg-type]
     for edited in (shrunk(truth), roughened(shrunk(truth))):
         assert decibels(upsample_edit(source, edited), truth) > decibels(cubic(source, edited), truth) + 2
@@ -117,8 +117,8 @@ def test_noise_of_the_edit_flickers_less_than_when_enlarged() -> None:
     rng = np.random.default_rng(1)
     edits = [np.clip(shrunk(frame) + rng.normal(0, 6, (64, 64, 3)), 0, 255).round().astype(np.uint8) for frame in truth]
 
-    def flicker(made: list[Frame]) -> float:
-        return float(np.abs(np.diff(np.array(made, float), axis=0) - np.diff(truth.astype(float), axis=0)).mean())
+    def flicker(result: list[Frame]) -> float:
+        return float(np.abs(np.diff(np.array(result, float), axis=0) - np.diff(truth.astype(float), axis=0)).mean())
 
     mine, plain = ([method(*pair) for pair in zip(frames, edits, strict=True)] for method in (upsample_edit, cubic))
     assert flicker(mine) < 0.9 * flicker(plain)
@@ -128,7 +128,7 @@ def test_noise_of_the_edit_flickers_less_than_when_enlarged() -> None:
 @pytest.mark.parametrize(
     "wrong", [noise(4, 4)[..., :1], noise(4, 4).astype(np.float32), noise(4, 4)[None], noise(4, 4)[:0]]
 )
-def test_what_is_no_frame_is_refused(wrong: Frame) -> None:
+def test_an_array_that_is_not_a_frame_is_refused(wrong: Frame) -> None:
     with pytest.raises(WaveOpsError, match="expected the source frame as uint8"):
         upsample_edit(wrong, noise(2, 2))
     with pytest.raises(WaveOpsError, match="expected the edited frame as uint8"):
@@ -149,16 +149,16 @@ def measured() -> Mapping[str, Mapping[str, float]]:
 def recorded() -> Mapping[str, Mapping[str, float]]:
     rows = [re.split(r"\s*\|\s*", line.strip("| \n")) for line in RECORD.read_text().splitlines() if line[:1] == "|"]
     (_, *kinds), _, *table = rows
-    return {name: dict(zip(kinds, map(float, figures), strict=True)) for name, *figures in table}
+    return {name: dict(zip(kinds, map(float, values), strict=True)) for name, *values in table}
 
 
 @pytest.mark.slow
-def test_the_decision_record_contains_what_is_measured(measured: Mapping[str, Mapping[str, float]]) -> None:
+def test_the_decision_record_states_the_measured_values(measured: Mapping[str, Mapping[str, float]]) -> None:
     assert measured == {name: pytest.approx(row, abs=0.2) for name, row in recorded().items()}
 
 
 @pytest.mark.slow
-def test_of_all_that_are_guided_this_method_harms_least_and_it_mostly_sharpens_a_lot(
+def test_of_all_guided_methods_this_one_harms_least_and_it_sharpens_most_edits_a_lot(
     measured: Mapping[str, Mapping[str, float]],
 ) -> None:
     gains = {name: [row[kind] - measured["cubic"][kind] for kind in row] for name, row in measured.items()}

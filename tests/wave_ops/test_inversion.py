@@ -68,7 +68,7 @@ def test_sampling_with_other_orders_does_not_return_the_latents(model, latents, 
     assert (wrong - latents).abs().mean() > 2 * (right - latents).abs().mean()
 
 
-def test_a_resumed_inversion_is_identical_to_an_undisturbed_one(model, latents, make_warps):
+def test_a_resumed_inversion_is_identical_to_an_uninterrupted_one(model, latents, make_warps):
     settings, warps = InversionSettings(schedule=WarpSchedule(steps=6)), make_warps(3)
     whole = inverted(model, latents, settings=settings, warps=warps)
     resumed = inverted(model, whole[4], settings=settings, warps=warps, start=4, before=whole[3])
@@ -90,7 +90,7 @@ def test_without_warping_every_keyframe_is_inverted_as_if_alone(model, latents):
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
 
 
-def test_a_single_keyframe_needs_no_pairs(model, latents, make_warps):
+def test_a_single_keyframe_is_inverted_without_pairs(model, latents, make_warps):
     trajectory = inverted(
         model, latents[:1], settings=InversionSettings(schedule=WarpSchedule(steps=3)), warps=make_warps(1)
     )
@@ -114,8 +114,8 @@ def test_the_first_step_is_that_of_the_formula(model, latents):
     torch.testing.assert_close(x_1[0], alphas[1].sqrt() * clean + (1 - alphas[1]).sqrt() * eps, rtol=1e-4, atol=1e-5)
 
 
-def test_going_on_from_one_point_alone_is_refused(model, latents):
-    with pytest.raises(WaveOpsError, match="give x_3 too"):
+def test_resuming_an_extrapolated_inversion_without_the_latents_before_is_refused(model, latents):
+    with pytest.raises(WaveOpsError, match="x_4 and x_3"):
         inverted(model, latents, settings=InversionSettings(schedule=WarpSchedule(steps=6)), start=4)
 
 

@@ -34,7 +34,7 @@ def test_keyframes_and_intervals_of_known_clips(count, interval, cuts, keyframes
 
 
 @given(clips())
-def test_intervals_cover_every_frame_and_no_cut(clip: tuple[int, int, tuple[int, ...]]) -> None:
+def test_intervals_cover_every_frame_and_contain_no_cut(clip: tuple[int, int, tuple[int, ...]]) -> None:
     count, interval, cuts = clip
     intervals = keyframe_intervals(keyframe_indices(count, interval, cuts=cuts), cuts=cuts)
     assert {frame for a, b in intervals for frame in range(a, b + 1)} == set(range(count))
@@ -43,7 +43,7 @@ def test_intervals_cover_every_frame_and_no_cut(clip: tuple[int, int, tuple[int,
 
 
 @given(clips())
-def test_keyframes_ascend_and_hold_both_ends_of_each_shot(clip: tuple[int, int, tuple[int, ...]]) -> None:
+def test_keyframes_ascend_and_contain_both_ends_of_each_shot(clip: tuple[int, int, tuple[int, ...]]) -> None:
     count, interval, cuts = clip
     keyframes = keyframe_indices(count, interval, cuts=cuts)
     assert list(keyframes) == sorted(set(keyframes))

@@ -19,7 +19,7 @@ def random_flow(seed: int) -> Tensor:
 
 
 def moving_square() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A red square of 4 px moves 3 px to the right over a grey ground: prev, cur, flow to prev, flow to cur."""
+    """Return prev, cur, flow to prev and flow to cur: a red square of 4 px moves 3 px to the right on grey ground."""
     prev, cur = torch.full((2, 1, 3, 12, 16), 0.5)
     to_prev, to_cur = torch.zeros(2, 1, 2, 12, 16)
     red = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1)
@@ -28,7 +28,7 @@ def moving_square() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return prev, cur, to_prev, to_cur
 
 
-def test_the_uncovered_ground_behind_a_moving_square_is_occluded_and_nothing_else() -> None:
+def test_only_the_uncovered_ground_behind_a_moving_square_is_occluded() -> None:
     _, _, to_prev, to_cur = moving_square()
     expected = torch.zeros(1, 12, 16, dtype=torch.bool)
     expected[:, 4:8, 4:7] = True
@@ -51,7 +51,7 @@ def test_the_occlusion_rule_equals_the_formula_pixel_by_pixel(relative, absolute
             assert bool(mask[0, row, column]) == (miss > allowed or outside)
 
 
-def test_the_random_flows_of_the_rule_reach_both_answers() -> None:
+def test_the_random_flows_of_the_formula_are_partly_occluded() -> None:
     mask = occlusion_mask(random_flow(0), random_flow(1))
     assert 0.1 < mask.float().mean() < 0.9
 
@@ -105,13 +105,13 @@ def test_a_scene_transition_switches_warping_off() -> None:
 
 
 def layers(scene: Scene) -> Tensor:
-    """Which layer each pixel shows, 0 the ground: (time, height, width)."""
+    """Return the layer of each pixel, 0 for the ground: (time, height, width)."""
     masks = torch.from_numpy(scene.object_masks)
     return (masks * torch.arange(1, masks.shape[1] + 1).view(1, -1, 1, 1)).sum(dim=1)
 
 
 def on_one_layer(scene: Scene, to_prev: Tensor) -> Tensor:
-    """Where the four pixels around a match show one layer, so that the flow sampled there is no mixture."""
+    """Return where the four pixels around a match are of one layer, so that no mixture of flows is sampled there."""
     shown = layers(scene)[:-1].double()[:, None]
     low = flow_positions(to_prev).floor()
     grid = flow_positions(torch.zeros_like(to_prev))

@@ -8,14 +8,14 @@ from wave_ops.preview import contact_sheet, side_by_side
 
 
 def numbered(count: int, size: tuple[int, int]) -> np.ndarray:
-    """Frames of one colour each, (10 + index, 0, 0)."""
+    """Return frames of one colour each, (10 + index, 0, 0)."""
     frames = np.zeros((count, *size, 3), np.uint8)
     frames[..., 0] = 10 + np.arange(count)[:, None, None]
     return frames
 
 
 def reds(sheet: np.ndarray) -> list[int]:
-    """The red values of the cells, in the order in which they stand."""
+    """Return the red values of the cells, from left to right."""
     pure = (sheet[..., 1] == 0) & (sheet[..., 2] == 0)
     return list(dict.fromkeys(sheet[..., 0][pure].tolist()))
 
@@ -72,7 +72,7 @@ def test_any_label_is_drawn_inside_its_row(label) -> None:
     assert contact_sheet({label: frames}).shape == contact_sheet({"source": frames}).shape
 
 
-def test_two_clips_stand_side_by_side_at_the_height_of_the_left_one() -> None:
+def test_two_clips_side_by_side_have_the_height_of_the_left_one() -> None:
     pair = side_by_side(numbered(3, (300, 200)), numbered(3, (150, 80)))
     assert pair.shape == (3, 300, 200 + 9 + 160 + 1, 3)
     assert (pair[2, :, :200] == (12, 0, 0)).all()
@@ -84,7 +84,7 @@ def test_low_clips_are_enlarged_and_both_sides_are_even() -> None:
     assert pair.shape == (1, 306, 6 * (33 + 2 + 33), 3)
 
 
-def test_a_long_clip_may_be_given_in_pieces() -> None:
+def test_a_long_clip_can_be_drawn_in_pieces() -> None:
     left, right = numbered(5, (40, 30)), numbered(5, (20, 30))
     pieces = [side_by_side(left[i : i + 1], right[i : i + 1]) for i in range(5)]
     assert np.array_equal(side_by_side(left, right), np.concatenate(pieces))
@@ -105,6 +105,6 @@ def test_a_long_clip_may_be_given_in_pieces() -> None:
         ({"a": numbered(2, (8, 8))}, {"cell_side": 4}),
     ],
 )
-def test_what_makes_no_sheet_is_refused(rows, options) -> None:
+def test_rows_and_options_that_make_no_sheet_are_refused(rows, options) -> None:
     with pytest.raises(WaveOpsError, match="expected"):
         contact_sheet(rows, **options)

@@ -31,7 +31,9 @@ def test_model_sizes_of_known_sources(source, area, multiple, size) -> None:
 
 
 @given(SIZES, st.integers(64, 1_000_000), st.sampled_from([8, 16, 64]))
-def test_a_model_size_divides_by_the_multiple_and_keeps_each_side_within_half_of_it(source, area, multiple) -> None:
+def test_both_sides_of_a_model_size_are_multiples_and_within_half_a_multiple_of_the_scaled_source(
+    source, area, multiple
+) -> None:
     size = fit_size(source, native_area=area, multiple=multiple)
     scale = (area / (source[0] * source[1])) ** 0.5
     for side, wanted in zip(size, source, strict=True):
@@ -58,7 +60,7 @@ def test_a_shrunk_analysis_grid_is_even_and_small_enough(source) -> None:
     assert size[0] * size[1] <= 10_000 or min(size) == 2
 
 
-def test_frames_of_the_right_size_stay_the_same_object() -> None:
+def test_frames_of_the_requested_size_are_returned_as_the_same_object() -> None:
     frames = noise(2, 5, 7, 3)
     assert resize_frames(frames, (5, 7)) is frames
 
@@ -100,7 +102,7 @@ def test_one_channel_stays_one_channel() -> None:
         (noise(1, 5, 7, 3), (0, 2)),
     ],
 )
-def test_what_cannot_be_resized_is_refused(frames, size) -> None:
+def test_bad_frames_and_sizes_are_refused(frames, size) -> None:
     with pytest.raises(WaveOpsError, match="expected"):
         resize_frames(frames, size)
 

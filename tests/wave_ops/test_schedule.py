@@ -27,7 +27,7 @@ def schedule(steps=50, **changes):
     return DDIMSchedule.from_config(SD15_PNDM | changes, steps=steps)
 
 
-def test_a_pndm_config_of_stable_diffusion_gives_the_published_timesteps():
+def test_a_pndm_config_of_stable_diffusion_has_the_published_timesteps():
     assert schedule().timesteps == tuple(range(1, 1000, 20))
     assert schedule().alphas_cumprod[0] == pytest.approx(1 - 0.00085)
 
@@ -54,7 +54,7 @@ def test_a_step_is_that_of_diffusers_ddim_scheduler(prediction_type, step_index)
 
 
 @given(st.integers(2, 50), st.integers(0, 99))
-def test_extrapolating_is_the_inverse_step_with_the_noise_of_the_step_before(step_index, seed):
+def test_extrapolation_is_the_inverse_step_with_the_noise_of_the_step_before(step_index, seed):
     plan = schedule()
     x, noise = torch.randn(2, 1, 4, 3, 3, generator=torch.Generator().manual_seed(seed)).unbind()
     following = plan.inverse_step(x, noise, step_index - 1)
@@ -62,14 +62,14 @@ def test_extrapolating_is_the_inverse_step_with_the_noise_of_the_step_before(ste
     torch.testing.assert_close(ahead, plan.inverse_step(following, noise, step_index), rtol=1e-3, atol=1e-3)
 
 
-def test_where_two_levels_are_the_same_there_is_no_line_to_go_on():
+def test_extrapolation_from_two_equal_levels_returns_the_latents():
     plan, x = schedule(steps_offset=0), torch.randn(2, 3)
     assert plan.alphas_cumprod[0] == plan.alphas_cumprod[1]
     assert torch.equal(plan.extrapolate(torch.randn(2, 3), x, 2), x)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001])
-def test_a_number_of_steps_that_the_schedule_cannot_take_is_refused(steps):
+def test_a_number_of_steps_outside_the_trained_range_is_refused(steps):
     with pytest.raises(WaveOpsError, match="1 to 1000"):
         schedule(steps)
 

@@ -24,7 +24,7 @@ def picture(seed: int, *, side: int = 400) -> Frame:
 
 
 def pan(seed: int, count: int, *, speed: int) -> list[Frame]:
-    """A window of 96 x 128 that glides over a picture."""
+    """Return a window of 96 x 128 that moves over a picture."""
     whole = picture(seed)
     return [whole[50:146, 20 + speed * i : 148 + speed * i] for i in range(count)]
 
@@ -41,7 +41,7 @@ def test_each_join_of_two_shots_is_found(speed) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
-def test_a_flash_is_no_cut(length) -> None:
+def test_a_flash_is_not_a_cut(length) -> None:
     frames = pan(0, 12, speed=2)
     frames[5 : 5 + length] = [np.full_like(frames[0], 255)] * length
     assert detect_cuts(frames) == ()
@@ -56,7 +56,7 @@ def test_a_cut_before_the_last_frames_is_found() -> None:
     assert detect_cuts([*pan(0, 5, speed=2), *pan(1, 1, speed=2)]) == (5,)
 
 
-def test_a_sudden_dimming_of_the_light_is_no_cut() -> None:
+def test_a_sudden_dimming_of_the_light_is_not_a_cut() -> None:
     frames = pan(0, 8, speed=2)
     frames[4:] = [(frame * 0.85).astype(np.uint8) for frame in frames[4:]]
     assert detect_cuts(frames) == ()
@@ -67,36 +67,36 @@ def test_a_clip_of_fewer_than_two_frames_has_no_cut(count) -> None:
     assert detect_cuts(pan(0, count, speed=0)) == ()
 
 
-def test_frames_are_read_once_and_not_kept() -> None:
+def test_frames_are_read_once_and_not_stored() -> None:
     class Tracked(np.ndarray):
-        """An array that can be seen to be gone."""
+        """An array that can be weakly referenced."""
 
-    given: list[weakref.ref[Frame]] = []
+    yielded: list[weakref.ref[Frame]] = []
 
     def stream() -> Iterator[Frame]:
         for frame in pan(0, 40, speed=3):
-            assert sum(ref() is not None for ref in given) <= 1
+            assert sum(ref() is not None for ref in yielded) <= 1
             tracked = frame.copy().view(Tracked)
-            given.append(weakref.ref(tracked))
+            yielded.append(weakref.ref(tracked))
             yield tracked
 
     assert detect_cuts(stream()) == ()
-    assert len(given) == 40
+    assert len(yielded) == 40
 
 
-def test_frames_of_any_size_and_scale_give_the_same_cuts() -> None:
+def test_frames_of_any_size_have_the_same_cuts() -> None:
     for size in ((8, 8), (31, 500)):
         frames = [cv2.resize(frame, size[::-1]) for frame in [*pan(0, 4, speed=0), *pan(1, 4, speed=0)]]
         assert detect_cuts(frames) == (4,)
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_hard_scene_has_no_cut_in_itself(seed) -> None:
+def test_a_hard_scene_has_no_cut(seed) -> None:
     assert detect_cuts(render(random_scene(seed, hard=True)).frames) == ()
 
 
 @pytest.mark.parametrize("frame", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
-def test_what_is_no_frame_is_refused(frame) -> None:
+def test_an_array_that_is_not_a_frame_is_refused(frame) -> None:
     with pytest.raises(WaveOpsError, match="uint8 frame"):
         detect_cuts([frame])
 

@@ -58,7 +58,7 @@ def last_attention(model):
     return model.unet.up_blocks[3].attentions[0].transformer_blocks[0].attn1
 
 
-def test_the_rule_gives_the_published_sites_of_stable_diffusion(model):
+def test_the_rule_finds_the_published_sites_of_stable_diffusion(model):
     sites = resolve_sites(model.unet)
     assert len(sites.warp_resnets) == 12
     assert len(sites.warp_attentions) == 12
@@ -167,7 +167,7 @@ def test_zero_flow_and_full_masks_copy_the_first_frames_features_to_all_frames(m
 
 @pytest.mark.parametrize("extending", [False, True])
 @pytest.mark.parametrize("keyframe_batch", [1, 2, 3])
-def test_several_batches_give_the_same_noise_as_one(model, latents, context, make_warps, keyframe_batch, extending):
+def test_several_batches_predict_the_same_noise_as_one(model, latents, context, make_warps, keyframe_batch, extending):
     warps, step = make_warps(4), FeatureStep(order=(2, 3, 0, 1), warping=True, extending=extending)
     whole, parts = (
         hooked_noise(model, FeatureSession(warps=warps, keyframe_batch=size), step, latents, context)
@@ -258,7 +258,9 @@ def test_extended_keys_and_values_can_be_those_of_the_first_frame_in_time(model,
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3)])
-def test_both_anchors_are_one_where_the_order_begins_with_the_first_frame(model, latents, context, make_warps, order):
+def test_both_anchors_are_the_same_where_the_order_begins_with_the_first_frame(
+    model, latents, context, make_warps, order
+):
     warps, step = make_warps(4), FeatureStep(order=order, warping=True, extending=True)
     noises = [
         hooked_noise(model, FeatureSession(warps=warps, anchor=anchor), step, latents, context)
@@ -295,13 +297,13 @@ def test_attention_can_be_extended_where_it_is_not_warped(model, latents, contex
     assert torch.equal(*noises)
 
 
-def test_a_model_that_names_no_extended_sites_extends_those_that_are_warped(model):
+def test_a_checkpoint_that_names_no_extended_sites_extends_the_warped_ones(model):
     warped = ["up_blocks.3.attentions.0.transformer_blocks.0.attn1"]
-    given = {"warp_resnets": [], "warp_attentions": warped, "inject_attentions": [], "inject_resnets": []}
-    assert resolve_sites(model.unet, sites=given).extend_attentions == tuple(warped)
+    named = {"warp_resnets": [], "warp_attentions": warped, "inject_attentions": [], "inject_resnets": []}
+    assert resolve_sites(model.unet, sites=named).extend_attentions == tuple(warped)
 
 
-def test_a_block_more_is_warped_and_extended_in_all_its_sites(model):
+def test_an_added_block_is_warped_and_extended_at_all_its_sites(model):
     rule = resolve_sites(model.unet)
     more = with_block(model.unet, rule, block="up_blocks.1")
     assert set(more.warp_resnets) - set(rule.warp_resnets) == {f"up_blocks.1.resnets.{i}" for i in range(3)}
@@ -312,6 +314,6 @@ def test_a_block_more_is_warped_and_extended_in_all_its_sites(model):
     assert with_block(model.unet, more, block="up_blocks.1") == more
 
 
-def test_a_block_that_the_unet_lacks_cannot_be_added(model):
+def test_a_block_that_the_unet_does_not_have_cannot_be_added(model):
     with pytest.raises(WaveOpsError, match=r"up_blocks\.3"):
         with_block(model.unet, resolve_sites(model.unet), block="up_blocks.-1")

@@ -25,7 +25,7 @@ def constant_flow(dx: float, dy: float, *, size: tuple[int, int], dtype: torch.d
 
 
 def plain_pixel(image: Tensor, x: int, y: int, *, padding: str) -> float:
-    """One pixel of one channel, padded as the names say."""
+    """Return one pixel of one channel, with padding."""
     height, width = image.shape
     if padding == "zeros":
         return float(image[y, x]) if 0 <= x < width and 0 <= y < height else 0.0
@@ -142,7 +142,7 @@ def test_a_wild_flow_never_reads_outside_the_image(mode, padding, bad) -> None:
     ).shape == (1, 1, 4, 5)
 
 
-def test_the_frame_reaches_to_the_pixel_edges() -> None:
+def test_the_frame_extends_to_the_pixel_edges() -> None:
     positions = torch.tensor([[-0.51, -0.5, 0.0, 2.5, 2.51], [0.0] * 5]).view(1, 2, 1, 5)
     assert inside_frame(positions[..., :3]).tolist() == [[[False, True, True]]]
     assert inside_frame(positions[..., 2:]).tolist() == [[[True, True, False]]]
@@ -158,7 +158,7 @@ def test_eight_pixels_at_512_are_one_cell_at_64() -> None:
     assert torch.equal(resize_flow(constant_flow(8, 8, size=(512, 512)), (64, 64)), constant_flow(1, 1, size=(64, 64)))
 
 
-def test_a_flow_of_its_own_size_stays_the_same_object() -> None:
+def test_a_flow_of_the_requested_size_is_returned_as_the_same_object() -> None:
     flow = features(1, 2, 4, 5)
     assert resize_flow(flow, (4, 5)) is flow
 
@@ -181,13 +181,13 @@ def test_resizing_a_flow_keeps_its_dtype(dtype) -> None:
         ((1, 3, 4, 5), (1, 2, 4, 5), {"padding": "wrap"}),
     ],
 )
-def test_what_cannot_be_warped_is_refused(x, flow, options) -> None:
+def test_features_and_flow_that_do_not_match_are_refused(x, flow, options) -> None:
     with pytest.raises(WaveOpsError, match="expected"):
         backward_warp(torch.zeros(x), torch.zeros(flow), **options)
 
 
 @pytest.mark.parametrize("size", [(0, 4), (4, -1)])
-def test_a_flow_cannot_be_resized_to_nothing(size) -> None:
+def test_a_size_without_pixels_is_refused(size) -> None:
     with pytest.raises(WaveOpsError, match="at least 1 pixel"):
         resize_flow(torch.zeros(1, 2, 4, 4), size)
 

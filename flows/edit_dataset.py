@@ -136,7 +136,11 @@ def edit_dataset(request: DatasetRequest) -> DatasetResult:
         attempts={},
     )
     _record_known_rows(run)
-    _run_rows(run)
+    try:
+        _run_rows(run)
+    except BaseException:  # a person or Prefect ended it: the rows in flight have not killed their workers
+        _record_interrupted_rows(run)
+        raise
     result = _finish(run, workspace)
     kind = "finished" if result.exit_code == 0 else "failing"
     emit_event(
@@ -185,6 +189,12 @@ def _run_rows(run: _Run) -> None:
         else:
             _tidy(run, item)
         _show(run)
+
+
+def _record_interrupted_rows(run: _Run) -> None:
+    items = [item for item in run.bulk.rows if item.row.key in run.attempts and item.row.key not in run.outcomes]
+    message = "the run was interrupted"
+    run.table.append([_record(run, item, "failed", kind="interrupted", message=message) for item in items])
 
 
 def _submit(run: _Run, item: PlannedRow, ended: SimpleQueue[tuple[PlannedRow, Any]]) -> None:

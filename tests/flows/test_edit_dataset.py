@@ -134,6 +134,19 @@ def test_a_row_is_tried_again_where_that_may_help_and_the_run_stops_when_all_fai
     assert table.loc["one-blue", "error_kind"] == "transient"
 
 
+def test_rows_that_an_interrupted_run_leaves_do_not_count_as_having_killed_their_workers(
+    server: str, request_: DatasetRequest, settings: WaveSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_settle", lambda *_: (_ for _ in ()).throw(RuntimeError("interrupted")))
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="interrupted"):
+                run(request_, settings)
+    assert not len(StatusTable(Workspace.open(settings.workspace), "set").lost())
+    counts = run(request_, settings).counts
+    assert (counts["done"] + counts["skipped"], counts["failed"], counts["quarantined"]) == (3, 1, 0)
+
+
 def test_only_results_are_kept_of_clips_with_all_their_rows_done(
     server: str, request_: DatasetRequest, settings: WaveSettings, folder: Path
 ) -> None:

@@ -174,57 +174,115 @@ CORE = (
 PROPAGATION = (
     *_faults(
         "wave_ops/propagation/interval.py",
-        "tests/wave_ops/propagation/test_interval.py",
+        "tests/wave_ops/propagation/test_whole_frame.py",
         (
-            "torch: the later keyframe's candidates are paired with mirrored frames",
-            "for index in (0, 1))\n        return list(zip(early, reversed(late), strict=True))",
-            "for index in (0, 1))\n        return list(zip(early, late, strict=True))",
+            "the later keyframe's candidates paired with mirrored frames, torch",
+            "        early, late = ([step[index] for step in steps] for index in (0, 1))\n"
+            "        return list(zip(early, reversed(late), strict=True))",
+            "        early, late = ([step[index] for step in steps] for index in (0, 1))\n"
+            "        return list(zip(early, late, strict=True))",
         ),
         (
-            "compiled: the later keyframe's candidates are paired with mirrored frames",
-            "else backward))\n    return list(zip(early, reversed(late), strict=True))",
-            "else backward))\n    return list(zip(early, late, strict=True))",
+            "the later keyframe's errors paired with mirrored frames, torch",
+            "        early, late = ([step[index] for step in steps] for index in (0, 1))\n",
+            "        early, late = ([step[index] for step in steps] for index in (0, 1))\n"
+            "        late = [Candidate(a.image, b.error) for a, b in zip(late, reversed(late), strict=True)]\n",
         ),
-        ("pixels that switched to the later keyframe are forgotten", "switched=chosen)", "switched=None)"),
+        (
+            "the later keyframe's errors paired with mirrored frames, compiled",
+            "        late = list(report(concurrent.result() if concurrent else backward))\n",
+            "        late = list(report(concurrent.result() if concurrent else backward))\n"
+            "        late = [Candidate(a.image, b.error) for a, b in zip(late, reversed(late), strict=True)]\n",
+        ),
+        (
+            "pixels that switched to the later keyframe are forgotten",
+            "weight=weight, switched=chosen)",
+            "weight=weight)",
+        ),
+        (
+            "the selection is not warped from frame to frame",
+            "chosen = warp_selection(chosen[None], flow, occlusion_mask(flow, onward[index - 1][None]))[0]",
+            "pass",
+        ),
         (
             "the temporal guide is the keyframe, not the frame before",
-            "        image, matches = result.image, result.matches\n",
-            "        matches = result.matches\n",
+            "image, matches = result.image, result.matches",
+            "matches = result.matches",
         ),
         (
-            "positions are not carried on",
-            "positions, temporal = warped.split([2, 3], dim=1)",
-            "_, temporal = warped.split([2, 3], dim=1)",
+            "the temporal guide of every frame is the keyframe warped once",
+            "warped = inpaint(backward_warp(torch.cat((positions, image), dim=1), back), occlusion_mask(back, onward))",
+            "keyframe = _images(_to_list(np.stack(keyframes), np.uint8, back.device))\n"
+            "        warped = inpaint(backward_warp(torch.cat((positions, keyframe), dim=1), back), "
+            "occlusion_mask(back, onward))",
+        ),
+        (
+            "positions are not chained from frame to frame",
+            "positions, temporal = warped.split([2, 3], dim=1)\n",
+            "temporal = warped[:, 2:]\n",
+        ),
+        (
+            "disocclusions are not inpainted",
+            "warped = inpaint(backward_warp(torch.cat((positions, image), dim=1), back), occlusion_mask(back, onward))",
+            "warped = backward_warp(torch.cat((positions, image), dim=1), back)",
+        ),
+        (
+            "the flows of a reversed clip are not exchanged",
+            "_Clip(self.frames[::-1], self.onward[::-1], self.back[::-1])",
+            "_Clip(self.frames[::-1], self.back[::-1], self.onward[::-1])",
         ),
     ),
     *_faults(
         "wave_ops/propagation/compositing.py",
-        "tests/wave_ops/propagation",
+        "tests/wave_ops/propagation/test_compositing.py",
         (
-            "selection weights exchanged",
-            "chosen = weight * first_error >= (1 - weight) * last_error",
-            "chosen = (1 - weight) * first_error >= weight * last_error",
+            "weights of the selection exchanged",
+            "weight * first_error >= (1 - weight) * last_error",
+            "(1 - weight) * first_error >= weight * last_error",
         ),
-        ("the selection of disoccluded pixels is kept", "return warped & ~disoccluded", "return warped"),
+        ("the blend weighs the wrong candidate", "mix = (1 - weight) * _with", "mix = weight * _with"),
         (
-            "the blend leans to the wrong keyframe",
-            "mix = (1 - weight) * _with_statistics(first, 128.0, 256 / 36) + weight *",
-            "mix = weight * _with_statistics(first, 128.0, 256 / 36) + (1 - weight) *",
+            "gradients across the seam of two candidates",
+            "gradient_x = torch.where(chosen[..., :-1], last.diff(dim=-1), first.diff(dim=-1))",
+            "gradient_x = torch.where(chosen, last, first).diff(dim=-1)",
         ),
     ),
     *_faults(
         "wave_ops/propagation/patch_match.py",
-        "tests/wave_ops/propagation/test_synthesis.py tests/wave_ops/propagation/test_interval.py",
-        ("the search never goes along columns", "    if 0 <= y - step < m.nearest.shape[0]:\n", "    if False:\n"),
-        ("the search never goes along rows", "    if 0 <= x - step < m.nearest.shape[1]:\n", "    if False:\n"),
+        "tests/wave_ops/propagation/test_synthesis.py",
+        (
+            "the compiled search does not propagate along columns",
+            "better = _try_match(m, y, x, row, m.nearest[y - step, x, 1]) or better",
+            "pass",
+        ),
+        (
+            "the compiled search does not propagate along rows",
+            "better = _try_match(m, y, x, m.nearest[y, x - step, 0], column)",
+            "pass",
+        ),
     ),
     *_faults(
         "wave_ops/propagation/torch_grid.py",
-        "tests/wave_ops/propagation/test_torch_search.py tests/wave_ops/propagation/test_interval.py",
+        "tests/wave_ops/propagation/test_synthesis.py tests/wave_ops/propagation/test_torch_search.py",
         (
-            "torch: the search never goes along columns",
+            "the torch search does not propagate along columns",
             "_DIRECTIONS = ((0, -1), (0, 1), (-1, 0), (1, 0))",
-            "_DIRECTIONS = ((0, -1), (0, 1), (0, -1), (0, 1))",
+            "_DIRECTIONS = ((0, -1), (0, 1))",
+        ),
+        (
+            "the torch search does not propagate along rows",
+            "_DIRECTIONS = ((0, -1), (0, 1), (-1, 0), (1, 0))",
+            "_DIRECTIONS = ((-1, 0), (1, 0))",
+        ),
+    ),
+    *_faults(
+        "wave_ops/propagation/detail.py",
+        "tests/wave_ops/propagation/test_detail.py",
+        ("no ridge towards the identity", "add_(RIDGE * _likeness(moments)[..., None])", "add_(0)"),
+        (
+            "detail is restored however little is explained",
+            "trust = explained * (t * t * (3 - 2 * t))",
+            "trust = explained",
         ),
     ),
 )

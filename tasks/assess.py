@@ -24,7 +24,7 @@ from tasks.stage import measured, stage_task
 from wave_ops.masks import occlusion_mask
 from wave_ops.metrics import psnr, warp_error
 from wave_ops.preview import contact_sheet, side_by_side
-from wave_ops.resize import analysis_size
+from wave_ops.resize import analysis_size, to_images
 from wave_ops.warp import resize_flow
 
 __all__ = ["assess_edit"]
@@ -72,7 +72,7 @@ def _scores(plan: EditPlan, source: Artifact, edited: Artifact, flow: Artifact) 
     """Compute metrics at the working size: how much changed, and the warp errors of source and edit."""
     every = range(plan.clip.frame_count)
     clips = [stream_frames(artifact, every, size=plan.size) for artifact in (source, edited)]
-    similarity = [float(psnr(*map(_image, pair))) for pair in zip(*clips, strict=True)]
+    similarity = [float(psnr(to_images(a[None]), to_images(b[None]))) for a, b in zip(*clips, strict=True)]
     warp_errors = [_warp_errors(artifact, plan, flow) for artifact in (source, edited)]
     return {
         "psnr_to_source_db": _mean(similarity),
@@ -86,7 +86,7 @@ def _warp_errors(artifact: Artifact, plan: EditPlan, flow: Artifact) -> list[flo
     neighbours = pairwise(stream_frames(artifact, range(plan.clip.frame_count), size=plan.size))
     cuts = set(plan.clip.cuts or ())
     return [
-        float(warp_error(torch.cat([_image(prev), _image(cur)]), *_trusted_flow(flow, i, plan.size)))
+        float(warp_error(to_images(np.stack([prev, cur])), *_trusted_flow(flow, i, plan.size)))
         for i, (prev, cur) in enumerate(neighbours)
         if i + 1 not in cuts
     ]
@@ -97,10 +97,6 @@ def _trusted_flow(flow: Artifact, i: int, size: tuple[int, int]) -> tuple[Tensor
         resize_flow(torch.from_numpy(flow.read_region(name, i, i + 1)).float(), size) for name in ("to_prev", "to_cur")
     )
     return to_prev, ~occlusion_mask(to_prev, to_cur)
-
-
-def _image(frame: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
 
 
 def _mean(values: list[float]) -> float | None:

@@ -73,6 +73,7 @@ def encode_prompt(model: StableDiffusion, prompt: str) -> Float[Tensor, "1 token
         truncation=True,
         return_tensors="pt",
     ).to(model.device)
+    # As in diffusers: the padding is attended to, as in training, unless the checkpoint's config says otherwise
     mask = tokens.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
     hidden: Tensor = encoder(tokens.input_ids, attention_mask=mask).last_hidden_state
     return hidden.to(model.dtype)
@@ -104,6 +105,7 @@ def encode_frames(
     for start in range(0, len(frames), batch):
         pixels = torch.from_numpy(frames[start : start + batch]).to(model.device).permute(0, 3, 1, 2)
         images = (pixels.to(vae.dtype) / 127.5) - 1
+        # The mean instead of a sample: the same frames must have the same latents in every run
         latents.append(vae.encode(images).latent_dist.mean.float() * vae.config.scaling_factor)
     # Convolutions may return channels-last memory, which rounds differently from a stored copy read back
     return torch.cat(latents).contiguous()

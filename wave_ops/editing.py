@@ -109,6 +109,7 @@ def edit(
     x = x.float().to(model.device)
     with injected(model.unet, denoiser.session, sites=resolve_sites(model.unet, sites=model.sites)):
         for j in range(first, 0, -1):
+            # Read from storage rather than denoised: the source branch then has no error to accumulate
             source = inverted(j).float().to(model.device) if settings.injects(j) else None
             x = denoiser(x, source, j, order=orders[j - 1])
             if callback is not None:
@@ -171,7 +172,7 @@ class _Denoiser:
             encoder_hidden_states=context,
             **self._control(latents, timestep, context, frames),
         ).sample
-        edits = slice(-2 * len(frames), None)
+        edits = slice(-2 * len(frames), None)  # the last two branches, with a source branch or without
         noise_pred = self.schedule.noise_prediction(output[edits], latents[edits], step_index)
         uncond, cond = noise_pred.chunk(2)
         return uncond + self.settings.guidance_scale * (cond - uncond)
@@ -191,6 +192,7 @@ class _Denoiser:
             conditioning_scale=self.settings.controlnet_scale,
             return_dict=False,
         )
+        # The UNet adds residuals to its whole batch: zeros leave the source branch as it was inverted, without control
         sources = len(latents) - 2 * len(frames)
         return {
             "down_block_additional_residuals": [_zeros_before(residual, sources) for residual in down],

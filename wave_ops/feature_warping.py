@@ -49,7 +49,7 @@ def nearest_indices(
 
 def _reflect(index: Int[Tensor, "*any"], length: int) -> Int[Tensor, "*any"]:
     """Mirror indices at the outer edges of the border cells, into 0 .. length - 1."""
-    folded = index.remainder(2 * length)
+    folded = index.remainder(2 * length)  # not negative, whatever the sign of the index
     return torch.minimum(folded, 2 * length - 1 - folded)
 
 
@@ -148,6 +148,7 @@ def _follow(
 ) -> Int[Tensor, " position"]:
     if pair not in grid.index:
         raise WaveOpsError(f"no flow for the keyframe pair {pair}: compute flow for all pairs of the shuffle mode")
+    # `source` is composed already, so the fused cell of the previous frame is followed to the cell it is a copy of
     return torch.where(grid.mask[pair], source[grid.index[pair]], own)
 
 
@@ -160,5 +161,6 @@ def gather_positions(
 ) -> Float[Tensor, "branch fused position channel"]:
     """Apply a composed map to the features of every branch: one gather, the same for all branches and channels."""
     cells = features.shape[2]
+    # Frames and positions as one axis: one index selects both, and whole rows of channels are copied
     fused: Tensor = features.flatten(1, 2).index_select(1, index).unflatten(1, (-1, cells))
     return fused

@@ -68,6 +68,7 @@ def dis_flow(preset: DisPreset = "medium") -> FlowEstimator:
         factor = ceil(_DIS_SMALLEST / min(prev.shape[:2]))
         before, after = (_enlarge(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), factor) for frame in (prev, cur))
         search = _dis(preset, shorter_side=min(before.shape))
+        # Flow is on the grid of the first frame and points to the second, so (after, before) is the flow to prev
         flows = np.stack((search.calc(after, before, None), search.calc(before, after, None)))
         return _split(torch.from_numpy(flows).permute(0, 3, 1, 2), prev.shape[:2])
 
@@ -96,7 +97,7 @@ def raft_flow(model: nn.Module, *, device: torch.device | str = "cpu") -> FlowEs
         images = np.stack([_enlarge(frame, factor) for frame in (cur, prev)])
         height, width = images.shape[1:3]
         padded = _pad(torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1)
-        flows = model(padded, padded.flip(0))[-1][..., :height, :width]
+        flows = model(padded, padded.flip(0))[-1][..., :height, :width]  # the last of RAFT's iterations
         return _split(flows.float().cpu(), prev.shape[:2])
 
     return estimate

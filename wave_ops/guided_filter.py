@@ -56,6 +56,7 @@ def fit_local_affine(source: Image, edited: Image) -> LocalAffineFit:
     gain = _gain(spread, _covariance(after, before), likeness=_likeness(source, edited))
     offset = _mean(after) - _applied(gain, _mean(before))
     residual = after - _applied(gain, before) - offset
+    # The noise counts as explained, so that the fraction of a flat region is near 1 rather than 0 / 0
     explained = np.einsum("hwij,hwjk,hwik->hw", gain, spread, gain, optimize=True) / 3 + NOISE**2
     fraction = explained / (explained + _mean(residual**2, NEAR).mean(2))
     return LocalAffineFit((gain * fraction[..., None, None]).astype(np.float32), residual, fraction)

@@ -64,6 +64,7 @@ def upsample_edit(source: Frame, edited: Small) -> Frame:
     fit = fit_local_affine(small.astype(np.float32), edited.astype(np.float32))
     noise = smooth_step(fit.explained_variance, *_TRUSTED)[..., None] * fit.residual
     base = (edited - noise).astype(np.float32)
+    # Against the float enlargement, as the base is enlarged: an unchanged edit then returns the source exactly
     detail = source - resample(small.astype(np.float32), size)
     # Where the source's detail exceeds its own small range, so may the edit's: at twice the contrast, and by the noise
     beyond = 2 * _beyond_range(source, small) + NOISE

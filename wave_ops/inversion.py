@@ -111,10 +111,11 @@ def invert(
     with injected(model.unet, predictor.session, sites=resolve_sites(model.unet, sites=model.sites)):
         earlier = None if before is None else before.float().to(model.device)
         for j in range(start + 1, settings.steps + 1):
+            # The first step has one point only, and no line to extrapolate
             following = schedule.extrapolate(earlier, x, j) if extrapolated and earlier is not None else x
             for _ in range(1 + settings.refinements):
                 noise_pred = predictor(following, j, order=orders[j - 1], warping=j in warped)
-                following = schedule.inverse_step(x, noise_pred, j)
+                following = schedule.inverse_step(x, noise_pred, j)  # always from x_{j-1}: only the noise is refined
             earlier, x = x, following
             callback(j, x)
 
@@ -152,7 +153,7 @@ def reconstruct(
     x = latents.float().to(model.device)
     with injected(model.unet, predictor.session, sites=resolve_sites(model.unet, sites=model.sites)):
         for j in range(settings.steps, 0, -1):
-            noise_pred = predictor(x, j, order=orders[j - 1], warping=j in warped)
+            noise_pred = predictor(x, j, order=orders[j - 1], warping=j in warped)  # orders[0] is that of step 1
             x = schedule.step(x, noise_pred, j)
     return x
 

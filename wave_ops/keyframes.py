@@ -34,6 +34,7 @@ def keyframe_indices(frame_count: int, interval: int, *, cuts: Sequence[int] = (
     edges = (0, *cuts, frame_count)
     if not _ascends(edges):
         raise WaveOpsError(f"expected cuts that ascend between 1 and {frame_count - 1}, got {tuple(cuts)}")
+    # A set, because the last frame of a shot may be a K-th frame too
     shots = (sorted({*range(start, end, interval), end - 1}) for start, end in pairwise(edges))
     return tuple(index for shot in shots for index in shot)
 

@@ -48,6 +48,7 @@ class DDIMSchedule:
         Raises:
             WaveOpsError: the number of steps is out of range, or the prediction type is unknown.
         """
+        # Configs of other schedulers have entries that DDIM's constructor does not accept
         known = set(diffusers.DDIMScheduler().config) - {"_use_default_values"}
         scheduler = diffusers.DDIMScheduler(**{key: value for key, value in config.items() if key in known})
         trained = scheduler.config.num_train_timesteps

@@ -35,7 +35,7 @@ def step_order(count: int, *, seed: int, step_index: int, mode: ShuffleMode = "g
     """
     if count < 1 or seed < 0:
         raise WaveOpsError(f"an order needs at least 1 keyframe and a seed of 0 or more, got {count} and {seed}")
-    rng = np.random.default_rng([seed, step_index])
+    rng = np.random.default_rng([seed, step_index])  # of this step alone: no other step needs to be drawn first
     match mode:
         case "natural":
             return tuple(range(count))

@@ -190,13 +190,14 @@ class FeatureSession:
             WaveOpsError: the step takes several batches, and attention is extended by the first frame in time: earlier
                 batches would need its features, which may be warped from their own.
         """
-        several = len(step.order) > 1
+        several = len(step.order) > 1  # a single keyframe has no pair, and attends to itself without extension
         self._step = replace(
             step,
             warping=step.warping and several and self.warps is not None,
             extending=step.extending and several,
         )
         self._sizes = _grid_sizes(latent_size)
+        # `_grids` outlives the step, since flows do not change; maps depend on the order and on the batch
         try:
             for batch in self._slices():
                 self._batch = batch
@@ -308,6 +309,7 @@ def injected(unet: nn.Module, session: FeatureSession, *, sites: Sites) -> Itera
             conv1 = unet.get_submodule(f"{name}.conv1")
             warp_resnet = partial(session.warp_resnet, name)
             stack.callback(conv1.register_forward_pre_hook(warp_resnet).remove)
+        # One hook for both, because keys and values are extended by warped tokens
         for name in dict.fromkeys((*sites.warp_attentions, *sites.extend_attentions)):
             warp, extend = name in sites.warp_attentions, name in sites.extend_attentions
             enter = partial(session.enter_attention, name, warp=warp, extend=extend)

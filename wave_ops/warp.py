@@ -175,6 +175,7 @@ def _take(
 ) -> Float[Tensor, "batch channel height width"]:
     """Gather whole pixels; outside the frame the nearest edge pixel, or 0."""
     batch, channel, height, width = x.shape
+    # Clamped for every padding: a flow that is not finite has arbitrary positions, far outside the frame
     column, row = index[:, 0].clamp(0, width - 1), index[:, 1].clamp(0, height - 1)
     flat = (row * width + column).view(batch, 1, -1).expand(-1, channel, -1)
     taken = x.reshape(batch, channel, -1).gather(2, flat).view(x.shape)

@@ -52,11 +52,9 @@ def _contact_sheet(plan: EditPlan, source: Artifact, edited: Artifact) -> NDArra
     count = plan.clip.frame_count
     shown = np.linspace(0, count - 1, min(count, COLUMNS)).round().astype(int).tolist()
     request = plan.request
-    rows = {}
-    for label, artifact in ((request.source_prompt or "source", source), (request.prompt, edited)):
-        rows[label] = np.zeros((count, *plan.size, 3), np.uint8)  # takes memory only for the frames that are shown
-        rows[label][shown] = frames_at(artifact, shown, size=plan.size)
-    return contact_sheet(rows, frame_indices=shown)
+    clips = {request.source_prompt or "source": source, request.prompt: edited}
+    rows = {label: frames_at(artifact, shown, size=plan.size) for label, artifact in clips.items()}
+    return contact_sheet(rows, frame_numbers=shown)
 
 
 def _write_side_by_side(artifact: Artifact, plan: EditPlan, source: Artifact, edited: Artifact) -> None:

@@ -31,6 +31,7 @@ def contact_sheet(
     *,
     columns: int = 8,
     frame_indices: Sequence[int] | None = None,
+    frame_numbers: Sequence[int] | None = None,
     cell_side: int = 192,
 ) -> Frames:
     """Draw one labelled row per clip, the same frames of all clips in one column, with frame numbers on top.
@@ -39,6 +40,7 @@ def contact_sheet(
         rows: label to frames, uint8 (time, height, width, 3); all of one length, sizes may differ.
         columns: the most frames to show, spread evenly from the first to the last.
         frame_indices: the frames to show instead.
+        frame_numbers: the numbers of the frames in their clip, where `rows` has only the frames to show.
         cell_side: the longer side of a cell, pixels. Smaller frames are enlarged by a whole factor, without
             interpolation, larger ones are shrunk by area.
 
@@ -49,6 +51,8 @@ def contact_sheet(
         WaveOpsError: there is no row or column, the lengths differ, or a frame index is out of range.
     """
     count = _common_length(rows)
+    if frame_numbers is not None:
+        frame_indices = range(count)
     chosen = _spread(count, columns) if frame_indices is None else tuple(frame_indices)
     if not chosen or min(chosen) < 0 or max(chosen) >= count:
         raise WaveOpsError(f"expected frame indices between 0 and {count - 1}, at least one, got {chosen}")
@@ -56,7 +60,10 @@ def contact_sheet(
         raise WaveOpsError(f"expected cells of at least 16 pixels, got {cell_side}")
     strips = [_fit(frames[list(chosen)], cell_side) for frames in rows.values()]
     cell_width = max(strip.shape[2] for strip in strips)
-    numbers = [f"frame {index}" if cell_width >= 96 else str(index) for index in chosen]
+    shown = chosen if frame_numbers is None else tuple(frame_numbers)
+    if len(shown) != len(chosen):
+        raise WaveOpsError(f"expected {len(chosen)} frame numbers, one for each frame, got {len(shown)}")
+    numbers = [f"frame {number}" if cell_width >= 96 else str(number) for number in shown]
     bands = [_text_band(numbers, cell_width)]
     for label, strip in zip(rows, strips, strict=True):
         bands += [_text_band([label], len(chosen) * (cell_width + _GAP) - _GAP), _picture_band(strip, cell_width)]

@@ -108,3 +108,11 @@ def test_a_long_clip_can_be_drawn_in_pieces() -> None:
 def test_rows_and_options_that_make_no_sheet_are_refused(rows, options) -> None:
     with pytest.raises(WaveOpsError, match="expected"):
         contact_sheet(rows, **options)
+
+
+def test_a_sheet_of_the_shown_frames_alone_is_that_of_the_whole_clip() -> None:
+    clip = np.random.default_rng(0).integers(0, 256, (9, 24, 32, 3), np.uint8)
+    whole = contact_sheet({"a": clip}, frame_indices=[0, 4, 8])
+    assert np.array_equal(contact_sheet({"a": clip[[0, 4, 8]]}, frame_numbers=[0, 4, 8]), whole)
+    with pytest.raises(WaveOpsError, match="3 frame numbers"):
+        contact_sheet({"a": clip[[0, 4, 8]]}, frame_numbers=[0, 4])

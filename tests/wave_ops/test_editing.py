@@ -17,8 +17,9 @@ from wave_ops.unet import resolve_sites
 STEPS = 6
 
 
-def editing_settings(*, warp_fraction=0.8, **settings):
-    return EditingSettings(schedule=WarpSchedule(steps=STEPS, warp_fraction=warp_fraction), **settings)
+def editing_settings(*, warp_fraction=0.8, window="aligned", **settings):
+    schedule = WarpSchedule(steps=STEPS, window=window, warp_fraction=warp_fraction)
+    return EditingSettings(schedule=schedule, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +199,16 @@ def test_a_controlnet_of_scale_zero_changes_nothing(model, source, edges):
         rtol=1e-4,
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize("window", ["published", "aligned"])
+def test_an_edit_warps_its_first_steps_in_both_windows(model, source, make_warps, window):
+    settings, traces = {"window": window, "warp_fraction": 0.5, "extended_attention": False}, []
+    for warps in (make_warps(3), None):
+        steps = {}
+        edited(model, source, warps=warps, settings=settings, callback=steps.__setitem__)
+        traces.append(steps[STEPS - 1])
+    assert not torch.allclose(*traces, atol=1e-4)
 
 
 def test_fewer_orders_than_steps_are_refused(model, source):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.wave_ops._hooks import recorded_inputs
+from tests.wave_ops._hooks import recorded_inputs, recorded_outputs
 from wave_ops.errors import WaveOpsError
 from wave_ops.inversion import InversionSettings, invert, reconstruct, step_orders
 from wave_ops.schedule import WarpSchedule
@@ -56,6 +56,25 @@ def test_an_extrapolated_noise_point_brings_the_latents_closer_at_no_cost(model,
         counts.append(len(calls))
     assert errors[1] < 0.9 * errors[0]
     assert counts == [20, 20]
+
+
+@pytest.mark.parametrize(("window", "first_warped"), [("published", 1), ("aligned", 3)])
+def test_an_inversion_warps_from_the_first_step_of_its_window_on(model, latents, make_warps, window, first_warped):
+    settings = InversionSettings(schedule=WarpSchedule(steps=4, window=window, warp_fraction=0.5))
+    warped, plain = (inverted(model, latents, settings=settings, warps=warps) for warps in (make_warps(3), None))
+    equal = [torch.allclose(a, b, atol=1e-5) for a, b in zip(warped, plain, strict=True)]
+    assert equal.index(False) == first_warped
+
+
+@pytest.mark.parametrize("window", ["published", "aligned"])
+def test_a_reconstruction_warps_the_steps_that_an_edit_warps(model, latents, make_warps, window):
+    settings = InversionSettings(schedule=WarpSchedule(steps=4, window=window, warp_fraction=0.5))
+    orders = step_orders(3, settings)
+    with recorded_outputs(model.unet) as outputs:
+        for warps in (make_warps(3), None):
+            reconstruct(model, latents, source_prompt="", warps=warps, settings=settings, orders=orders)
+    warped, plain = (outputs[i].sample for i in (0, 4))
+    assert not torch.allclose(warped, plain, atol=1e-5)
 
 
 def test_sampling_with_other_orders_does_not_return_the_latents(model, latents, make_warps):

@@ -117,7 +117,7 @@ def occluded(flow: np.ndarray, opposite: np.ndarray) -> np.ndarray:
 
 
 def filled(values: np.ndarray, holes: np.ndarray) -> np.ndarray:
-    """Replace holes by means of what is known on the finest coarser grid that knows something, bilinear."""
+    """Fill holes bilinearly from the finest coarser grid with known values, the means of those below."""
     return np.where(holes[..., None], pull_push(values, ~holes), values)
 
 
@@ -178,7 +178,7 @@ def vote(image: np.ndarray, matches: np.ndarray) -> np.ndarray:
 
 
 def plain_detail(image: np.ndarray, seen: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """Add what `frame` shows and `seen` does not, by the affine function of colour that makes `image` of `seen`."""
+    """Add `frame` - `seen`, mapped by the affine function of colour from `seen` to `image` around each pixel."""
     height, width = image.shape[:2]
     mirrored = [np.pad(values.astype(float), ((5, 5), (5, 5), (0, 0)), mode="reflect") for values in (seen, image)]
     padded_shape = height + 4, width + 4
@@ -196,10 +196,10 @@ def plain_detail(image: np.ndarray, seen: np.ndarray, frame: np.ndarray) -> np.n
         residual[y, x] = ((there - edited.mean(0) - gain @ (here - source.mean(0))) ** 2).mean()
     result = np.empty((height, width, 3))
     for y, x in np.ndindex(height, width):
-        share = explained[y + 2, x + 2] / (explained[y + 2, x + 2] + residual[y : y + 5, x : x + 5].mean())
-        t = np.clip((share - 0.95) / 0.045, 0, 1)
+        fraction = explained[y + 2, x + 2] / (explained[y + 2, x + 2] + residual[y : y + 5, x : x + 5].mean())
+        t = np.clip((fraction - 0.95) / 0.045, 0, 1)
         missing = gains[y + 2, x + 2] @ (frame[y, x] - seen[y, x])
-        result[y, x] = np.clip(image[y, x] + share * t * t * (3 - 2 * t) * missing, 0, 255)
+        result[y, x] = np.clip(image[y, x] + fraction * t * t * (3 - 2 * t) * missing, 0, 255)
     return result
 
 

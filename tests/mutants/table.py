@@ -211,20 +211,14 @@ PROPAGATION = (
         ),
         (
             "the temporal guide of every frame is the keyframe warped once",
-            "warped = inpaint(backward_warp(torch.cat((positions, image), dim=1), back), occlusion_mask(back, onward))",
-            "keyframe = _images(_to_list(np.stack(keyframes), np.uint8, back.device))\n"
-            "        warped = inpaint(backward_warp(torch.cat((positions, keyframe), dim=1), back), "
-            "occlusion_mask(back, onward))",
+            "for values in (positions, image))",
+            "for values in (positions, _images(_to_list(np.stack(keyframes), np.uint8, back.device))))",
         ),
-        (
-            "positions are not chained from frame to frame",
-            "positions, temporal = warped.split([2, 3], dim=1)\n",
-            "temporal = warped[:, 2:]\n",
-        ),
+        ("positions are not chained from frame to frame", "positions, temporal = (inpaint", "_, temporal = (inpaint"),
         (
             "disocclusions are not inpainted",
-            "warped = inpaint(backward_warp(torch.cat((positions, image), dim=1), back), occlusion_mask(back, onward))",
-            "warped = backward_warp(torch.cat((positions, image), dim=1), back)",
+            "(inpaint(backward_warp(values, back), disoccluded) for",
+            "(backward_warp(values, back) for",
         ),
         (
             "the flows of a reversed clip are not exchanged",

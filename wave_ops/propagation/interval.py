@@ -1,7 +1,7 @@
 """Full-video propagation: every frame between two edited keyframes.
 
-There is one orchestration and there are two patch searches: compiled loops on the CPU, which paint from either keyframe
-in a thread of its own, and `torch_synthesis`, which paints from both as one batch.
+Two patch searches share this orchestration: compiled loops on the CPU (`synthesis`), which paint from each keyframe in
+its own thread, and torch (`torch_synthesis`), which paints from both as one batch.
 
 Convention:
     `flows_to_prev[i]` is defined on the grid of frame i + 1 and points to frame i; `flows_to_cur[i]` is defined on the
@@ -25,12 +25,12 @@ from torch import Tensor
 
 from wave_ops.errors import WaveOpsError
 from wave_ops.masks import occlusion_mask
-from wave_ops.propagation import torch_synthesis
+from wave_ops.propagation import synthesis, torch_synthesis
 from wave_ops.propagation.compositing import blend_weights, composite, select, selection_weight, warp_selection
 from wave_ops.propagation.detail import restore_detail
 from wave_ops.propagation.guides import Guides, inpaint, pixel_grid, source_guides, target_guides, warp_matches
 from wave_ops.propagation.settings import PropagationSettings
-from wave_ops.propagation.synthesis import Exemplar, Synthesis, synthesise
+from wave_ops.propagation.synthesis import Synthesis
 from wave_ops.warp import backward_warp
 
 __all__ = [
@@ -249,9 +249,9 @@ def _paint_outward(
         frames = _images([clip.frames[index] for clip in clips])
         back = torch.stack([clip.back[index - 1] for clip in clips])
         onward = torch.stack([clip.onward[index - 1] for clip in clips])
+        disoccluded = occlusion_mask(back, onward)
         # Positions are warped from frame to frame: chained, the flow leads back to the keyframe.
-        warped = inpaint(backward_warp(torch.cat((positions, image), dim=1), back), occlusion_mask(back, onward))
-        positions, temporal = warped.split([2, 3], dim=1)
+        positions, temporal = (inpaint(backward_warp(values, back), disoccluded) for values in (positions, image))
         guides = target_guides(frames, temporal, positions)
         result = paint(guides, starts=(positions, warp_matches(matches, back)))
         image, matches = result.image, result.matches
@@ -265,7 +265,7 @@ def _painter(
 ) -> Callable[..., Synthesis]:
     """Pack edited keyframes for one of the two searches, and return its `synthesise` for them."""
     if compiled:
-        return partial(synthesise, Exemplar.build(style, guides, settings=settings))
+        return partial(synthesis.synthesise, synthesis.Exemplar.build(style, guides, settings=settings))
     return partial(torch_synthesis.synthesise, torch_synthesis.Exemplars.build(style, guides, settings=settings))
 
 

@@ -1,16 +1,16 @@
-"""Guided patch synthesis in torch, for a batch of exemplars at once.
+"""Guided patch synthesis in torch, on a GPU or the CPU: all pixels of a batch of frames at once.
 
 Guides, pyramid, starts and rounds are those of `wave_ops.propagation.synthesis`; the search differs, so the results
 differ slightly.
-
-Convention:
-    Images are float32 (batch, channel, height, width) in 8-bit units; positions in the keyframe (batch, 2, height,
-    width) are x then y in the keyframe's pixels.
 
 The number of kernels depends on the size of the images only through the number of pyramid levels. Both directions of
 an interval are one batch, so K frames from keyframe to keyframe take at most (K - 1) x levels x rounds rounds, each of
 one pass per sweep of the settings. A round of one sweep is about 90 kernels, and the rest of a frame about 2500: at
 most 55 thousand for 8 frames of 512 x 512 pixels. Levels end early where nothing is left to improve.
+
+Convention:
+    Images are float32 (batch, channel, height, width) in 8-bit units; positions in the keyframe (batch, 2, height,
+    width) are x then y in the keyframe's pixels.
 """
 
 from __future__ import annotations

@@ -234,4 +234,4 @@ def test_a_batch_is_composited_as_each_image_alone(torch_device):
     both = composite(first, last, chosen, weight=weights, **options)
     for index in range(2):
         alone = composite(first[index], last[index], chosen[index], weight=weights[index], **options)
-        torch.testing.assert_close(both[index], alone)
+        torch.testing.assert_close(both[index], alone, atol=1e-3, rtol=0)

@@ -19,7 +19,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import opaque
 
 from flows.edit_video import edit_video
-from flows.planning import plan_dataset_request, planned
+from flows.planning import planned, planned_dataset
 from flows.settings import WaveSettings, current_settings
 from storage.inventory import collect, plan_collection, take_inventory
 from storage.reference import ArtifactRef
@@ -124,9 +124,8 @@ def edit_dataset(request: DatasetRequest) -> DatasetResult:
     """
     settings, name = current_settings(), dataset_name(request.source)
     workspace = Workspace.open(settings.workspace)
-    workspace.check_writable()
     table = StatusTable(workspace, name, run=str(flow_run.id or "local"))
-    bulk = plan_dataset_request(request, settings, table=table)
+    bulk = planned_dataset(request, settings, table=table)
     run = _Run(
         request=request,
         settings=settings,
@@ -240,9 +239,10 @@ def _deliver(run: _Run, item: PlannedRow) -> None:
 
 def _tidy(run: _Run, item: PlannedRow) -> None:
     """Remove what the request does not keep of a clip, once all rows of that clip are done."""
+    if run.request.keep == "all":
+        return
     clip = item.identity["source"]
-    rows = [other for other in run.bulk.rows if other.identity.get("source") == clip]
-    if run.request.keep == "all" or any(run.state(row) not in {"done", "skipped"} for row in rows):
+    if any(run.state(row) not in {"done", "skipped"} for row in run.bulk.rows_of(clip)):
         return
     workspace = Workspace.open(run.bulk.execution.workspace)
     inventory = take_inventory(workspace, folder=f"clips/{clip}")

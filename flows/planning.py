@@ -20,12 +20,21 @@ from tasks.planning.prepare import prepare_edit
 from tasks.planning.request import EditRequest
 from tasks.planning.rows import order_by_source, read_rows
 
-__all__ = ["plan_dataset_request", "plan_edit_request", "plan_evaluation_request", "planned", "planned_edit"]
+__all__ = [
+    "plan_dataset_request",
+    "plan_edit_request",
+    "plan_evaluation_request",
+    "planned",
+    "planned_dataset",
+    "planned_edit",
+    "planned_rows",
+]
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _PLANNED: ContextVar[EditPlan | None] = ContextVar("wave_planned_edit", default=None)
+_PLANNED_ROWS: ContextVar[tuple[DatasetRequest, BulkPlan] | None] = ContextVar("wave_planned_rows", default=None)
 
 
 def plan_edit_request(request: EditRequest, settings: WaveSettings) -> EditPlan:
@@ -84,15 +93,37 @@ def _execution(settings: WaveSettings) -> Execution:
 def planned(plan: EditPlan) -> Iterator[None]:
     """Pass a plan on to the flow that is run in this context, which then does not plan again.
 
-    Raises:
-        WorkspaceError: if the plan's workspace cannot be written.
+    The caller has checked that results can be written.
     """
-    Workspace.open(plan.execution.workspace).check_writable()
     token = _PLANNED.set(plan)
     try:
         yield
     finally:
         _PLANNED.reset(token)
+
+
+@contextmanager
+def planned_rows(request: DatasetRequest, bulk: BulkPlan) -> Iterator[None]:
+    """Pass the plan of a data set on to the flow that is run in this context, as `planned` does for one edit."""
+    token = _PLANNED_ROWS.set((request, bulk))
+    try:
+        yield
+    finally:
+        _PLANNED_ROWS.reset(token)
+
+
+def planned_dataset(request: DatasetRequest, settings: WaveSettings, *, table: StatusTable) -> BulkPlan:
+    """Return the plan passed on with `planned_rows`, else check that results can be written, and plan.
+
+    Raises:
+        TaskInputError: see `plan_dataset_request`.
+        WorkspaceError: if the workspace cannot be opened or written.
+    """
+    passed_on = _PLANNED_ROWS.get()
+    if passed_on is not None and passed_on[0] == request:
+        return passed_on[1]
+    Workspace.open(settings.workspace).check_writable()
+    return plan_dataset_request(request, settings, table=table)
 
 
 def planned_edit(request: EditRequest, settings: WaveSettings) -> EditPlan:

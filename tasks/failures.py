@@ -70,7 +70,7 @@ class FailureBudget:
         if kind == "disk full":
             return "the disk is full"
         if self.allowed is not None and self.failed > self.allowed:
-            return f"{self.failed} rows have failed, more than the {self.allowed} that may"
+            return f"failed rows: {self.failed}, more than the {self.allowed} allowed"
         if self._repeated >= self.in_a_row:
             return f"{self._repeated} rows in a row have failed with one cause ({message})"
         return ""

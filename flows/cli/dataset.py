@@ -72,9 +72,10 @@ def dataset(
     opened.check_writable()
     connect(verbose=verbose)
     from flows.edit_dataset import edit_dataset
+    from flows.planning import planned_rows
     from flows.settings import using_settings
 
-    with _bar(len(bulk.rows)), using_settings(chosen):
+    with _bar(len(bulk.rows)), using_settings(chosen), planned_rows(request, bulk):
         result = edit_dataset(request)
     say(str(result))
     if result.failed:

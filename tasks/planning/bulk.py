@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 from storage.reference import ArtifactRef
@@ -37,19 +37,30 @@ class PlannedRow:
     """Why it is computed: new, or what has changed since it was computed last."""
     error: str = ""
     """Why the row cannot be planned; such an error does not heal."""
-    identity: Mapping[str, str] = ()  # type: ignore[assignment]  # replaced by a mapping for every planned row
+    identity: Mapping[str, str] = field(default_factory=dict)
     """Digests of source, model and settings, and the versions of the stages: what a change is recognised by."""
     stages: tuple[str, ...] = ()
     """Digests of all stages, in the order of the table."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class BulkPlan:
     """All rows, those of one source next to one another."""
 
     rows: tuple[PlannedRow, ...]
     execution: Execution
     flow_weights: str
+
+    def rows_of(self, clip: str) -> tuple[PlannedRow, ...]:
+        """Return the rows of a clip, given by its digest."""
+        return self._by_clip.get(clip, ())
+
+    @cached_property
+    def _by_clip(self) -> dict[str, tuple[PlannedRow, ...]]:
+        found: dict[str, list[PlannedRow]] = {}
+        for item in self.rows:
+            found.setdefault(item.identity.get("source", ""), []).append(item)
+        return {clip: tuple(items) for clip, items in found.items()}
 
     @property
     def to_run(self) -> tuple[PlannedRow, ...]:
@@ -101,15 +112,14 @@ def plan_rows(
     return BulkPlan(rows=planned, execution=execution, flow_weights=flow_weights)
 
 
-def row_plan(item: PlannedRow, bulk: BulkPlan, facts: Mapping[str, SourceFacts] | None = None) -> EditPlan:
+def row_plan(item: PlannedRow, bulk: BulkPlan) -> EditPlan:
     """Return the whole plan of a row, which is too large to keep for every row.
 
     Raises:
         TaskInputError: if the source or the model can no longer be used.
     """
     workspace = Workspace.open(bulk.execution.workspace)
-    known = facts or read_source_facts([item.row.source], workspace, remember=False)
-    found = known[item.row.source]
+    found = read_source_facts([item.row.source], workspace, remember=False)[item.row.source]
     if found.clip is None:
         raise TaskInputError(found.error)
     return _with_decoded(_plan(item.row, found.clip, bulk.execution, bulk.flow_weights), workspace, {})
@@ -125,11 +135,11 @@ def _plan_row(
     before: Mapping[str, Any] | None,
 ) -> PlannedRow:
     if found.clip is None:
-        return PlannedRow(row=row, error=found.error, identity={})
+        return PlannedRow(row=row, error=found.error)
     try:
         plan = _with_decoded(_plan(row, found.clip, execution, flow_weights), workspace, decoded)
     except TaskInputError as error:
-        return PlannedRow(row=row, error=str(error), identity={})
+        return PlannedRow(row=row, error=str(error))
     identity = _identity(plan)
     complete = all(workspace.artifact(plan[spec].ref).is_complete() for spec in (ASSESS, ENCODE))
     return PlannedRow(

@@ -50,7 +50,7 @@ def list_clips(source: str, *, exclude: str | None = None) -> Table:
 
     Args:
         source: local path or fsspec URL.
-        exclude: a folder whose videos are left out, such as the one that results are written to.
+        exclude: a folder to leave out, such as the one that results are written to.
 
     Returns:
         The columns id (path below the folder, or below the part of the glob without wildcards, without its suffix),

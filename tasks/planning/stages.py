@@ -77,7 +77,7 @@ class StageSpec(Generic[S_co]):
     """Path in the clip's folder: {digest} is the stage's own, {propagate} that of the stage of this name, {variant}
     distinguishes a result at full resolution."""
     inputs: tuple[str, ...]
-    """Stages from whose results this one is computed."""
+    """Stages that this one is computed from."""
     settings: Callable[[EditOutline], S_co]
     title: Callable[[EditOutline], str]
     units: Callable[[EditOutline], int]

@@ -127,7 +127,7 @@ def test_a_row_is_tried_again_where_that_may_help_and_the_run_stops_when_all_fai
 
     monkeypatch.setattr(module, "edit_video", fail)
     result = run(request_.model_copy(update={"attempts": 2, "max_failures": "1"}), settings)
-    assert result.stopped.startswith("2 rows have failed")
+    assert result.stopped.startswith("failed rows: 2")
     assert result.exit_code == 1
     table = latest(settings)
     assert table.loc["one-blue", "attempts"] == 2
@@ -197,7 +197,7 @@ def test_a_run_stops_by_itself() -> None:
     assert [budget.fail("transient", "gone") for _ in range(3)][:2] == ["", ""]
     assert "3 rows in a row" in budget.fail("transient", "gone") or budget.failed == 4
     assert FailureBudget(allowed=5).fail("disk full", "x") == "the disk is full"
-    assert FailureBudget(allowed=0).fail("input", "x").startswith("1 rows have failed")
+    assert FailureBudget(allowed=0).fail("input", "x").startswith("failed rows: 1")
     budget = FailureBudget(allowed=None, in_a_row=2)
     budget.fail("input", "a")
     budget.succeed()

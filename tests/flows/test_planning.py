@@ -14,16 +14,17 @@ import pytest
 import storage.digest
 import tasks.planning.prepare
 from flows.cli import main
-from flows.planning import plan_edit_request, planned
+from flows.planning import plan_edit_request, planned, planned_edit
 from flows.settings import WaveSettings
 from storage.errors import WorkspaceError
+from storage.workspace import Workspace
 from tasks.planning.input_video import kept_downloads, local_video
 from tasks.planning.request import edit_request
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, clip: Path) -> Counter[str]:
-    """Count plans, hashes of the clip, and downloads."""
+    """Count plans, hashes of the clip, downloads, and proofs that the workspace can be written."""
     counts: Counter[str] = Counter()
     prepare, digest_bytes = tasks.planning.prepare.plan_edit, storage.digest.hashlib.file_digest
 
@@ -35,6 +36,13 @@ def calls(monkeypatch: pytest.MonkeyPatch, clip: Path) -> Counter[str]:
         counts["hashes"] += Path(file.name).name == clip.name
         return digest_bytes(file, kind)
 
+    check = Workspace.check_writable
+
+    def probe(self: Workspace) -> None:
+        counts["probes"] += 1
+        check(self)
+
+    monkeypatch.setattr(Workspace, "check_writable", probe)
     filesystem = type(fsspec.filesystem("memory"))
     fetch = filesystem.get_file
 
@@ -76,7 +84,7 @@ def test_the_command_plans_once_and_hashes_or_fetches_the_clip_once(
     options = ("--prompt", "a star", "--model", sd15, "--steps", 1, "--workspace", tmp_path / "workspace")
     assert wave(monkeypatch, "edit", video, *options) == 0
     # Planned again once, when decoding has found the cuts
-    assert calls == Counter(plans=2, hashes=1, downloads=int(place == "url"))
+    assert calls == Counter(plans=2, hashes=1, probes=1, downloads=int(place == "url"))
 
 
 def test_downloads_are_kept_as_long_as_the_outermost_context(clip: Path, tmp_path: Path) -> None:
@@ -97,10 +105,22 @@ def test_downloads_are_kept_as_long_as_the_outermost_context(clip: Path, tmp_pat
 def test_a_workspace_that_cannot_be_written_is_refused_before_a_flow_starts(
     clip: Path, sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def refuse(self: Workspace) -> None:
+        raise WorkspaceError(self.url)
+
+    monkeypatch.setattr(Workspace, "check_writable", refuse)
+    monkeypatch.setattr("flows.cli.edit.connect", lambda **_: pytest.fail("no server must be looked for"))
+    options = ("--prompt", "a star", "--model", sd15, "--workspace", tmp_path / "workspace")
+    assert wave(monkeypatch, "edit", clip, *options) == 1
+
+
+def test_a_flow_that_is_handed_no_plan_checks_the_workspace_itself(
+    clip: Path, sd15: Path, tmp_path: Path, calls: Counter[str]
+) -> None:
     request = edit_request(video=str(clip), prompt="a star", model=str(sd15))
-    plan = plan_edit_request(request, WaveSettings(workspace=str(tmp_path / "workspace")))
-    monkeypatch.setattr(
-        "storage.workspace.Workspace.check_writable", lambda self: (_ for _ in ()).throw(WorkspaceError(self.url))
-    )
-    with pytest.raises(WorkspaceError), planned(plan):
-        pytest.fail("the flow must not start")
+    settings = WaveSettings(workspace=str(tmp_path / "workspace"))
+    with planned(plan_edit_request(request, settings)):
+        planned_edit(request, settings)
+    assert calls["probes"] == 0
+    planned_edit(request, settings)
+    assert calls["probes"] == 1

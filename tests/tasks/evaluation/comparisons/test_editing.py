@@ -1,4 +1,4 @@
-"""Recipes of editing: the grid of methods, and metrics that tell correct edits from wrong ones."""
+"""Recipes of editing: the grid of methods, and metrics that separate correct edits from wrong ones."""
 
 from __future__ import annotations
 

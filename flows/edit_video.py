@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow
-from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 
 from flows.placement import ConfiguredTaskRunner, configure_runner, placed
@@ -22,9 +21,10 @@ from tasks.planning.input_video import clip_name, kept_downloads
 from tasks.planning.plan import EditPlan
 from tasks.planning.prepare import replan
 from tasks.planning.request import EditRequest
+from tasks.planning.stages import ENCODE
 from tasks.propagate import begin_propagation, finish_propagation, propagate_frames
 from tasks.record import record_run
-from tasks.stage import StageTask
+from tasks.stage import StageTask, Submission
 
 __all__ = ["edit_video"]
 
@@ -53,25 +53,26 @@ def edit_video(request: EditRequest, settings: WaveSettings | None = None) -> Ar
 
 
 def _run_stages(plan: EditPlan, settings: WaveSettings) -> ArtifactRef:
-    def submit(stage: StageTask, *inputs: Any) -> PrefectFuture[ArtifactRef]:
+    def submit(stage: StageTask, *after: Submission) -> Submission:
         with placed(settings, stage.runs_on(plan)):
-            return stage.submit(plan, *inputs)
+            return stage.submit(plan, *after)
 
-    clip = submit(decode_clip).result()
+    clip = submit(decode_clip)
+    clip.result()
     plan = replan(plan)
-    keyframe_flow = submit(estimate_keyframe_flow, clip)
-    frame_flow = submit(estimate_frame_flow, clip)
-    inversion = submit(invert_keyframes, clip, keyframe_flow)
-    keyframes = submit(edit_keyframes, clip, keyframe_flow, inversion)
+    keyframe_flow = submit(estimate_keyframe_flow)
+    frame_flow = submit(estimate_frame_flow)
+    inversion = submit(invert_keyframes, keyframe_flow)
+    keyframes = submit(edit_keyframes, inversion)
     begin_propagation(plan)
-    with placed(settings, propagate_frames.runs_on(plan)):
-        intervals = propagate_frames.submit_intervals(plan, clip, frame_flow, keyframes)
-    frames = submit(finish_propagation, intervals)
-    video = submit(encode_edit, clip, frames)
-    report: Any = submit(assess_edit, clip, frame_flow, frames, video)
+    stretches = submit(propagate_frames, keyframes, frame_flow)
+    frames = submit(finish_propagation, stretches)
+    video = submit(encode_edit, frames)
+    report = submit(assess_edit, video)
     with placed(settings, "cpu"):
-        record = record_run.submit(plan, report)
+        record = record_run.submit(plan, wait_for=report.of(plan.frames), return_state=False)
     # In their order, so that the stage that failed is the one whose error is raised
-    for future in (keyframe_flow, frame_flow, inversion, keyframes, *intervals, frames, video, report, record):
-        future.result()
-    return video.result()
+    for stage in (keyframe_flow, frame_flow, inversion, keyframes, stretches, frames, video, report):
+        stage.result()
+    record.result()
+    return plan[ENCODE].ref

@@ -22,14 +22,16 @@ def is_owned(files: Files, path: str, digest: str | None) -> bool:
 
 def claim(files: Files, path: str, digest: str, *, discard: Callable[[], None]) -> None:
     """Create the artifact's group and the groups above it; call `discard` first if another digest owns the path."""
+    own = f"{path}/{layout.NODE}"
+    present = files.read_many([own]).get(own)
+    if _has_digest(present, digest):
+        return
+    if layout.load(present) is not None:
+        discard()
     folders = path.split("/")
     ancestors = ["/".join([*folders[:depth], layout.NODE]) for depth in range(len(folders))]
-    own = f"{path}/{layout.NODE}"
-    found = files.read_many([*ancestors, own])
-    if not _has_digest(found.get(own), digest):
-        if layout.load(found.get(own)) is not None:
-            discard()
-        files.write(own, layout.group({"digest": digest}))
+    found = files.read_many(ancestors)
+    files.write(own, layout.group({"digest": digest}))
     for key in ancestors:
         if key not in found:
             files.write(key, layout.group({}))

@@ -1,6 +1,8 @@
 """Zarr v3 arrays as this project stores them: zstd, a checksum in every chunk, every chunk written.
 
-Convention: chunk keys are Zarr's default, `c/0/1/...`; a region is a range along axis 0 made of whole chunks.
+A stored object is a chunk, or a shard: several rows along axis 0 in one object, whose chunks can be read singly.
+
+Convention: keys of objects are Zarr's default, `c/0/1/...`; a region is a range along axis 0 made of whole objects.
 """
 
 from __future__ import annotations
@@ -16,15 +18,20 @@ import numpy.typing as npt
 import zarr
 from zarr.abc.store import Store
 from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.errors import ContainsArrayError
+from zarr.core.array import AsyncArray
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.metadata.v3 import ArrayV3Metadata
+from zarr.storage import MemoryStore, StorePath
 
 from storage.digest import JSON, to_json
 from storage.errors import DamagedError, WorkspaceError
 
 __all__ = [
     "ArraySpec",
-    "chunk_keys",
-    "create_array",
+    "attach",
+    "describe",
+    "document",
+    "object_keys",
     "open_array",
     "read_region",
     "readable_prefix",
@@ -44,6 +51,8 @@ class ArraySpec:
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     dtype: np.dtype[Any]
+    shard_rows: int | None = None
+    """Rows along axis 0 in one shard, which is whole along the other axes; None for an object per chunk."""
     dimension_names: tuple[str, ...] | None = None
     attributes: Mapping[str, JSON] = field(default_factory=dict)
 
@@ -52,6 +61,8 @@ class ArraySpec:
             raise WorkspaceError(f"an array needs as many chunk sizes as axes, got {self.shape} and {self.chunks}")
         if any(size < 0 for size in self.shape) or any(size < 1 for size in self.chunks):
             raise WorkspaceError(f"an array cannot have the shape {self.shape} with chunks {self.chunks}")
+        if self.shard_rows is not None and (self.shard_rows < 1 or self.shard_rows % self.chunks[0]):
+            raise WorkspaceError(f"shards of {self.shard_rows} rows are not made of chunks of {self.chunks[0]} rows")
         if self.dimension_names is not None and len(self.dimension_names) != len(self.shape):
             raise WorkspaceError(f"an array of {len(self.shape)} axes got the dimension names {self.dimension_names}")
 
@@ -62,6 +73,7 @@ class ArraySpec:
         shape: Sequence[int],
         chunks: Sequence[int],
         dtype: npt.DTypeLike,
+        shard_rows: int | None,
         dimension_names: Sequence[str] | None,
         attributes: Mapping[str, object] | None,
     ) -> ArraySpec:
@@ -75,6 +87,7 @@ class ArraySpec:
             shape=tuple(int(size) for size in shape),
             chunks=tuple(int(size) for size in chunks),
             dtype=np.dtype(dtype),
+            shard_rows=shard_rows,
             dimension_names=None if dimension_names is None else tuple(dimension_names),
             attributes=cast("dict[str, JSON]", to_json(dict(attributes or {}))),
         )
@@ -87,28 +100,44 @@ class ArraySpec:
             shape=tuple(array.shape),
             chunks=tuple(array.chunks),
             dtype=np.dtype(array.dtype),
+            shard_rows=None if array.shards is None else array.shards[0],
             dimension_names=None if names is None else tuple(names),
             attributes=cast("dict[str, JSON]", array.attrs.asdict()),
         )
 
+    @property
+    def objects(self) -> tuple[int, ...]:
+        """The shape of what one stored object contains."""
+        if self.shard_rows is None:
+            return self.chunks
+        whole = (-(-size // chunk) * chunk for size, chunk in zip(self.shape[1:], self.chunks[1:], strict=True))
+        return (self.shard_rows, *(max(size, 1) for size in whole))
 
-def create_array(store: Store, path: str, spec: ArraySpec) -> zarr.Array[Any]:
-    """Create an array; if another process has just created it, open that one."""
-    try:
-        return zarr.create_array(
-            store,
-            name=path,
-            shape=spec.shape,
-            chunks=spec.chunks,
-            dtype=spec.dtype,
-            compressors=[ZstdCodec(level=1), Crc32cCodec()],
-            dimension_names=spec.dimension_names,
-            attributes=dict(spec.attributes),
-            zarr_format=3,
-            config=_CONFIG,
-        )
-    except ContainsArrayError:
-        return open_array(store, path)
+
+def describe(spec: ArraySpec) -> ArrayV3Metadata:
+    """Return Zarr's description of an array that does not exist yet."""
+    array = zarr.create_array(
+        MemoryStore(),
+        shape=spec.shape,
+        chunks=spec.chunks,
+        shards=None if spec.shard_rows is None else spec.objects,
+        dtype=spec.dtype,
+        compressors=[ZstdCodec(level=1), Crc32cCodec()],
+        dimension_names=spec.dimension_names,
+        attributes=dict(spec.attributes),
+        zarr_format=3,
+    )
+    return cast("ArrayV3Metadata", array.metadata)
+
+
+def document(metadata: ArrayV3Metadata) -> bytes:
+    """Return the content of an array's zarr.json."""
+    return metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes()
+
+
+def attach(store: Store, path: str, metadata: ArrayV3Metadata) -> zarr.Array[Any]:
+    """Return the array at a path whose description is known, without reading it."""
+    return zarr.Array(AsyncArray(metadata, StorePath(store, path))).with_config(_CONFIG)
 
 
 def open_array(store: Store, path: str) -> zarr.Array[Any]:
@@ -120,25 +149,24 @@ def open_array(store: Store, path: str) -> zarr.Array[Any]:
     return zarr.open_array(store, path=path, mode="r+", zarr_format=3).with_config(_CONFIG)
 
 
-def chunk_keys(shape: Sequence[int], chunks: Sequence[int]) -> Iterator[str]:
-    """Yield the keys of all chunks of an array, in C order."""
-    counts = [math.ceil(size / chunk) for size, chunk in zip(shape, chunks, strict=True)]
-    for index in itertools.product(*map(range, counts)):
-        yield "/".join(["c", *map(str, index)])
+def object_keys(spec: ArraySpec) -> Iterator[str]:
+    """Yield the keys of all objects of an array, in C order."""
+    return region_keys(spec, 0, spec.shape[0])
 
 
 def region_keys(spec: ArraySpec, start: int, stop: int) -> Iterator[str]:
-    """Yield the keys of the chunks that contain rows `start` to `stop` along axis 0, in C order."""
-    for index in range(start // spec.chunks[0], -(-stop // spec.chunks[0])):
-        for key in chunk_keys(spec.shape[1:], spec.chunks[1:]):
-            yield f"c/{index}{key[1:]}"
+    """Yield the keys of the objects that contain rows `start` to `stop` along axis 0, in C order."""
+    rows, *others = spec.objects
+    counts = (math.ceil(size / side) for size, side in zip(spec.shape[1:], others, strict=True))
+    for index in itertools.product(range(start // rows, -(-stop // rows)), *map(range, counts)):
+        yield "/".join(["c", *map(str, index)])
 
 
 def write_region(array: zarr.Array[Any], start: int, values: AnyArray) -> None:
-    """Write whole chunks: rows `start` to `start + len(values)` along axis 0.
+    """Write whole objects: rows `start` to `start + len(values)` along axis 0.
 
     Raises:
-        WorkspaceError: if the region cuts a chunk, leaves the array, or the values do not fit shape and type.
+        WorkspaceError: if the region cuts an object, leaves the array, or the values do not fit shape and type.
     """
     stop = start + len(values)
     _check_region(array, start, stop)
@@ -166,25 +194,27 @@ def read_region(array: zarr.Array[Any], start: int, stop: int) -> AnyArray:
 
 
 def readable_prefix(array: zarr.Array[Any], present: Collection[str]) -> int:
-    """Count the leading chunks along axis 0 that are among the present keys and pass their checksum."""
+    """Count the leading rows whose objects are among the present keys and whose chunks pass their checksums."""
     spec = ArraySpec.of(array)
-    starts = range(0, spec.shape[0], spec.chunks[0])
-    for index, start in enumerate(starts):
-        stop = min(start + spec.chunks[0], spec.shape[0])
+    length, rows = spec.shape[0], spec.objects[0]
+    for start in range(0, length, rows):
+        stop = min(start + rows, length)
         if not all(key in present for key in region_keys(spec, start, stop)):
-            return index
+            return start
         try:
             read_region(array, start, stop)
         except DamagedError:
-            return index
-    return len(starts)
+            return start
+    return length
 
 
 def _check_region(array: zarr.Array[Any], start: int, stop: int) -> None:
-    chunk, length = array.chunks[0], array.shape[0]
+    spec = ArraySpec.of(array)
+    rows, length = spec.objects[0], spec.shape[0]
     if not 0 <= start <= stop <= length:
         raise WorkspaceError(f"rows {start} to {stop} are outside {array.path}, which has {length}")
-    if start % chunk or (stop % chunk and stop != length):
+    if start % rows or (stop % rows and stop != length):
+        what = "chunk" if spec.shard_rows is None else "shard"
         raise WorkspaceError(
-            f"rows {start} to {stop} cut a chunk of {array.path}: its chunks are {chunk} rows long, write whole ones"
+            f"rows {start} to {stop} cut a {what} of {array.path}: its {what}s are {rows} rows long, write whole ones"
         )

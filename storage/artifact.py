@@ -25,6 +25,7 @@ from storage.digest import to_json
 from storage.errors import AbsentError, WorkspaceError
 from storage.files import Files, is_partial
 from storage.reference import ArtifactRef
+from storage.row_access import RowReader, RowWriter
 
 __all__ = ["Artifact"]
 
@@ -114,28 +115,36 @@ class Artifact:
         shape: Sequence[int],
         chunks: Sequence[int],
         dtype: npt.DTypeLike,
+        shard_rows: int | None = None,
         dimension_names: Sequence[str] | None = None,
         attributes: Mapping[str, object] | None = None,
     ) -> zarr.Array[Any]:
         """Open the array with its values if it exists with this description, else create it empty.
 
         Chunks are compressed with zstd and end with a crc32c, so that reading a torn or corrupt one raises an error.
+        With `shard_rows`, so many rows along axis 0 are stored as one object, written as a whole; a chunk of it can
+        still be read alone.
 
         Raises:
             WorkspaceError: if the name or the description is invalid.
         """
         spec = ArraySpec.normalised(
-            shape=shape, chunks=chunks, dtype=dtype, dimension_names=dimension_names, attributes=attributes
+            shape=shape,
+            chunks=chunks,
+            dtype=dtype,
+            shard_rows=shard_rows,
+            dimension_names=dimension_names,
+            attributes=attributes,
         )
         self._claim()
         path = self._key(layout.checked_name(name))
         try:
             array = arrays.open_array(self.store, path)
         except FileNotFoundError:
-            array = arrays.create_array(self.store, path, spec)
+            array = self._create_array(path, spec)
         if ArraySpec.of(array) != spec:
             self._remove_array(name)
-            array = arrays.create_array(self.store, path, spec)
+            array = self._create_array(path, spec)
         self._arrays[name] = array
         return array
 
@@ -154,10 +163,12 @@ class Artifact:
         return self._arrays[name]
 
     def write_region(self, name: str, start: int, values: AnyArray) -> None:
-        """Write rows `start` to `start + len(values)` along axis 0: whole chunks only, values of the same kind.
+        """Write rows `start` to `start + len(values)` along axis 0.
+
+        Only whole chunks, or whole shards where the array has them, and values of the same kind.
 
         Raises:
-            WorkspaceError: if the region cuts a chunk or leaves the array, or the values do not fit.
+            WorkspaceError: if the region cuts a chunk (or shard) or leaves the array, or the values do not fit.
         """
         arrays.write_region(self.array(name), start, values)
 
@@ -178,15 +189,39 @@ class Artifact:
         return self.array(name)
 
     def readable_prefix(self, name: str) -> int:
-        """Count the leading chunks along axis 0 that exist and pass their checksum; 0 where there is no array.
+        """Count the leading rows along axis 0 that exist and pass their checksums; 0 where there is no array.
 
-        The unit is chunks, not rows: with several rows per chunk, multiply. Every counted chunk is read.
+        Every counted row is read.
         """
         try:
             array = self.array(name)
         except AbsentError:
             return 0
         return arrays.readable_prefix(array, self.files.sizes(self._key(name)))
+
+    def object_rows(self, name: str) -> int:
+        """Return how many rows along axis 0 one stored object, a chunk or a shard, contains.
+
+        Raises:
+            WorkspaceError: if there is no array of that name.
+        """
+        return ArraySpec.of(self.array(name)).objects[0]
+
+    def row_reader(self, name: str, *, keep_bytes: int = 0) -> RowReader:
+        """Return a reader of single rows, which reads each object once while it fits in `keep_bytes` of memory.
+
+        Raises:
+            WorkspaceError: if there is no array of that name.
+        """
+        return RowReader(self, name, keep_bytes=keep_bytes)
+
+    def row_writer(self, name: str, start: int = 0) -> RowWriter:
+        """Return a writer of single rows from `start`, which writes each object once it has all its rows.
+
+        Raises:
+            WorkspaceError: if there is no array of that name, or `start` is inside an object.
+        """
+        return RowWriter(self, name, start)
 
     # --- parts ------------------------------------------------------------------------------------------------
 
@@ -357,6 +392,11 @@ class Artifact:
         except FileNotFoundError as error:
             raise AbsentError(f"{self._where} has no {kind} {name}") from error
 
+    def _create_array(self, path: str, spec: ArraySpec) -> zarr.Array[Any]:
+        metadata = arrays.describe(spec)
+        self.files.write(f"{path}/{layout.NODE}", arrays.document(metadata))
+        return arrays.attach(self.store, path, metadata)
+
     def _present(self) -> dict[str, int]:
         return {key: size for key, size in self.files.sizes(self.path).items() if not is_partial(key)}
 
@@ -370,7 +410,7 @@ class Artifact:
 
     def _check_chunks(self, name: str, sizes: Mapping[str, int]) -> None:
         spec = ArraySpec.of(self.array(name))
-        missing = [key for key in arrays.chunk_keys(spec.shape, spec.chunks) if key not in sizes]
+        missing = [key for key in arrays.object_keys(spec) if key not in sizes]
         if missing:
             raise WorkspaceError(
                 f"{self._where} cannot be completed: {name} lacks {len(missing)} chunks, the first {missing[0]}"

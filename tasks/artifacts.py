@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from storage.artifact import Artifact
+from storage.workspace import open_artifact
+from tasks.planning.batches import SHARD_BYTES, SHARD_ROWS
+from tasks.planning.plan import EditPlan
+from tasks.planning.stages import FRAME_FLOW, StageSettings, StageSpec
 from wave_ops.feature_warping import PairWarps
 from wave_ops.resize import resize_frames
 
@@ -21,8 +29,11 @@ __all__ = [
     "SIDE_BY_SIDE",
     "frames_at",
     "require_latents",
+    "shard_rows",
     "stored_warps",
+    "stream_flow",
     "stream_frames",
+    "stream_shots",
 ]
 
 AUDIO = "audio.mka"
@@ -31,14 +42,53 @@ CONTACT_SHEET = "contact_sheet.png"
 SIDE_BY_SIDE = "side_by_side.mp4"
 REPORT = "report.json"
 
+SHARD_LATENTS = 400
+"""Latents of keyframes at one noise level that make a shard: seconds of work for a GPU."""
+
 
 def stream_frames(
     artifact: Artifact, indices: Sequence[int], *, size: tuple[int, int] | None = None, name: str = "frames"
 ) -> Iterator[NDArray[np.uint8]]:
     """Read frames (height, width, 3) one by one, resized if a size is given."""
+    frames = artifact.row_reader(name)
     for index in indices:
-        frame: NDArray[np.uint8] = artifact.read_region(name, index, index + 1)
-        yield (frame if size is None else resize_frames(frame, size))[0]
+        yield frames[index] if size is None else resize_frames(frames[index][None], size)[0]
+
+
+def stream_shots(
+    plan: EditPlan, spec: StageSpec[StageSettings], indices: Iterable[int], *, size: tuple[int, int] | None = None
+) -> Iterator[NDArray[np.uint8]]:
+    """Read frames (height, width, 3) one by one from the artifacts of the shots, by their indices in the clip."""
+    for shot, own in _by_shot(plan, indices):
+        rows = [index - shot.frames.start for index in own]
+        yield from stream_frames(open_artifact(shot[spec].ref), rows, size=size)
+
+
+def stream_flow(plan: EditPlan) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]] | None]:
+    """Read the flows (2, height, width) to the frame before and from it, for each frame after the first.
+
+    Yields None across a cut.
+    """
+    for number, shot in enumerate(plan.shots):
+        if number > 0:
+            yield None
+        flow = open_artifact(shot[FRAME_FLOW].ref)
+        to_prev, to_cur = (flow.row_reader(name) for name in ("to_prev", "to_cur"))
+        for row in range(len(shot.frames) - 1):
+            yield to_prev[row].astype(np.float32), to_cur[row].astype(np.float32)
+
+
+def _by_shot(plan: EditPlan, indices: Iterable[int]) -> Iterator[tuple[EditPlan, list[int]]]:
+    """Group ascending frame indices by the shot that they belong to."""
+    starts = [shot.frames.start for shot in plan.shots]
+    for number, own in groupby(indices, key=lambda index: bisect_right(starts, index) - 1):
+        yield plan.shots[number], list(own)
+
+
+def shard_rows(shape: Sequence[int], dtype: npt.DTypeLike, *, most: int | None = None) -> int:
+    """Return how many rows of an array (row, ...) make one shard."""
+    row_bytes = math.prod(shape[1:]) * np.dtype(dtype).itemsize
+    return max(1, min(most or SHARD_ROWS, SHARD_BYTES // max(row_bytes, 1), shape[0]))
 
 
 def frames_at(
@@ -67,12 +117,16 @@ def stored_warps(flow: Artifact, pairs: Sequence[tuple[int, int]]) -> PairWarps 
 
 
 def require_latents(artifact: Artifact, steps: int, latents: Tensor) -> int:
-    """Create the array of all steps' latents, one chunk per step, or reopen it; return how many are stored."""
+    """Create the array of all steps' latents, one chunk per step, or reopen it; return how many are stored.
+
+    Several steps make a shard where the keyframes are few, so that a clip of many shots has few objects.
+    """
     shape = (steps + 1, *latents.shape)
     artifact.require_array(
         "latents",
         shape=shape,
         chunks=(1, *shape[1:]),
+        shard_rows=max(1, min(10, -(-SHARD_LATENTS // len(latents)), steps + 1)),
         dtype="float32",
         dimension_names=("step", "keyframe", "channel", "height", "width"),
     )
@@ -83,13 +137,13 @@ class _Stored(Mapping[tuple[int, int], Tensor]):
     """An array of pairs under both directions of each pair, read when asked for."""
 
     def __init__(self, artifact: Artifact, pairs: Sequence[tuple[int, int]], *, forth: str, back: str) -> None:
-        self._artifact = artifact
+        self._rows = {name: artifact.row_reader(name, keep_bytes=SHARD_BYTES) for name in (forth, back)}
         self._places = {pair: (forth, i) for i, pair in enumerate(pairs)}
         self._places |= {(second, first): (back, i) for i, (first, second) in enumerate(pairs)}
 
     def __getitem__(self, pair: tuple[int, int]) -> Tensor:
         name, i = self._places[pair]
-        values = torch.from_numpy(self._artifact.read_region(name, i, i + 1)[0])
+        values = torch.from_numpy(self._rows[name][i])
         return values if values.dtype == torch.bool else values.float()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,12 +14,21 @@ from PIL import Image
 from torch import Tensor
 
 from storage.artifact import Artifact
-from storage.reference import ArtifactRef
 from storage.workspace import open_artifact
-from tasks.artifacts import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE, frames_at, stream_frames
+from tasks.artifacts import (
+    CONTACT_SHEET,
+    EDITED,
+    REPORT,
+    SIDE_BY_SIDE,
+    frames_at,
+    stream_flow,
+    stream_frames,
+    stream_shots,
+)
 from tasks.encode import finished_frames, write_like
+from tasks.planning.batches import Job
 from tasks.planning.plan import EditPlan
-from tasks.planning.stages import ASSESS, Stage, StageSettings
+from tasks.planning.stages import ASSESS, DECODE, ENCODE, PROPAGATE, STAGES, Stage, StageSettings
 from tasks.progress import counted, stage_progress
 from tasks.stage import measured, stage_task
 from wave_ops.masks import occlusion_mask
@@ -33,45 +43,41 @@ COLUMNS = 6
 
 
 @stage_task(ASSESS)
-def assess_edit(
-    plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef, frames: ArtifactRef, video: ArtifactRef
-) -> ArtifactRef:
+def assess_edit(job: Job) -> None:
     """Measure the edit against the source and draw both."""
-    artifact, source, edited = (open_artifact(ref) for ref in (plan[ASSESS].ref, clip, frames))
-    if artifact.is_complete():
-        return plan[ASSESS].ref
+    plan = job.plan
+    artifact, source = open_artifact(plan[ASSESS].ref), open_artifact(plan[DECODE].ref)
     with measured() as cost:
-        artifact.write_bytes(CONTACT_SHEET, _png(_contact_sheet(plan, source, edited)))
-        _write_side_by_side(artifact, plan, source, edited)
-        scores = _scores(plan, source, edited, open_artifact(flow))
-        artifact.write_json(REPORT, _report(plan, scores, video))
-        return artifact.complete(cost())
+        artifact.write_bytes(CONTACT_SHEET, _png(_contact_sheet(plan, source)))
+        _write_side_by_side(artifact, plan, source)
+        artifact.write_json(REPORT, _report(plan, _scores(plan, source)))
+        artifact.complete(cost())
 
 
-def _contact_sheet(plan: EditPlan, source: Artifact, edited: Artifact) -> NDArray[np.uint8]:
+def _contact_sheet(plan: EditPlan, source: Artifact) -> NDArray[np.uint8]:
     count = plan.clip.frame_count
     shown = np.linspace(0, count - 1, min(count, COLUMNS)).round().astype(int).tolist()
     request = plan.request
-    clips = {request.source_prompt or "source": source, request.prompt: edited}
-    rows = {label: frames_at(artifact, shown, size=plan.size) for label, artifact in clips.items()}
+    edited = np.stack(list(stream_shots(plan, PROPAGATE, shown, size=plan.size)))
+    rows = {request.source_prompt or "source": frames_at(source, shown, size=plan.size), request.prompt: edited}
     return contact_sheet(rows, frame_numbers=shown)
 
 
-def _write_side_by_side(artifact: Artifact, plan: EditPlan, source: Artifact, edited: Artifact) -> None:
-    size, every = analysis_size(plan.clip.size), range(plan.clip.frame_count)
-    shown = finished_frames(plan, source, edited, size=size)
-    pairs = zip(stream_frames(source, every, size=size), shown, strict=True)
-    with stage_progress(plan[ASSESS], total=len(every)) as progress, artifact.local_output(SIDE_BY_SIDE) as path:
+def _write_side_by_side(artifact: Artifact, plan: EditPlan, source: Artifact) -> None:
+    size = analysis_size(plan.clip.size)
+    shown = finished_frames(plan, source, size=size)
+    pairs = zip(stream_frames(source, plan.frames, size=size), shown, strict=True)
+    with stage_progress(plan[ASSESS], total=len(plan.frames)) as progress, artifact.local_output(SIDE_BY_SIDE) as path:
         both = (side_by_side(left[None], right[None])[0] for left, right in pairs)
         write_like(source, path, counted(both, progress), crf=20)
 
 
-def _scores(plan: EditPlan, source: Artifact, edited: Artifact, flow: Artifact) -> dict[str, float | None]:
+def _scores(plan: EditPlan, source: Artifact) -> dict[str, float | None]:
     """Compute metrics at the working size: how much changed, and the warp errors of source and edit."""
-    every = range(plan.clip.frame_count)
-    clips = [stream_frames(artifact, every, size=plan.size) for artifact in (source, edited)]
-    similarity = [float(psnr(to_images(a[None]), to_images(b[None]))) for a, b in zip(*clips, strict=True)]
-    warp_errors = [_warp_errors(artifact, plan, flow) for artifact in (source, edited)]
+    similarity = [
+        float(psnr(to_images(a[None]), to_images(b[None]))) for a, b in zip(*_both(plan, source), strict=True)
+    ]
+    warp_errors = [_warp_errors(frames, plan) for frames in _both(plan, source)]
     return {
         "psnr_to_source_db": _mean(similarity),
         "warp_error_source": _mean(warp_errors[0]),
@@ -79,21 +85,27 @@ def _scores(plan: EditPlan, source: Artifact, edited: Artifact, flow: Artifact) 
     }
 
 
-def _warp_errors(artifact: Artifact, plan: EditPlan, flow: Artifact) -> list[float]:
+def _both(plan: EditPlan, source: Artifact) -> tuple[Iterator[NDArray[np.uint8]], Iterator[NDArray[np.uint8]]]:
+    """Return the frames of source and edit at the working size."""
+    return (
+        stream_frames(source, plan.frames, size=plan.size),
+        stream_shots(plan, PROPAGATE, plan.frames, size=plan.size),
+    )
+
+
+def _warp_errors(frames: Iterable[NDArray[np.uint8]], plan: EditPlan) -> list[float]:
     """Compute the occlusion-masked warp error of neighbouring frames, cuts left out."""
-    neighbours = pairwise(stream_frames(artifact, range(plan.clip.frame_count), size=plan.size))
-    cuts = set(plan.clip.cuts or ())
     return [
-        float(warp_error(to_images(np.stack([prev, cur])), *_trusted_flow(flow, i, plan.size)))
-        for i, (prev, cur) in enumerate(neighbours)
-        if i + 1 not in cuts
+        float(warp_error(to_images(np.stack([prev, cur])), *_trusted_flow(flows, plan.size)))
+        for (prev, cur), flows in zip(pairwise(frames), stream_flow(plan), strict=True)
+        if flows is not None
     ]
 
 
-def _trusted_flow(flow: Artifact, i: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    to_prev, to_cur = (
-        resize_flow(torch.from_numpy(flow.read_region(name, i, i + 1)).float(), size) for name in ("to_prev", "to_cur")
-    )
+def _trusted_flow(
+    flows: tuple[NDArray[np.float32], NDArray[np.float32]], size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    to_prev, to_cur = (resize_flow(torch.from_numpy(flow)[None], size) for flow in flows)
     return to_prev, ~occlusion_mask(to_prev, to_cur)
 
 
@@ -103,8 +115,8 @@ def _mean(values: list[float]) -> float | None:
     return round(float(np.mean(finite)), 6) if finite else None
 
 
-def _report(plan: EditPlan, scores: dict[str, float | None], video: ArtifactRef) -> dict[str, Any]:
-    request, clip = plan.request, plan.clip
+def _report(plan: EditPlan, scores: dict[str, float | None]) -> dict[str, Any]:
+    request, clip, video = plan.request, plan.clip, plan[ENCODE].ref
     return {
         "request": request.model_dump(mode="json"),
         "clip": {"name": clip.name, "frames": clip.frame_count, "size": clip.size, "cuts": clip.cuts},
@@ -114,13 +126,19 @@ def _report(plan: EditPlan, scores: dict[str, float | None], video: ArtifactRef)
         "keyframes": plan.keyframes,
         "scores": scores,
         "video": f"{video.workspace}/{video.path}/{EDITED}",
-        "stages": {stage.name: _stage_cost(stage) for stage in plan.stages if stage.name != "assess"},
+        "stages": {spec.name: _stage_cost(plan.stages_of(spec)) for spec in STAGES if spec is not ASSESS},
     }
 
 
-def _stage_cost(stage: Stage[StageSettings]) -> dict[str, Any]:
-    found = open_artifact(stage.ref).metadata
-    return {"digest": stage.ref.digest, **{key: found[key] for key in ("seconds", "peak_memory_mib")}}
+def _stage_cost(stages: Sequence[Stage[StageSettings]]) -> dict[str, Any]:
+    """Return the digest of a stage, or those of its shots, with the seconds of all and the largest peak memory."""
+    found = [open_artifact(stage.ref).metadata for stage in stages]
+    digests = [stage.ref.digest for stage in stages]
+    return {
+        "digest": digests[0] if len(digests) == 1 else digests,
+        "seconds": round(sum(each["seconds"] for each in found), 2),
+        "peak_memory_mib": max(each["peak_memory_mib"] for each in found),
+    }
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:

@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from storage.artifact import Artifact
 from storage.digest import digest_file_once
-from storage.reference import ArtifactRef
 from storage.video import VideoInfo, final_duration, probe, read_audio, read_frames
 from storage.workspace import open_artifact
-from tasks.artifacts import AUDIO
+from tasks.artifacts import AUDIO, shard_rows
 from tasks.errors import TaskInputError
+from tasks.planning.batches import Job
 from tasks.planning.input_video import local_video
-from tasks.planning.plan import EditPlan
 from tasks.planning.stages import DECODE
 from tasks.progress import StageProgress, stage_progress
 from tasks.stage import measured, stage_task
@@ -26,11 +25,10 @@ __all__ = ["decode_clip"]
 
 
 @stage_task(DECODE)
-def decode_clip(plan: EditPlan) -> ArtifactRef:
+def decode_clip(job: Job) -> None:
     """Store the clip's frames at their own size, and find its cuts."""
+    plan = job.plan
     artifact = open_artifact(plan[DECODE].ref)
-    if artifact.is_complete():
-        return plan[DECODE].ref
     with measured() as cost, local_video(plan.request.video) as path:
         if digest_file_once(path) != plan.clip.digest:
             raise TaskInputError(f"The clip {plan.clip.name} changed after the edit was planned: start again.")
@@ -47,7 +45,7 @@ def decode_clip(plan: EditPlan) -> ArtifactRef:
             "has_audio": audio is not None,
             "last_duration": final_duration(info, timestamps),
         }
-        return artifact.complete(_metadata(info) | found | cost())
+        artifact.complete(_metadata(info) | found | cost())
 
 
 class _StoringFrames:
@@ -57,20 +55,23 @@ class _StoringFrames:
         self._artifact, self._progress = artifact, progress
         self._timestamps: list[int] = []
         self._length = max(info.frame_count, 1)
+        shape = (self._length, info.height, info.width, 3)
         artifact.require_array(
             "frames",
-            shape=(self._length, info.height, info.width, 3),
-            chunks=(1, info.height, info.width, 3),
+            shape=shape,
+            chunks=(1, *shape[1:]),
             dtype="uint8",
+            shard_rows=shard_rows(shape, "uint8"),
             dimension_names=("time", "height", "width", "channel"),
         )
+        self._writer = artifact.row_writer("frames")
 
     def read(self, path: Path) -> Iterator[NDArray[np.uint8]]:
         for index, (timestamp, frame) in enumerate(read_frames(path)):
             if index >= self._length:  # the container promised fewer
                 self._length = 2 * index
                 self._artifact.resize_array("frames", self._length)
-            self._artifact.write_region("frames", index, frame[None])
+            self._writer.append(frame)
             self._timestamps.append(timestamp)
             self._progress.report(min(index + 1, self._progress.total))
             yield frame
@@ -80,6 +81,7 @@ class _StoringFrames:
         count = len(self._timestamps)
         if count != self._length:
             self._artifact.resize_array("frames", count)
+        self._writer.flush()
         self._artifact.require_array(
             "timestamps", shape=(count,), chunks=(count,), dtype="int64", dimension_names=("time",)
         )

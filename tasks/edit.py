@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from storage.artifact import Artifact
-from storage.reference import ArtifactRef
+from storage.row_access import RowWriter
 from storage.workspace import open_artifact
-from tasks.artifacts import frames_at, require_latents, stored_warps
+from tasks.artifacts import frames_at, require_latents, shard_rows, stored_warps
 from tasks.models.loading import loaded_model
+from tasks.planning.batches import Job
 from tasks.planning.plan import EditPlan
-from tasks.planning.stages import EDIT, INVERT
+from tasks.planning.stages import DECODE, EDIT, INVERT, KEYFRAME_FLOW
 from tasks.progress import stage_progress
 from tasks.stage import measured, stage_task
 from wave_ops.diffusion import StableDiffusion, decode_latents
@@ -22,63 +23,56 @@ __all__ = ["edit_keyframes"]
 
 
 @stage_task(EDIT)
-def edit_keyframes(plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef, inversion: ArtifactRef) -> ArtifactRef:
-    """Denoise all keyframes together, storing every step; a second run resumes after the last one stored."""
+def edit_keyframes(job: Job) -> None:
+    """Denoise the keyframes of a shot together, storing every step; a second run resumes after the last one stored."""
+    plan = job.plan
     artifact, parts, execution = open_artifact(plan[EDIT].ref), plan.inputs, plan.execution
-    if artifact.is_complete():
-        return plan[EDIT].ref
     with (
         measured() as cost,
         loaded_model(parts.model, parts.controlnet, device=execution.device, dtype=execution.dtype) as model,
     ):
-        latents = _denoise(artifact, model, plan, clip=clip, flow=flow, inversion=inversion)
-        keyframes = decode_latents(model, latents)
+        keyframes = decode_latents(model, _denoise(artifact, model, plan))
         artifact.require_array(
             "frames",
             shape=keyframes.shape,
             chunks=(1, *keyframes.shape[1:]),
             dtype="uint8",
+            shard_rows=shard_rows(keyframes.shape, "uint8"),
             dimension_names=("keyframe", "height", "width", "channel"),
         )
         artifact.write_region("frames", 0, keyframes)
-        return artifact.complete({"keyframes": plan.keyframes, **cost()})
+        artifact.complete({"keyframes": plan.keyframes, **cost()})
 
 
-def _denoise(
-    artifact: Artifact,
-    model: StableDiffusion,
-    plan: EditPlan,
-    *,
-    clip: ArtifactRef,
-    flow: ArtifactRef,
-    inversion: ArtifactRef,
-) -> Tensor:
-    stage, inverted = plan[EDIT].settings, _Inversion(open_artifact(inversion))
+def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> Tensor:
+    stage, inverted = plan[EDIT].settings, _Inversion(open_artifact(plan[INVERT].ref))
     settings = stage.editing
-    start = _start(artifact, settings.steps, inverted)
+    step, latents, writer = _start(artifact, settings.steps, inverted)
     edges = None
     if model.controlnet is not None:
-        edges = canny_edges(frames_at(open_artifact(clip), plan.keyframes, size=plan.size))
-    with stage_progress(plan[EDIT], total=settings.steps, done=settings.steps - start[0]) as progress:
+        edges = canny_edges(frames_at(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size))
+    with stage_progress(plan[EDIT], total=settings.steps, done=settings.steps - step) as progress:
 
         def store(step_index: int, x: Tensor) -> None:
-            artifact.write_region("latents", settings.steps - step_index, x.cpu().numpy()[None])
+            writer.append(x.cpu().numpy())
             progress.report(settings.steps - step_index)
 
-        return edit(
+        edited = edit(
             model,
             inverted,
             prompt=stage.prompt,
             source_prompt=plan[INVERT].settings.source_prompt,
             negative_prompt=stage.negative_prompt,
             orders=inverted.orders(),
-            warps=stored_warps(open_artifact(flow), plan.pairs),
+            warps=stored_warps(open_artifact(plan[KEYFRAME_FLOW].ref), plan.pairs),
             settings=settings,
             edges=edges,
-            start=start,
+            start=(step, latents),
             keyframe_batch=plan.execution.keyframe_batch,
             callback=store,
         )
+    writer.flush()
+    return edited
 
 
 class _Inversion:
@@ -86,23 +80,25 @@ class _Inversion:
 
     def __init__(self, artifact: Artifact) -> None:
         self._artifact = artifact
+        self._latents = artifact.row_reader("latents")
 
     def __call__(self, step_index: int) -> Tensor:
-        return torch.from_numpy(self._artifact.read_region("latents", step_index, step_index + 1)[0])
+        return torch.from_numpy(self._latents[step_index])
 
     def orders(self) -> list[list[int]]:
         orders: list[list[int]] = self._artifact.read_region("orders").tolist()
         return orders
 
 
-def _start(artifact: Artifact, steps: int, inverted: _Inversion) -> tuple[int, Tensor]:
-    """Return the last step that is stored, or the inversion's last.
+def _start(artifact: Artifact, steps: int, inverted: _Inversion) -> tuple[int, Tensor, RowWriter]:
+    """Return the last step that is stored, or the inversion's last, with its latents and what writes on.
 
     Steps are stored in the order in which they are computed: x_S, x_{S-1}, ..., x_0.
     """
     latents = inverted(steps)
     stored = require_latents(artifact, steps, latents)
+    writer = artifact.row_writer("latents", stored)
     if stored == 0:
-        artifact.write_region("latents", 0, latents.numpy()[None])
-        return steps, latents
-    return steps - stored + 1, torch.from_numpy(artifact.read_region("latents", stored - 1, stored)[0])
+        writer.append(latents.numpy())
+        return steps, latents, writer
+    return steps - stored + 1, torch.from_numpy(artifact.read_region("latents", stored - 1, stored)[0]), writer

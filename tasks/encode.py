@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.artifact import Artifact
-from storage.reference import ArtifactRef
 from storage.video import write_video
 from storage.workspace import open_artifact
-from tasks.artifacts import AUDIO, EDITED, stream_frames
+from tasks.artifacts import AUDIO, EDITED, stream_frames, stream_shots
+from tasks.planning.batches import Job
 from tasks.planning.plan import EditPlan
-from tasks.planning.stages import ENCODE
+from tasks.planning.stages import DECODE, ENCODE, PROPAGATE
 from tasks.progress import counted, stage_progress
 from tasks.stage import measured, stage_task
 from wave_ops.guided_upsampling import upsample_edit
@@ -24,26 +24,21 @@ __all__ = ["encode_edit", "finished_frames", "write_like"]
 
 
 @stage_task(ENCODE)
-def encode_edit(plan: EditPlan, clip: ArtifactRef, frames: ArtifactRef) -> ArtifactRef:
-    """Write the edited video, frame by frame."""
-    artifact, source = open_artifact(plan[ENCODE].ref), open_artifact(clip)
-    if artifact.is_complete():
-        return plan[ENCODE].ref
+def encode_edit(job: Job) -> None:
+    """Write the edited frames of all shots as one video, frame by frame."""
+    plan = job.plan
+    artifact, source = open_artifact(plan[ENCODE].ref), open_artifact(plan[DECODE].ref)
     with measured() as cost, stage_progress(plan[ENCODE], total=plan.clip.frame_count) as progress:
         with artifact.local_output(EDITED) as path:
-            edited = finished_frames(plan, source, open_artifact(frames), size=plan.clip.size)
-            write_like(source, path, counted(edited, progress))
-        return artifact.complete(cost())
+            write_like(source, path, counted(finished_frames(plan, source, size=plan.clip.size), progress))
+        artifact.complete(cost())
 
 
-def finished_frames(
-    plan: EditPlan, source: Artifact, edited: Artifact, *, size: tuple[int, int]
-) -> Iterator[NDArray[np.uint8]]:
+def finished_frames(plan: EditPlan, source: Artifact, *, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
     """Read the edited frames one by one at a size: guided by the source's frames if the plan says so, else resized."""
-    every = range(plan.clip.frame_count)
     if not plan[ENCODE].settings.full_resolution:
-        return stream_frames(edited, every, size=size)
-    return map(upsample_edit, stream_frames(source, every, size=size), stream_frames(edited, every))
+        return stream_shots(plan, PROPAGATE, plan.frames, size=size)
+    return map(upsample_edit, stream_frames(source, plan.frames, size=size), stream_shots(plan, PROPAGATE, plan.frames))
 
 
 def write_like(source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]], *, crf: int = 16) -> None:

@@ -9,85 +9,106 @@ import torch
 from numpy.typing import NDArray
 
 from storage.artifact import Artifact
-from storage.reference import ArtifactRef
 from storage.workspace import open_artifact
-from tasks.artifacts import frames_at, stream_frames
+from tasks.artifacts import shard_rows, stream_frames
 from tasks.models.flow_estimators import load_flow
-from tasks.planning.plan import EditPlan
-from tasks.planning.stages import FRAME_FLOW, KEYFRAME_FLOW
+from tasks.planning.batches import SHARD_BYTES, SHARD_ROWS, Job
+from tasks.planning.stages import DECODE, FRAME_FLOW, KEYFRAME_FLOW
 from tasks.progress import stage_progress
 from tasks.stage import measured, stage_task
 from wave_ops.masks import warp_mask
-from wave_ops.resize import to_images
+from wave_ops.resize import resize_frames, to_images
 
-__all__ = ["estimate_frame_flow", "estimate_keyframe_flow"]
+__all__ = ["estimate_frame_flow", "estimate_keyframe_flow", "require_flow"]
 
 FLOWS = ("to_prev", "to_cur")
 MASKS = ("mask_cur", "mask_prev")
 
 
 @stage_task(KEYFRAME_FLOW)
-def estimate_keyframe_flow(plan: EditPlan, clip: ArtifactRef) -> ArtifactRef:
+def estimate_keyframe_flow(job: Job) -> None:
     """Estimate both directions, and both warp masks, of every keyframe pair that a shuffle can make neighbours."""
-    artifact, source = open_artifact(plan[KEYFRAME_FLOW].ref), open_artifact(clip)
-    if artifact.is_complete():
-        return plan[KEYFRAME_FLOW].ref
+    plan = job.plan
+    artifact, source = open_artifact(plan[KEYFRAME_FLOW].ref), open_artifact(plan[DECODE].ref)
     pairs = [(plan.keyframes[first], plan.keyframes[second]) for first, second in plan.pairs]
     size = plan[KEYFRAME_FLOW].settings.size
     with measured() as cost:
-        done = _require_arrays(artifact, len(pairs), size, masks=True)
+        pending = _Pending(artifact, len(pairs), size, masks=True)
+        frames = source.row_reader("frames", keep_bytes=2 * SHARD_BYTES)
         estimate = load_flow(plan.inputs.flow, device=plan.execution.device)
-        with stage_progress(plan[KEYFRAME_FLOW], total=len(pairs), done=done) as progress:
-            for i, pair in enumerate(pairs[done:], start=done):
-                first, second = frames_at(source, pair, size=size)
+        with stage_progress(plan[KEYFRAME_FLOW], total=len(pairs), done=pending.stored) as progress:
+            for i, pair in enumerate(pairs[pending.stored :], start=pending.stored):
+                first, second = (resize_frames(frames[index][None], size)[0] for index in pair)
                 flows = estimate(first, second)
-                _write(artifact, i, FLOWS, flows)
-                _write(artifact, i, MASKS, _masks(first, second, *flows))
+                pending.append(flows, _masks(first, second, *flows))
                 progress.report(i + 1)
-        return artifact.complete({"pairs": pairs, "size": size, **cost()})
+        pending.flush()
+        artifact.complete({"pairs": pairs, "size": size, **cost()})
 
 
 @stage_task(FRAME_FLOW)
-def estimate_frame_flow(plan: EditPlan, clip: ArtifactRef) -> ArtifactRef:
-    """Estimate both directions between neighbouring frames; across a cut the flow is left at zero."""
-    artifact, source = open_artifact(plan[FRAME_FLOW].ref), open_artifact(clip)
-    if artifact.is_complete():
-        return plan[FRAME_FLOW].ref
-    size, count = plan[FRAME_FLOW].settings.size, plan.clip.frame_count - 1
-    cuts = set(plan.clip.cuts or ())
+def estimate_frame_flow(job: Job) -> None:
+    """Estimate both directions between the neighbouring frames of a shot."""
+    plan = job.plan
+    artifact, source = open_artifact(plan[FRAME_FLOW].ref), open_artifact(plan[DECODE].ref)
+    size, count = plan[FRAME_FLOW].settings.size, len(plan.frames) - 1
     with measured() as cost:
-        done = _require_arrays(artifact, count, size, masks=False)
+        pending = _Pending(artifact, count, size, masks=False)
         estimate = load_flow(plan.inputs.flow, device=plan.execution.device)
-        nothing = np.zeros((2, *size), np.float32)
-        with stage_progress(plan[FRAME_FLOW], total=count, done=done) as progress:
-            neighbours = pairwise(stream_frames(source, range(done, count + 1), size=size))
-            for i, (prev, cur) in enumerate(neighbours, start=done):
-                _write(artifact, i, FLOWS, (nothing, nothing) if i + 1 in cuts else estimate(prev, cur))
+        with stage_progress(plan[FRAME_FLOW], total=count, done=pending.stored) as progress:
+            neighbours = pairwise(stream_frames(source, plan.frames[pending.stored :], size=size))
+            for i, (prev, cur) in enumerate(neighbours, start=pending.stored):
+                pending.append(estimate(prev, cur))
                 progress.report(i + 1)
-        return artifact.complete({"size": size, **cost()})
+        pending.flush()
+        artifact.complete({"size": size, **cost()})
 
 
-def _require_arrays(artifact: Artifact, count: int, size: tuple[int, int], *, masks: bool) -> int:
-    """Create the arrays, one chunk per pair, or reopen them; return how many pairs are stored."""
+def require_flow(artifact: Artifact, count: int, size: tuple[int, int], *, masks: bool) -> tuple[str, ...]:
+    """Create the arrays of the flows, and of the masks, of pairs, or reopen them; return their names.
+
+    All have shards of the same pairs.
+    """
+    flow, mask = (count, 2, *size), (count, *size)
+    rows = shard_rows(flow, "float16", most=2 * SHARD_ROWS)
     for name in FLOWS:
         artifact.require_array(
             name,
-            shape=(count, 2, *size),
-            chunks=(1, 2, *size),
+            shape=flow,
+            chunks=(1, *flow[1:]),
             dtype="float16",
+            shard_rows=rows,
             dimension_names=("pair", "axis", "height", "width"),
         )
     for name in MASKS if masks else ():
         artifact.require_array(
-            name, shape=(count, *size), chunks=(1, *size), dtype="bool", dimension_names=("pair", "height", "width")
+            name,
+            shape=mask,
+            chunks=(1, *size),
+            dtype="bool",
+            shard_rows=rows,
+            dimension_names=("pair", "height", "width"),
         )
-    return min(artifact.readable_prefix(name) for name in (*FLOWS, *(MASKS if masks else ())))
+    return (*FLOWS, *(MASKS if masks else ()))
 
 
-def _write(artifact: Artifact, i: int, names: tuple[str, str], values: tuple[NDArray[np.generic], ...]) -> None:
-    for name, value in zip(names, values, strict=True):
-        half = value.astype(np.float16) if value.dtype == np.float32 else value
-        artifact.write_region(name, i, half[None])
+class _Pending:
+    """What is yet to be written of the flows and masks of pairs."""
+
+    def __init__(self, artifact: Artifact, count: int, size: tuple[int, int], *, masks: bool) -> None:
+        arrays = require_flow(artifact, count, size, masks=masks)
+        self.stored = min(artifact.readable_prefix(name) for name in arrays)
+        """How many pairs are stored in all arrays; what only some of them have is computed again."""
+        self._writers = [artifact.row_writer(name, self.stored) for name in arrays]
+
+    def append(self, *values: tuple[NDArray[np.generic], ...]) -> None:
+        """Add the flows, and the masks, of one pair."""
+        for writer, value in zip(self._writers, (value for group in values for value in group), strict=True):
+            writer.append(value.astype(np.float16) if value.dtype == np.float32 else value)
+
+    def flush(self) -> None:
+        for writer in self._writers:
+            writer.flush()
 
 
 def _masks(

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from storage.artifact import Artifact
-from storage.reference import ArtifactRef
+from storage.row_access import RowWriter
 from storage.workspace import open_artifact
 from tasks.artifacts import frames_at, require_latents, stored_warps
 from tasks.models.loading import loaded_model
+from tasks.planning.batches import Job
 from tasks.planning.plan import EditPlan
-from tasks.planning.stages import INVERT
+from tasks.planning.stages import DECODE, INVERT, KEYFRAME_FLOW
 from tasks.progress import stage_progress
 from tasks.stage import measured, stage_task
 from wave_ops.diffusion import StableDiffusion, encode_frames
@@ -22,36 +23,36 @@ __all__ = ["invert_keyframes"]
 
 
 @stage_task(INVERT)
-def invert_keyframes(plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef) -> ArtifactRef:
-    """Invert all keyframes together, storing every step; a second run resumes after the last one stored."""
-    artifact, execution = open_artifact(plan[INVERT].ref), plan.execution
-    if artifact.is_complete():
-        return plan[INVERT].ref
+def invert_keyframes(job: Job) -> None:
+    """Invert the keyframes of a shot together, storing every step; a second run resumes after the last one stored."""
+    plan, execution = job.plan, job.plan.execution
+    artifact = open_artifact(plan[INVERT].ref)
     settings = plan[INVERT].settings.inversion
     with (
         measured() as cost,
         loaded_model(plan.inputs.model, device=execution.device, dtype=execution.dtype) as model,
     ):
-        start, points = _start(artifact, model, plan, open_artifact(clip))
+        start, points, writer = _start(artifact, model, plan)
         with stage_progress(plan[INVERT], total=settings.steps, done=start) as progress:
 
             def store(step_index: int, x: Tensor) -> None:
-                artifact.write_region("latents", step_index, x.cpu().numpy()[None])
+                writer.append(x.cpu().numpy())
                 progress.report(step_index)
 
             invert(
                 model,
                 points[-1],
                 source_prompt=plan[INVERT].settings.source_prompt,
-                warps=stored_warps(open_artifact(flow), plan.pairs),
+                warps=stored_warps(open_artifact(plan[KEYFRAME_FLOW].ref), plan.pairs),
                 settings=settings,
                 start=start,
                 before=points[0] if start > 0 else None,
                 keyframe_batch=execution.keyframe_batch,
                 callback=store,
             )
+        writer.flush()
         _store_orders(artifact, len(plan.keyframes), settings)
-        return artifact.complete({"keyframes": plan.keyframes, "size": plan.size, **cost()})
+        artifact.complete({"keyframes": plan.keyframes, "size": plan.size, **cost()})
 
 
 def _store_orders(artifact: Artifact, count: int, settings: InversionSettings) -> None:
@@ -63,12 +64,18 @@ def _store_orders(artifact: Artifact, count: int, settings: InversionSettings) -
     artifact.write_region("orders", 0, orders)
 
 
-def _start(artifact: Artifact, model: StableDiffusion, plan: EditPlan, clip: Artifact) -> tuple[int, Tensor]:
-    """Return the last step that is stored, 0 if none, with its latents and, if any, those of the step before."""
-    latents = encode_frames(model, frames_at(clip, plan.keyframes, size=plan.size))
+def _start(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> tuple[int, Tensor, RowWriter]:
+    """Return the last step that is stored, 0 if none, the latents of the step before and of it, and what writes on.
+
+    Latents of step 0 alone are returned where nothing is stored.
+    """
+    frames = frames_at(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size)
+    latents = encode_frames(model, frames)
     stored = require_latents(artifact, plan[INVERT].settings.inversion.steps, latents)
-    if stored == 0:
-        artifact.write_region("latents", 0, latents.cpu().numpy()[None])
-    # Read back even when just written: another memory layout would round differently than on resumption
-    last = max(stored - 1, 0)
-    return last, torch.from_numpy(artifact.read_region("latents", max(last - 1, 0), last + 1))
+    writer = artifact.row_writer("latents", stored)
+    if stored > 0:
+        points = torch.from_numpy(artifact.read_region("latents", max(stored - 2, 0), stored))
+        return stored - 1, points, writer
+    writer.append(latents.cpu().numpy())
+    # In the memory layout of what is read back: another one would round differently than on resumption
+    return 0, torch.from_numpy(np.ascontiguousarray(latents.cpu().numpy()))[None], writer

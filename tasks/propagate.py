@@ -1,4 +1,4 @@
-"""Propagate: from the edited keyframes to every frame, one task per interval between keyframes."""
+"""Propagate: from the edited keyframes to every frame, in stretches of the intervals between keyframes."""
 
 from __future__ import annotations
 
@@ -8,72 +8,112 @@ from numpy.typing import NDArray
 
 from storage.artifact import Artifact
 from storage.errors import WorkspaceError
-from storage.reference import ArtifactRef
 from storage.workspace import open_artifact
 from tasks.artifacts import frames_at
+from tasks.planning.batches import Batch, FrameRange, Job, stretch_batches, stretch_rows
 from tasks.planning.plan import EditPlan
-from tasks.planning.stages import PROPAGATE
-from tasks.progress import stage_progress
-from tasks.stage import FrameRange, measured, part_name, stage_task
+from tasks.planning.stages import DECODE, EDIT, FRAME_FLOW, PROPAGATE
+from tasks.progress import StageProgress, stage_progress
+from tasks.stage import measured, stage_task
 from wave_ops.propagation import propagate_interval
 from wave_ops.warp import resize_flow
 
-__all__ = ["begin_propagation", "finish_propagation", "propagate_frames"]
+__all__ = ["begin_propagation", "finish_propagation", "propagate_frames", "require_frames"]
 
 
 def begin_propagation(plan: EditPlan) -> None:
-    """Create the array that the intervals' tasks fill in parallel, or reopen it."""
-    artifact = open_artifact(plan[PROPAGATE].ref)
-    if not artifact.is_complete():
-        artifact.require_array(
-            "frames",
-            shape=(plan.clip.frame_count, *plan.size, 3),
-            chunks=(1, *plan.size, 3),
-            dtype="uint8",
-            dimension_names=("time", "height", "width", "channel"),
-        )
+    """Create the arrays of shots that several tasks fill in parallel, or reopen them."""
+    for shot in plan.shots:
+        if len(shot.frames) > stretch_rows(shot):
+            artifact = open_artifact(shot[PROPAGATE].ref)
+            if not artifact.is_complete():
+                require_frames(artifact, shot)
 
 
-@stage_task(PROPAGATE)
-def propagate_frames(
-    plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef, keyframes: ArtifactRef, interval: FrameRange
-) -> ArtifactRef:
-    """Synthesise the frames of one interval between two keyframes.
+def require_frames(artifact: Artifact, plan: EditPlan) -> None:
+    """Create the array of the frames of a shot, or reopen it."""
+    shape = (len(plan.frames), *plan.size, 3)
+    artifact.require_array(
+        "frames",
+        shape=shape,
+        chunks=(1, *shape[1:]),
+        dtype="uint8",
+        shard_rows=min(stretch_rows(plan), shape[0]),
+        dimension_names=("time", "height", "width", "channel"),
+    )
 
-    The task writes the interval's frames from the first up to, but not including, the last, which belongs to the next
-    interval; at the end of a shot it writes the last one too.
+
+@stage_task(PROPAGATE, batches=stretch_batches)
+def propagate_frames(job: Job) -> None:
+    """Synthesise the frames of a stretch of a shot, interval by interval.
+
+    The frames are written from the first up to, but not including, the last, which belongs to the next stretch; at the
+    end of the shot the last one too.
     """
-    artifact, part = open_artifact(plan[PROPAGATE].ref), part_name(interval)
-    if artifact.is_complete() or artifact.has_part(part):
-        return plan[PROPAGATE].ref
-    first, last = interval
+    plan, part = job.plan, job.part
+    if job.frames is None or part is None:
+        raise ValueError("frames are propagated by stretches")
+    artifact, (first, last) = open_artifact(plan[PROPAGATE].ref), job.frames
+    require_frames(artifact, plan)
+    inputs = _Inputs(plan, job.frames)
+    intervals = [interval for interval in plan.intervals if first <= interval[0] and interval[1] <= last]
     with measured() as cost, stage_progress(plan[PROPAGATE], total=last - first + 1, part=part) as progress:
-        edited = open_artifact(keyframes)
-        ends = [_keyframe(edited, plan.keyframes.index(frame)) for frame in interval]
-        to_prev, to_cur = _flows(open_artifact(flow), plan, interval)
-        frames = propagate_interval(
-            frames_at(open_artifact(clip), range(first, last + 1), size=plan.size),
-            first=ends[0],
-            last=ends[1] if last > first else None,
-            flows_to_prev=to_prev,
-            flows_to_cur=to_cur,
-            settings=plan[PROPAGATE].settings.propagation,
-            device="cuda" if plan.execution.propagation == "torch" else None,
-            callback=lambda done, total: progress.report(round((last - first + 1) * done / max(total, 1))),
+        frames = np.concatenate([_interval(inputs, interval, progress) for interval in intervals])
+        start = first - plan.frames.start
+        artifact.write_region("frames", start, frames)
+        artifact.complete_part(part, cost(), regions={"frames": (start, start + len(frames))})
+
+
+class _Inputs:
+    """What a stretch is propagated from: source frames, edited keyframes and flow, each read once."""
+
+    def __init__(self, plan: EditPlan, stretch: FrameRange) -> None:
+        self.plan, self.first = plan, stretch[0]
+        frames = range(stretch[0], stretch[1] + 1)
+        self._source = frames_at(open_artifact(plan[DECODE].ref), frames, size=plan.size)
+        self._keyframes = open_artifact(plan[EDIT].ref).row_reader("frames")
+        flow, start = open_artifact(plan[FRAME_FLOW].ref), plan.frames.start
+        self._flows = [flow.read_region(name, *(each - start for each in stretch)) for name in ("to_prev", "to_cur")]
+
+    def source(self, interval: FrameRange) -> NDArray[np.uint8]:
+        return self._source[interval[0] - self.first : interval[1] - self.first + 1]
+
+    def keyframe(self, frame: int) -> NDArray[np.uint8]:
+        return self._keyframes[self.plan.keyframes.index(frame)]
+
+    def flows(self, interval: FrameRange) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return an interval's flows in both directions, at the working size."""
+        rows = slice(*(frame - self.first for frame in interval))
+        to_prev, to_cur = (
+            resize_flow(torch.from_numpy(flow[rows]).float(), self.plan.size).numpy() for flow in self._flows
         )
-        own = frames if last in plan.shot_ends else frames[:-1]
-        artifact.write_region("frames", first, own)
-        artifact.complete_part(part, cost(), regions={"frames": (first, first + len(own))})
-    return plan[PROPAGATE].ref
+        return to_prev, to_cur
 
 
-@stage_task(PROPAGATE, what=", all frames")
-def finish_propagation(plan: EditPlan, intervals: list[ArtifactRef]) -> ArtifactRef:
-    """Complete the frames once all intervals have been synthesised."""
+def _interval(inputs: _Inputs, interval: FrameRange, progress: StageProgress) -> NDArray[np.uint8]:
+    """Return the frames of an interval but the last, which is returned only at the end of the shot."""
+    plan, (first, last) = inputs.plan, interval
+    to_prev, to_cur = inputs.flows(interval)
+    done = first - inputs.first
+    frames = propagate_interval(
+        inputs.source(interval),
+        first=inputs.keyframe(first),
+        last=inputs.keyframe(last) if last > first else None,
+        flows_to_prev=to_prev,
+        flows_to_cur=to_cur,
+        settings=plan[PROPAGATE].settings.propagation,
+        device="cuda" if plan.execution.propagation == "torch" else None,
+        callback=lambda part, whole: progress.report(done + round((last - first + 1) * part / max(whole, 1))),
+    )
+    return frames if last == plan.frames[-1] else frames[:-1]
+
+
+@stage_task(PROPAGATE, what=", all frames", batches=lambda plan: (Batch(jobs=tuple(map(_whole, plan.shots))),))
+def finish_propagation(job: Job) -> None:
+    """Complete the frames of a shot once all its stretches have been synthesised."""
+    plan = job.plan
     artifact = open_artifact(plan[PROPAGATE].ref)
-    if artifact.is_complete():
-        return plan[PROPAGATE].ref
-    names = [part_name(interval) for interval in plan.intervals]
+    names = [str(stretch.part) for batch in stretch_batches(plan) for stretch in batch.jobs]
     missing = set(names) - artifact.completed_parts()
     if missing:
         raise WorkspaceError(f"the frames {min(missing)} of {plan.clip.name} are missing: run the edit again")
@@ -82,19 +122,8 @@ def finish_propagation(plan: EditPlan, intervals: list[ArtifactRef]) -> Artifact
         "seconds": round(sum(part["seconds"] for part in parts), 2),
         "peak_memory_mib": max(part["peak_memory_mib"] for part in parts),
     }
-    return artifact.complete({"keyframes": plan.keyframes, "intervals": len(parts)} | cost)
+    artifact.complete({"keyframes": plan.keyframes, "intervals": len(plan.intervals)} | cost)
 
 
-def _keyframe(edited: Artifact, index: int) -> NDArray[np.uint8]:
-    frame: NDArray[np.uint8] = edited.read_region("frames", index, index + 1)[0]
-    return frame
-
-
-def _flows(flow: Artifact, plan: EditPlan, interval: FrameRange) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Read an interval's flows in both directions, at the working size."""
-    first, last = interval
-    to_prev, to_cur = (
-        resize_flow(torch.from_numpy(flow.read_region(name, first, last)).float(), plan.size).numpy()
-        for name in ("to_prev", "to_cur")
-    )
-    return to_prev, to_cur
+def _whole(shot: EditPlan) -> Job:
+    return Job(plan=shot)

@@ -13,22 +13,21 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from storage.artifact import Artifact
-from storage.reference import ArtifactRef
 from storage.tables import append_run
 from storage.workspace import Workspace, open_artifact
 from tasks.artifacts import CONTACT_SHEET, REPORT
 from tasks.planning.plan import EditPlan
-from tasks.planning.stages import ENCODE
+from tasks.planning.stages import ASSESS, ENCODE
 
 __all__ = ["record_run"]
 
 
 @task(name="record", tags=["wave", "cpu"], task_run_name="Record the run", persist_result=False)
-def record_run(plan: EditPlan, report: ArtifactRef) -> None:
+def record_run(plan: EditPlan) -> None:
     """Add the finished run to the table `runs`, and show its preview; also for a run with nothing left to compute."""
-    artifact = open_artifact(report)
+    artifact = open_artifact(plan[ASSESS].ref)
     scores = artifact.read_json(REPORT)["scores"]
-    append_run(Workspace.open(report.workspace), _row(plan, scores), run=str(flow_run.id or "local"))
+    append_run(Workspace.open(plan.execution.workspace), _row(plan, scores), run=str(flow_run.id or "local"))
     create_markdown_artifact(
         _page(plan, artifact, scores), key="edit-preview", description=f"The edited {plan.clip.name}"
     )

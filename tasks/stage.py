@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
-import inspect
 import resource
 import sys
 import time
@@ -18,18 +16,16 @@ from typing import Any, Final, cast
 from prefect import State, Task, task
 from prefect.futures import PrefectFuture
 
-from storage.artifact import Artifact
 from storage.claims import claim
 from storage.digest import digest_of
 from storage.reference import ArtifactRef
 from storage.workspace import Workspace, open_artifact
+from tasks.planning.batches import Batch, Batching, Job, clip_batches, shot_batches
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import Resource, StageSettings, StageSpec
 
-__all__ = ["RETRIES", "FrameRange", "StageTask", "is_transient", "measured", "part_name", "stage_task"]
+__all__ = ["RETRIES", "StageTask", "Submission", "is_transient", "measured", "stage_task"]
 
-FrameRange = tuple[int, int]
-"""First and last frame, both included."""
 _TRANSIENT_ERRORS = {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT, errno.ESTALE, errno.ENETUNREACH}
 _TRANSIENT_NAMES = {
     "torch.OutOfMemoryError",
@@ -60,61 +56,110 @@ RETRIES: Final = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
+class Submission:
+    """The tasks of one stage of a clip, each with the frames of the clip that it belongs to."""
+
+    futures: tuple[tuple[range, PrefectFuture[list[str]]], ...]
+
+    def of(self, frames: range) -> list[PrefectFuture[list[str]]]:
+        """Return the tasks that have a frame in common with a range."""
+        return [future for own, future in self.futures if own.start < frames.stop and frames.start < own.stop]
+
+    def result(self) -> None:
+        """Wait for the tasks; raise the error of the first that failed."""
+        for _, future in self.futures:
+            future.result()
+
+
+@dataclass(frozen=True, slots=True)
 class StageTask:
     """A stage's task, and how it is submitted to the runner."""
 
     spec: StageSpec[StageSettings]
-    task: Task[..., ArtifactRef]
+    task: Task[[tuple[Job, ...]], list[str]]
+    batches: Batching
 
     def runs_on(self, plan: EditPlan) -> Resource:
         """Return the resource of a worker that the stage needs."""
         return self.spec.runs_on(plan)
 
-    def submit(self, plan: EditPlan, *inputs: Any) -> PrefectFuture[ArtifactRef]:
-        """Submit the stage, with its result kept in the workspace.
+    def submit(self, plan: EditPlan, *after: Submission) -> Submission:
+        """Submit the tasks of the stage, each to begin when those of earlier stages that it reads from have ended.
 
-        A result that Prefect remembers counts only where the workspace contains the whole artifact.
+        A result that Prefect remembers counts only where the workspace contains all artifacts of the task.
         """
-        return self._submit(plan, *inputs, stored=open_artifact(plan[self.spec].ref).is_complete())
-
-    def submit_intervals(self, plan: EditPlan, *inputs: Any) -> list[PrefectFuture[ArtifactRef]]:
-        """Submit one task for each interval between keyframes, after listing the workspace once for all of them."""
-        artifact = open_artifact(plan[self.spec].ref)
-        stored = _stored_intervals(artifact, plan)
-        return [
-            self._submit(plan, *inputs, interval, stored=part_name(interval) in stored) for interval in plan.intervals
-        ]
-
-    def _submit(self, plan: EditPlan, *inputs: Any, stored: bool) -> PrefectFuture[ArtifactRef]:
-        options: dict[str, Any] = {"refresh_cache": not stored, "tags": ["wave", self.runs_on(plan)]}
+        options: dict[str, Any] = {"tags": ["wave", self.runs_on(plan)]}
         workspace = plan.execution.workspace
         if "://" not in workspace:
             options["result_storage"] = Path(workspace) / "results"
-        return self.task.with_options(**options).submit(plan, *inputs)
+        stored = _Stored(self.spec)
+        futures = []
+        for batch in self.batches(plan):
+            task = self.task.with_options(refresh_cache=not all(map(stored, batch.jobs)), **options)
+            waits = [future for earlier in after for future in earlier.of(batch.frames)]
+            futures.append((batch.frames, task.submit(batch.jobs, wait_for=waits, return_state=False)))
+        return Submission(tuple(futures))
+
+    def run(self, plan: EditPlan) -> None:
+        """Compute the stage in this thread, without Prefect."""
+        for batch in self.batches(plan):
+            self.task.fn(batch.jobs)
 
 
-def stage_task(spec: StageSpec[StageSettings], *, what: str = "") -> Callable[[Callable[..., ArtifactRef]], StageTask]:
-    """Make the task of a stage from a function of (plan, *inputs) that returns the stage's reference.
+class _Stored:
+    """Whether the workspace contains what jobs compute, from one look at each artifact."""
 
-    An input named `interval` makes a task for a part of the stage. The function runs inside the claim of its artifact,
-    or of its part: of several runs at the same time one computes it, and the others wait and find it complete.
+    def __init__(self, spec: StageSpec[StageSettings]) -> None:
+        self._spec = spec
+        self._parts: dict[ArtifactRef, set[str] | None] = {}
+
+    def __call__(self, job: Job) -> bool:
+        ref = job.plan[self._spec].ref
+        if ref not in self._parts:
+            artifact = open_artifact(ref)
+            complete = artifact.is_complete()
+            self._parts[ref] = None if complete else artifact.completed_parts() if job.part is not None else set()
+        parts = self._parts[ref]
+        return parts is None or job.part in parts
+
+
+def stage_task(
+    spec: StageSpec[StageSettings], *, what: str = "", batches: Batching | None = None
+) -> Callable[[Callable[[Job], object]], StageTask]:
+    """Make the task of a stage from a function that computes one job.
+
+    The function is called only if the job is not complete, inside the claim of what it writes: of several runs at the
+    same time one computes it, and the others wait and find it complete.
 
     Args:
         spec: the stage's row in the table.
         what: added to the stage's title in the name of the task run.
+        batches: which jobs make one task; by default several shots, or the clip, as the stage's unit is.
     """
 
     def cache_key(_: Any, parameters: dict[str, Any]) -> str:
-        ref = parameters["plan"][spec].ref
+        batch = Batch(jobs=parameters["jobs"])
+        digest = digest_of(spec.name, [(job.plan[spec].ref.digest, job.frames) for job in batch.jobs])
         # A result names its workspace: one that was moved or copied must not lead back to where it was
-        return f"{spec.name}-{ref.digest}{_suffix(parameters.get('interval'))}-{digest_of(ref.workspace)[:8]}"
+        return f"{spec.name}-{digest}-{digest_of(batch.jobs[0].plan[spec].ref.workspace)[:8]}"
 
     def run_name(*, parameters: dict[str, Any]) -> str:
-        title: str = parameters["plan"][spec].title
-        interval = parameters.get("interval")
-        return title + (what if interval is None else f", frames {interval[0]} to {interval[1]}")
+        batch = Batch(jobs=parameters["jobs"])
+        first, last = batch.jobs[0].frames, batch.jobs[-1].frames
+        frames = "" if first is None or last is None else f", frames {first[0]} to {last[1]}"
+        return spec.title(batch.outline) + frames + what
 
-    def make(function: Callable[..., ArtifactRef]) -> StageTask:
+    def make(function: Callable[[Job], object]) -> StageTask:
+        def compute(jobs: tuple[Job, ...]) -> list[str]:
+            for job in jobs:
+                if _is_stored(job, spec):
+                    continue
+                with claim(Workspace.open(job.plan[spec].ref.workspace), job.name(spec)):
+                    if not _is_stored(job, spec):  # another run may have computed it while this one waited
+                        function(job)
+            return [job.name(spec) for job in jobs]
+
+        compute.__doc__ = function.__doc__
         made = task(
             name=spec.name.replace("_", " "),
             cache_key_fn=cache_key,
@@ -124,29 +169,14 @@ def stage_task(spec: StageSpec[StageSettings], *, what: str = "") -> Callable[[C
             cache_result_in_memory=False,
             **cast("Any", RETRIES),
         )
-        return StageTask(spec, made(_claimed(spec, function)))
+        return StageTask(spec, made(compute), batches or (shot_batches if spec.unit == "shot" else clip_batches))
 
     return make
 
 
-def _claimed(spec: StageSpec[StageSettings], function: Callable[..., ArtifactRef]) -> Callable[..., ArtifactRef]:
-    """Return the function of a stage, made to wait for the claim of what it computes."""
-    signature = inspect.signature(function)
-
-    @functools.wraps(function)
-    def run(*args: Any, **inputs: Any) -> ArtifactRef:
-        given = signature.bind(*args, **inputs).arguments
-        ref, interval = given["plan"][spec].ref, given.get("interval")
-        name = ref.path if interval is None else f"{ref.path}/{part_name(interval)}"
-        with claim(Workspace.open(ref.workspace), name):
-            return function(*args, **inputs)
-
-    return run
-
-
-def part_name(interval: FrameRange) -> str:
-    """Name the part of an artifact that one interval of frames makes."""
-    return f"{interval[0]:06d}-{interval[1]:06d}"
+def _is_stored(job: Job, spec: StageSpec[StageSettings]) -> bool:
+    artifact = open_artifact(job.plan[spec].ref)
+    return artifact.is_complete() or (job.part is not None and artifact.has_part(job.part))
 
 
 @contextmanager
@@ -160,13 +190,3 @@ def measured() -> Iterator[Callable[[], dict[str, float]]]:
         return {"seconds": round(time.perf_counter() - start, 2), "peak_memory_mib": round(peak / unit, 1)}
 
     yield measure
-
-
-def _stored_intervals(artifact: Artifact, plan: EditPlan) -> set[str]:
-    return (
-        {part_name(interval) for interval in plan.intervals} if artifact.is_complete() else artifact.completed_parts()
-    )
-
-
-def _suffix(interval: FrameRange | None) -> str:
-    return "" if interval is None else f"-{part_name(interval)}"

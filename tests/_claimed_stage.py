@@ -4,38 +4,50 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from storage.reference import ArtifactRef
 from storage.workspace import Workspace, open_artifact
+from tasks.planning.batches import FrameRange, Job
 from tasks.planning.stages import PROPAGATE
-from tasks.stage import FrameRange, part_name, stage_task
+from tasks.stage import stage_task
 
-__all__ = ["compute", "plan_of"]
+__all__ = ["PlanOfOneStage", "compute", "run"]
 
 
-def plan_of(workspace: str, digest: str = "d") -> Any:
-    """Return what the stage needs of a plan."""
-    ref = Workspace.open(workspace).ref(f"clips/c/{digest}/propagate", digest)
-    return {PROPAGATE: SimpleNamespace(ref=ref)}
+@dataclass(frozen=True, kw_only=True)
+class PlanOfOneStage:
+    """What the stage needs of a plan."""
+
+    workspace: str
+    log: Path
+    seconds: float = 0
+    digest: str = "d"
+
+    def __getitem__(self, _: object) -> Any:
+        ref = Workspace.open(self.workspace).ref(f"clips/c/{self.digest}/propagate", self.digest)
+        return SimpleNamespace(ref=ref)
 
 
 @stage_task(PROPAGATE)
-def compute(plan: Any, log: Path, seconds: float, interval: FrameRange | None = None) -> ArtifactRef:
-    """Complete the artifact, or a part of it, in so many seconds, unless it is complete."""
+def compute(job: Job) -> None:
+    """Complete the artifact, or a part of it, in so many seconds."""
+    plan: Any = job.plan
+    _write(plan.log, "begin")
+    time.sleep(plan.seconds)
     artifact = open_artifact(plan[PROPAGATE].ref)
-    if artifact.is_complete() or (interval is not None and artifact.has_part(part_name(interval))):
-        return artifact.ref()
-    _write(log, "begin")
-    time.sleep(seconds)
-    if interval is None:
+    if job.part is None:
         artifact.complete()
     else:
-        artifact.complete_part(part_name(interval))
-    _write(log, "end")
-    return artifact.ref()
+        artifact.complete_part(job.part)
+    _write(plan.log, "end")
+
+
+def run(plan: PlanOfOneStage, frames: FrameRange | None = None) -> list[str]:
+    made: Any = plan
+    return compute.task.fn((Job(plan=made, frames=frames),))
 
 
 def _write(log: Path, line: str) -> None:
@@ -46,4 +58,4 @@ def _write(log: Path, line: str) -> None:
 if __name__ == "__main__":
     for line in sys.stdin:  # workspace, digest, log, seconds
         where, name, path, duration = line.split()
-        compute.task.fn(plan_of(where, name), Path(path), float(duration))
+        run(PlanOfOneStage(workspace=where, digest=name, log=Path(path), seconds=float(duration)))

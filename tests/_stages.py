@@ -7,7 +7,6 @@ from hashlib import sha256
 from pathlib import Path
 
 from storage.artifact import Artifact
-from storage.reference import ArtifactRef
 from storage.workspace import open_artifact
 from tasks.assess import assess_edit
 from tasks.decode import decode_clip
@@ -30,26 +29,26 @@ def make_plan(request: EditRequest, workspace: Path) -> EditPlan:
 
 def run_stages(plan: EditPlan) -> EditPlan:
     """Run what is missing of an edit; return the plan with what decoding found."""
-    plan, clip, frame_flow, keyframes = run_until_edited(plan)
-    frames = run_propagation(plan, clip, frame_flow, keyframes)
-    video = encode_edit.task.fn(plan, clip, frames)
-    assess_edit.task.fn(plan, clip, frame_flow, frames, video)
+    plan = run_until_edited(plan)
+    run_propagation(plan)
+    encode_edit.run(plan)
+    assess_edit.run(plan)
     return plan
 
 
-def run_until_edited(plan: EditPlan) -> tuple[EditPlan, ArtifactRef, ArtifactRef, ArtifactRef]:
-    """Run the stages up to the edited keyframes; return the plan, the clip, its flow and the keyframes."""
-    clip = decode_clip.task.fn(plan)
+def run_until_edited(plan: EditPlan) -> EditPlan:
+    """Run the stages up to the edited keyframes; return the plan with what decoding found."""
+    decode_clip.run(plan)
     plan = replan(plan)
-    keyframe_flow, frame_flow = estimate_keyframe_flow.task.fn(plan, clip), estimate_frame_flow.task.fn(plan, clip)
-    inversion = invert_keyframes.task.fn(plan, clip, keyframe_flow)
-    return plan, clip, frame_flow, edit_keyframes.task.fn(plan, clip, keyframe_flow, inversion)
+    for stage in (estimate_keyframe_flow, estimate_frame_flow, invert_keyframes, edit_keyframes):
+        stage.run(plan)
+    return plan
 
 
-def run_propagation(plan: EditPlan, clip: ArtifactRef, frame_flow: ArtifactRef, keyframes: ArtifactRef) -> ArtifactRef:
+def run_propagation(plan: EditPlan) -> None:
     begin_propagation(plan)
-    parts = [propagate_frames.task.fn(plan, clip, frame_flow, keyframes, interval) for interval in plan.intervals]
-    return finish_propagation.task.fn(plan, parts)
+    propagate_frames.run(plan)
+    finish_propagation.run(plan)
 
 
 def artifact_of(plan: EditPlan, spec: StageSpec[StageSettings]) -> Artifact:

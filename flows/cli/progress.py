@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from flows.cli.tables import stage_label
-from storage.workspace import open_artifact
 from tasks.planning.plan import EditPlan
+from tasks.planning.prepare import is_complete
 from tasks.planning.stages import STAGES, StageSettings, StageSpec
 from tasks.progress import listening
 
@@ -32,12 +32,12 @@ class _Bars:
     def __init__(self, plan: EditPlan, progress: Progress) -> None:
         self._plan, self._progress, self._lock = plan, progress, threading.Lock()
         self._parts: dict[str, dict[str, tuple[int, int]]] = {}
-        self._totals = {spec.name: spec.units(plan) for spec in STAGES}
+        self._totals = {spec.name: plan.units(spec) for spec in STAGES}
         self._bars = {spec.name: self._add(spec) for spec in STAGES}
 
     def _add(self, spec: StageSpec[StageSettings]) -> TaskID:
         total = self._totals[spec.name]
-        done = total if open_artifact(self._plan[spec].ref).is_complete() else 0
+        done = total if is_complete(self._plan, spec) else 0
         return self._progress.add_task(stage_label(spec), start=False, total=total, completed=done)
 
     def __call__(self, stage: str, part: str, done: int, total: int) -> None:

@@ -35,7 +35,7 @@ def plan_table(plan: EditPlan) -> RichTable:
     for heading in ("stage", "makes", "in the workspace", "digest"):
         table.add_column(heading)
     for spec in STAGES:
-        table.add_row(stage_label(spec), spec.makes(plan), _stored(plan, spec), plan[spec].ref.digest[:8])
+        table.add_row(stage_label(spec), spec.makes(plan), _stored(plan, spec), _digest(plan, spec))
     return table
 
 
@@ -45,8 +45,17 @@ def stage_label(spec: StageSpec[StageSettings]) -> str:
 
 
 def _stored(plan: EditPlan, spec: StageSpec[StageSettings]) -> str:
-    artifact = open_artifact(plan[spec].ref)
-    if artifact.is_complete():
+    """Return how many units of a stage the workspace contains."""
+    artifacts = [(part, open_artifact(part[spec].ref)) for part in plan.parts(spec)]
+    complete = [artifact.is_complete() for _, artifact in artifacts]
+    if all(complete):
         return "all"
-    done = spec.stored(artifact)
-    return f"{done} of {spec.units(plan)}" if done > 0 else "-"
+    found = zip(artifacts, complete, strict=True)
+    done = sum(spec.units(part) if whole else spec.stored(artifact) for (part, artifact), whole in found)
+    return f"{done} of {plan.units(spec)}" if done > 0 else "-"
+
+
+def _digest(plan: EditPlan, spec: StageSpec[StageSettings]) -> str:
+    """Return the beginning of a stage's digest, or how many shots have one each."""
+    stages = plan.stages_of(spec)
+    return stages[0].ref.digest[:8] if len(stages) == 1 else f"{len(stages)} shots"

@@ -40,7 +40,7 @@ class PlannedRow:
     identity: Mapping[str, str] = field(default_factory=dict)
     """Digests of source, model and settings, and the versions of the stages: what a change is recognised by."""
     stages: tuple[str, ...] = ()
-    """Digests of all stages, in the order of the table."""
+    """Digests of all stages, in the order of the table; of a stage of several shots, all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,7 @@ def _plan_row(
         complete=complete,
         reason="" if complete else _reason(identity, before),
         identity=identity,
-        stages=tuple(stage.ref.digest for stage in plan.stages),
+        stages=tuple("+".join(stage.ref.digest for stage in plan.stages_of(spec)) for spec in STAGES),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tasks.models.checkpoints import ModelIdentity, NetworkIdentity
 from tasks.models.devices import Backend
@@ -37,6 +38,17 @@ class ClipFacts:
     cuts: tuple[int, ...] | None = None
     """First frame of each shot after the first; None where not yet known."""
 
+    @property
+    def shots(self) -> tuple[range, ...]:
+        """The frames of each shot; of the whole clip while its cuts are not known."""
+        edges = (0, *(self.cuts or ()), self.frame_count)
+        return tuple(range(first, stop) for first, stop in pairwise(edges))
+
+    @property
+    def shot_count(self) -> int:
+        """The number of shots."""
+        return len(self.cuts or ()) + 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedInputs:
@@ -52,11 +64,18 @@ class ResolvedInputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditOutline:
-    """The index arithmetic of one edit: sizes, keyframes, pairs and intervals."""
+    """The index arithmetic of the edit of a clip, or of one of its shots: sizes, keyframes, pairs and intervals.
+
+    Frame indices count from the clip's first frame, also in the outline of a shot.
+    """
 
     inputs: ResolvedInputs
     size: tuple[int, int]
     """The working size (height, width)."""
+    frames: range
+    """The frames of the clip or of the shot."""
+    shots_shown: tuple[int, int] | None = None
+    """Numbers of the first and the last shot, from 1; None for a whole clip."""
     keyframes: tuple[int, ...]
     """Frame indices."""
     pairs: tuple[tuple[int, int], ...]
@@ -80,6 +99,10 @@ class EditOutline:
         return self.inputs.execution
 
     @property
-    def shot_ends(self) -> frozenset[int]:
-        """The last frame of each shot."""
-        return frozenset({cut - 1 for cut in self.clip.cuts or ()} | {self.clip.frame_count - 1})
+    def name(self) -> str:
+        """What a person reads: the clip, and which of its shots."""
+        if self.shots_shown is None:
+            return self.clip.name
+        first, last = self.shots_shown
+        which = f"shot {first}" if first == last else f"shots {first} to {last}"
+        return f"{self.clip.name}, {which} of {self.clip.shot_count}"

@@ -2,56 +2,107 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 from typing import TypeVar, cast
 
 from storage.digest import digest_of
 from storage.reference import ArtifactRef
 from tasks.errors import TaskInputError
 from tasks.planning.outline import ClipFacts, EditOutline, Execution, ResolvedInputs
-from tasks.planning.stages import STAGES, Stage, StageSettings, StageSpec
+from tasks.planning.stages import PROPAGATE, STAGES, Stage, StageSettings, StageSpec
 from wave_ops.keyframes import keyframe_indices, keyframe_intervals
 from wave_ops.resize import fit_size
 from wave_ops.shuffle import reachable_pairs
 
-__all__ = ["ClipFacts", "EditPlan", "Execution", "ResolvedInputs", "Stage", "plan_edit"]
+__all__ = ["ClipFacts", "EditPlan", "Execution", "ResolvedInputs", "Stage", "joined", "plan_edit"]
 
 S = TypeVar("S", bound=StageSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditPlan(EditOutline):
-    """The stages of one edit, with everything that their tasks need to know."""
+    """The stages of the edit of a clip, or of one of its shots, with everything that their tasks need to know."""
 
     stages: tuple[Stage[StageSettings], ...]
-    """One for each row of `STAGES`, in its order."""
+    """In the order of `STAGES`. The plan of a clip of several shots has only the stages of the whole clip, the plan
+    of such a shot only decoding and the stages of a shot; where the clip is one shot, its plan has all."""
+    several_shots: tuple[EditPlan, ...] = ()
+    """A plan for each shot, where there are several."""
 
     def __getitem__(self, spec: StageSpec[S]) -> Stage[S]:
-        """Return the stage of a row of the table."""
-        stage = next(stage for stage in self.stages if stage.name == spec.name)
-        return cast("Stage[S]", stage)
+        """Return the stage of a row of the table. Raises KeyError where the plan does not have it."""
+        for stage in self.stages:
+            if stage.name == spec.name:
+                return cast("Stage[S]", stage)
+        raise KeyError(f"{self.name} has no single stage {spec.name}: see the plans of its shots")
+
+    @property
+    def shots(self) -> tuple[EditPlan, ...]:
+        """The plans of the shots; the plan itself where the clip is one shot."""
+        return self.several_shots or (self,)
+
+    def parts(self, spec: StageSpec[S]) -> tuple[EditPlan, ...]:
+        """Return the plans that have a stage: that of the clip, or those of its shots."""
+        return self.shots if spec.unit == "shot" else (self,)
+
+    def stages_of(self, spec: StageSpec[S]) -> tuple[Stage[S], ...]:
+        """Return a row of the table for the whole clip, or for each of its shots."""
+        return tuple(part[spec] for part in self.parts(spec))
+
+    def units(self, spec: StageSpec[S]) -> int:
+        """Return how many units of progress a stage has, over all shots."""
+        return sum(spec.units(part) for part in self.parts(spec))
 
 
 def plan_edit(inputs: ResolvedInputs) -> EditPlan:
     """Plan an edit.
 
     Only what changes a result's value enters its digest, so a second prompt on a clip shares the decoded
-    frames, the flows and the inversion with the first.
+    frames, the flows and the inversion with the first. The shots of a clip are edited independently of each other.
 
     Raises:
         TaskInputError: if the working size does not fit the model.
     """
-    clip, cuts = inputs.clip, inputs.clip.cuts or ()
-    keyframes = keyframe_indices(clip.frame_count, inputs.request.keyframe_interval, cuts=cuts)
-    outline = EditOutline(
+    size, clip = _working_size(inputs), inputs.clip
+    outlines = [_outline(inputs, size, frames) for frames in clip.shots]
+    if len(outlines) == 1:
+        return _plan(outlines[0], *_digests(outlines))
+    outlines = [replace(outline, shots_shown=(number, number)) for number, outline in enumerate(outlines, start=1)]
+    whole, shared, own = joined(outlines), *_digests(outlines)
+    shots = (_plan(outline, shared, [digests]) for outline, digests in zip(outlines, own, strict=True))
+    return replace(_plan(whole, shared, []), several_shots=tuple(shots))
+
+
+def _outline(inputs: ResolvedInputs, size: tuple[int, int], frames: range) -> EditOutline:
+    relative = keyframe_indices(len(frames), inputs.request.keyframe_interval)
+    keyframes = tuple(frames[index] for index in relative)
+    return EditOutline(
         inputs=inputs,
-        size=_working_size(inputs),
+        size=size,
+        frames=frames,
         keyframes=keyframes,
         pairs=reachable_pairs(len(keyframes)),
-        intervals=keyframe_intervals(keyframes, cuts=cuts),
+        intervals=keyframe_intervals(keyframes),
     )
-    facts = {field.name: getattr(outline, field.name) for field in fields(EditOutline)}
-    return EditPlan(**facts, stages=_stages(outline))
+
+
+def joined(shots: Sequence[EditOutline]) -> EditOutline:
+    """Return one outline of neighbouring shots of a clip."""
+    first, last = shots[0], shots[-1]
+    offsets = accumulate((len(shot.keyframes) for shot in shots), initial=0)
+    pairs = ((a + offset, b + offset) for shot, offset in zip(shots, offsets, strict=False) for a, b in shot.pairs)
+    whole = len(shots) == first.clip.shot_count
+    return EditOutline(
+        inputs=first.inputs,
+        size=first.size,
+        frames=range(first.frames.start, last.frames.stop),
+        shots_shown=None if whole else (min(first.shots_shown or (1,)), max(last.shots_shown or (1,))),
+        keyframes=tuple(index for shot in shots for index in shot.keyframes),
+        pairs=tuple(pairs),
+        intervals=tuple(interval for shot in shots for interval in shot.intervals),
+    )
 
 
 def _working_size(inputs: ResolvedInputs) -> tuple[int, int]:
@@ -68,23 +119,51 @@ def _working_size(inputs: ResolvedInputs) -> tuple[int, int]:
     return size
 
 
-def _stages(outline: EditOutline) -> tuple[Stage[StageSettings], ...]:
-    """Fill in the table: settings, digest and path of each stage, each digest from those of the stage's inputs."""
-    digests: dict[str, str] = {}
-    return tuple(_stage(spec, outline, digests) for spec in STAGES)
+def _digests(shots: Sequence[EditOutline]) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """Return the digests of the clip's stages, and of each shot's, by name: each from those of the stage's inputs."""
+    shared: dict[str, str] = {}
+    own: list[dict[str, str]] = [{} for _ in shots]
+    for spec in STAGES:
+        if spec.unit == "shot":
+            for outline, digests in zip(shots, own, strict=True):
+                digests[spec.name] = _digest(spec, outline, [shared | digests])
+        else:
+            shared[spec.name] = _digest(spec, shots[0], [shared | digests for digests in own])
+    edits = [digests[PROPAGATE.name] for digests in own]
+    shared["edits"] = edits[0] if len(edits) == 1 else digest_of("edits", edits)
+    return shared, own
 
 
-def _stage(spec: StageSpec[S], outline: EditOutline, digests: dict[str, str]) -> Stage[S]:
-    settings = spec.settings(outline)
-    digest = digest_of(spec.name, spec.version, [digests[name] for name in spec.inputs], settings.identity())
-    digests[spec.name] = digest
+def _digest(spec: StageSpec[StageSettings], outline: EditOutline, known: Sequence[Mapping[str, str]]) -> str:
+    inputs = dict.fromkeys(digests[name] for name in spec.inputs for digests in known)
+    return digest_of(spec.name, spec.version, list(inputs), spec.settings(outline).identity())
+
+
+def _plan(outline: EditOutline, shared: Mapping[str, str], own: Sequence[Mapping[str, str]]) -> EditPlan:
+    """Fill in the table: settings, digest and path of the stages whose digests are given."""
+    digests = {name: digest for found in (shared, *own) for name, digest in found.items()}
+    specs = [
+        spec for spec in STAGES if spec.name in digests and (outline.shots_shown is None or not _after_shots(spec))
+    ]
+    facts = {field.name: getattr(outline, field.name) for field in fields(EditOutline)}
+    return EditPlan(**facts, stages=tuple(_stage(spec, outline, digests) for spec in specs))
+
+
+def _after_shots(spec: StageSpec[StageSettings]) -> bool:
+    return spec.unit == "clip" and bool(spec.inputs)
+
+
+def _stage(spec: StageSpec[S], outline: EditOutline, digests: Mapping[str, str]) -> Stage[S]:
     variant = "_full" if outline.request.full_resolution else ""
-    path = spec.path.format(**digests, digest=digest, variant=variant)
+    shot = "" if outline.shots_shown is None else f"/{digests[spec.name]}"
+    path = spec.path.format(**digests, digest=digests[spec.name], variant=variant, shot=shot)
     return Stage(
         name=spec.name,
         title=spec.title(outline),
         ref=ArtifactRef(
-            workspace=outline.execution.workspace, path=f"clips/{outline.clip.digest}/{path}", digest=digest
+            workspace=outline.execution.workspace,
+            path=f"clips/{outline.clip.digest}/{path}",
+            digest=digests[spec.name],
         ),
-        settings=settings,
+        settings=spec.settings(outline),
     )

@@ -52,5 +52,5 @@ def replan(plan: EditPlan) -> EditPlan:
 
 
 def is_complete(plan: EditPlan, spec: StageSpec[StageSettings]) -> bool:
-    """Return whether the workspace contains a stage's whole result."""
-    return open_artifact(plan[spec].ref).is_complete()
+    """Return whether the workspace contains a stage's whole result, of all shots."""
+    return all(open_artifact(stage.ref).is_complete() for stage in plan.stages_of(spec))

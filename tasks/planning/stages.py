@@ -74,8 +74,8 @@ class StageSpec(Generic[S_co]):
     version: int
     """Version of the stage's algorithm: raise it where results change, and they are computed again."""
     path: str
-    """Path in the clip's folder: {digest} is the stage's own, {propagate} that of the stage of this name, {variant}
-    distinguishes a result at full resolution."""
+    """Path in the clip's folder: {digest} is the stage's own, {edits} that of the frames of all shots, {shot} is empty
+    where the clip is one shot, {variant} distinguishes a result at full resolution."""
     inputs: tuple[str, ...]
     """Stages that this one is computed from."""
     settings: Callable[[EditOutline], S_co]
@@ -88,6 +88,8 @@ class StageSpec(Generic[S_co]):
     """Count the units that a stage which was begun and not completed has stored."""
     runs_on: Callable[[EditOutline], Resource] = lambda _: "cpu"
     """The resource of a worker that it needs."""
+    unit: Literal["clip", "shot"] = "clip"
+    """What it is computed for, independently of others of its kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +124,8 @@ class FlowSettings:
     """Grid (height, width) that flow is estimated on, pixels."""
     keyframe_interval: int | None = None
     """Of the flow between keyframes; None for the flow between neighbouring frames."""
+    frames: tuple[int, int] | None = None
+    """First and last frame of the shot; None where the clip is one shot."""
 
     def identity(self) -> dict[str, Any]:
         """See `StageSettings`."""
@@ -196,8 +200,13 @@ def _schedule(outline: EditOutline) -> WarpSchedule:
 
 def _flow_settings(outline: EditOutline, *, keyframe_interval: int | None = None) -> FlowSettings:
     flow = outline.inputs.flow
-    size = analysis_size(outline.clip.size)
-    return FlowSettings(estimator=flow.name, weights=flow.digest, size=size, keyframe_interval=keyframe_interval)
+    return FlowSettings(
+        estimator=flow.name,
+        weights=flow.digest,
+        size=analysis_size(outline.clip.size),
+        keyframe_interval=keyframe_interval,
+        frames=None if outline.shots_shown is None else (outline.frames[0], outline.frames[-1]),
+    )
 
 
 def _invert_settings(outline: EditOutline) -> InvertSettings:
@@ -238,7 +247,12 @@ def _by(size: tuple[int, int]) -> str:
 
 def _keyframes(outline: EditOutline) -> str:
     count = len(outline.keyframes)
-    return f"{count} keyframe{'s' if count > 1 else ''} of {outline.clip.name}"
+    return f"{count} keyframe{'s' if count > 1 else ''} of {outline.name}"
+
+
+def _makes_frame_flow(outline: EditOutline) -> str:
+    count = outline.clip.frame_count - outline.clip.shot_count
+    return f"{count} pairs of frames, {_by(analysis_size(outline.clip.size))}"
 
 
 def _makes_keyframes(outline: EditOutline) -> str:
@@ -277,9 +291,10 @@ KEYFRAME_FLOW = StageSpec(
     name="keyframe_flow",
     version=1,
     path="keyframe_flow/{digest}",
+    unit="shot",
     inputs=("decode",),
     settings=lambda outline: _flow_settings(outline, keyframe_interval=outline.request.keyframe_interval),
-    title=lambda outline: f"Flow of {len(outline.pairs)} keyframe pairs of {outline.clip.name}",
+    title=lambda outline: f"Flow of {len(outline.pairs)} keyframe pairs of {outline.name}",
     units=lambda outline: len(outline.pairs),
     makes=lambda outline: f"{len(outline.pairs)} pairs of keyframes, {_by(analysis_size(outline.clip.size))}",
     stored=_stored_pairs,
@@ -288,17 +303,21 @@ FRAME_FLOW = StageSpec(
     name="frame_flow",
     version=1,
     path="frame_flow/{digest}",
+    unit="shot",
     inputs=("decode",),
     settings=_flow_settings,
-    title=lambda outline: f"Flow between the frames of {outline.clip.name}",
-    units=lambda outline: outline.clip.frame_count - 1,
-    makes=lambda outline: f"{outline.clip.frame_count - 1} pairs of frames, {_by(analysis_size(outline.clip.size))}",
+    title=lambda outline: f"Flow between the frames of {outline.name}",
+    units=lambda outline: len(outline.frames) - 1,
+    makes=lambda outline: (
+        f"{len(outline.frames) - outline.clip.shot_count} pairs of frames, {_by(analysis_size(outline.clip.size))}"
+    ),
     stored=_stored_pairs,
 )
 INVERT = StageSpec(
     name="invert",
     version=1,
     path="inversion/{digest}",
+    unit="shot",
     inputs=("keyframe_flow",),
     settings=_invert_settings,
     title=lambda outline: f"Invert {_keyframes(outline)}",
@@ -311,6 +330,7 @@ EDIT = StageSpec(
     name="edit",
     version=1,
     path="keyframes/{digest}",
+    unit="shot",
     inputs=("invert",),
     settings=_edit_settings,
     title=lambda outline: f"Edit {_keyframes(outline)}",
@@ -322,12 +342,13 @@ EDIT = StageSpec(
 PROPAGATE = StageSpec(
     name="propagate",
     version=3,
-    path="edits/{digest}/frames",
+    path="edits/{edits}/frames{shot}",
+    unit="shot",
     inputs=("edit", "frame_flow"),
     settings=lambda outline: PropagateSettings(
         backend=outline.execution.propagation, propagation=PropagationSettings(seed=outline.request.seed)
     ),
-    title=lambda outline: f"Propagate the edit over {outline.clip.name}",
+    title=lambda outline: f"Propagate the edit over {outline.name}",
     units=lambda outline: sum(last - first + 1 for first, last in outline.intervals),
     makes=lambda outline: f"{outline.clip.frame_count} frames, {_by(outline.size)}, {len(outline.intervals)} intervals",
     stored=_stored_frames,
@@ -336,7 +357,7 @@ PROPAGATE = StageSpec(
 ENCODE = StageSpec(
     name="encode",
     version=2,
-    path="edits/{propagate}/video{variant}",
+    path="edits/{edits}/video{variant}",
     inputs=("propagate",),
     settings=lambda outline: EncodeSettings(full_resolution=outline.request.full_resolution),
     title=lambda outline: f"Encode the edited {outline.clip.name}",
@@ -346,7 +367,7 @@ ENCODE = StageSpec(
 ASSESS = StageSpec(
     name="assess",
     version=2,
-    path="edits/{propagate}/report{variant}",
+    path="edits/{edits}/report{variant}",
     inputs=("encode",),
     settings=lambda _: NoSettings(),
     title=lambda outline: f"Assess the edited {outline.clip.name}",

@@ -346,7 +346,7 @@ TASKS = (
     *_faults(
         "tasks/stage.py",
         "tests/tasks/test_stage.py",
-        ("results of another workspace are taken", "-{digest_of(ref.workspace)[:8]}", ""),
+        ("results of another workspace are taken", "-{digest_of(batch.jobs[0].plan[spec].ref.workspace)[:8]}", ""),
         ("bad input is retried", "return isinstance(error, BaseException) and is_transient(error)", "return True"),
     ),
     *_faults(
@@ -354,13 +354,28 @@ TASKS = (
         "tests/tasks/test_stages.py",
         (
             "an interval writes the next one's keyframe",
-            "own = frames if last in plan.shot_ends else frames[:-1]",
-            "own = frames",
+            "return frames if last == plan.frames[-1] else frames[:-1]",
+            "return frames",
         ),
         (
             "the flow of the next frames",
-            "flow.read_region(name, first, last)",
-            "flow.read_region(name, first + 1, last + 1)",
+            "torch.from_numpy(flow[rows])",
+            "torch.from_numpy(np.roll(flow, -1, axis=0)[rows])",
+        ),
+    ),
+    *_faults(
+        "tasks/planning/plan.py",
+        "tests/tasks/planning/test_shots.py",
+        ("pairs of keyframes of two shots", "((a + offset, b + offset) for shot", "((a, b + offset) for shot"),
+        ("the video of the first shot alone", "[shared | digests for digests in own]", "[shared | own[0]]"),
+    ),
+    *_faults(
+        "tasks/planning/stages.py",
+        "tests/tasks/planning/test_shots.py",
+        (
+            "all shots have the identity of the first",
+            "frames=None if outline.shots_shown is None else (outline.frames[0], outline.frames[-1]),",
+            "frames=None,",
         ),
     ),
     *_faults(
@@ -394,7 +409,11 @@ TASKS = (
     *_faults(
         "tasks/flow.py",
         "tests/tasks/test_stages.py",
-        ("flow across a cut", "(nothing, nothing) if i + 1 in cuts else estimate(prev, cur)", "estimate(prev, cur)"),
+        (
+            "the flow of the clip's first shot in all",
+            "plan.frames[pending.stored :]",
+            "range(pending.stored, count + 1)",
+        ),
         (
             "the mask of the first frame is the second's",
             "warp_mask(images[1:], images[:1], flows[1], flows[0])",
@@ -411,8 +430,8 @@ TASKS = (
         "tests/tasks/test_stages.py",
         (
             "the edit is measured against itself",
-            "for artifact in (source, edited)]\n    similarity",
-            "for artifact in (edited, edited)]\n    similarity",
+            "        stream_frames(source, plan.frames, size=plan.size),\n",
+            "        stream_shots(plan, PROPAGATE, plan.frames, size=plan.size),\n",
         ),
     ),
     *_faults(

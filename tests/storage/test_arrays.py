@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from storage.arrays import ArraySpec, chunk_keys, region_keys
+from storage.arrays import ArraySpec, object_keys, region_keys
 from storage.errors import WorkspaceError
 from storage.workspace import Workspace
 
@@ -21,12 +21,14 @@ VALUES = DTYPES.flatmap(lambda dtype: arrays.arrays(dtype, arrays.array_shapes(m
 @given(values=VALUES, data=st.data())
 def test_write_then_read_is_identity_for_any_chunks(values: npt.NDArray[np.generic], data: st.DataObject) -> None:
     chunks = tuple(data.draw(st.integers(1, side + 1)) for side in values.shape)
+    shard_rows = data.draw(st.sampled_from([None, chunks[0], 3 * chunks[0]]))
+    rows = shard_rows or chunks[0]
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace.open(folder)
         artifact = workspace.artifact(workspace.ref("a", "d"))
-        artifact.require_array("v", shape=values.shape, chunks=chunks, dtype=values.dtype)
-        for start in range(0, len(values), chunks[0]):
-            artifact.write_region("v", start, values[start : start + chunks[0]])
+        artifact.require_array("v", shape=values.shape, chunks=chunks, dtype=values.dtype, shard_rows=shard_rows)
+        for start in range(0, len(values), rows):
+            artifact.write_region("v", start, values[start : start + rows])
         again = workspace.artifact(artifact.complete())
         assert again.is_complete()
         assert again.read_region("v").tobytes() == values.tobytes()
@@ -38,7 +40,7 @@ def test_write_then_read_is_identity_for_any_chunks(values: npt.NDArray[np.gener
 )
 def test_the_keys_of_a_region_are_those_of_the_chunks_with_its_rows(start: int, stop: int, indices: list[int]) -> None:
     spec = ArraySpec(shape=(5, 3, 4), chunks=(2, 2, 4), dtype=np.dtype("uint8"))
-    expected = [key for key in chunk_keys(spec.shape, spec.chunks) if int(key.split("/")[1]) in indices]
+    expected = [key for key in object_keys(spec) if int(key.split("/")[1]) in indices]
     assert list(region_keys(spec, start, stop)) == expected
 
 
@@ -54,6 +56,8 @@ def test_the_keys_of_an_array_of_one_axis_have_one_number() -> None:
         {"shape": (-1, 3)},
         {"shape": (), "chunks": ()},
         {"dimension_names": ("t",)},
+        {"shard_rows": 0},
+        {"shard_rows": 3},
     ],
 )
 def test_an_invalid_array_is_refused(change: dict[str, tuple[int, ...]]) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from storage.artifact import Artifact
@@ -236,14 +237,65 @@ def test_the_readable_prefix_ends_at_the_first_damaged_chunk(how: str, local: Wo
         artifact.read_region("rows")
 
 
-def test_a_chunk_of_several_rows_counts_once_and_the_last_may_be_short(workspace: Workspace) -> None:
+def test_a_readable_prefix_is_counted_in_rows_and_the_last_chunk_may_be_short(workspace: Workspace) -> None:
     artifact = artifact_of(workspace)
     artifact.require_array("a", shape=(5, 3), chunks=(2, 2), dtype="int16")
     artifact.write_region("a", 0, np.ones((4, 3), np.int16))
-    assert artifact.readable_prefix("a") == 2
+    assert artifact.readable_prefix("a") == 4
     artifact.write_region("a", 4, np.ones((1, 3), np.int16))
-    assert artifact.readable_prefix("a") == 3
+    assert artifact.readable_prefix("a") == 5
     assert artifact.complete().digest == "d1"
+
+
+def sharded(workspace: Workspace, rows: int = 9) -> tuple[Artifact, npt.NDArray[np.uint8]]:
+    artifact = artifact_of(workspace)
+    artifact.require_array("a", shape=(rows, 2, 3), chunks=(1, 2, 3), dtype="uint8", shard_rows=4)
+    return artifact, np.arange(rows * 6, dtype=np.uint8).reshape(rows, 2, 3)
+
+
+def test_a_shard_is_one_object_written_whole_and_its_rows_are_read_singly(workspace: Workspace) -> None:
+    artifact, values = sharded(workspace)
+    with pytest.raises(WorkspaceError, match=r"cut a shard of .*4 rows"):
+        artifact.write_region("a", 0, values[:3])
+    for start in (0, 4, 8):
+        artifact.write_region("a", start, values[start : start + 4])
+    assert np.array_equal(artifact.read_region("a", 5, 6), values[5:6])
+    assert artifact.object_rows("a") == 4
+    artifact.complete()
+    objects = [key for key in artifact.record()["arrays"]["a"] if key != "zarr.json"]
+    assert objects == ["c/0/0/0", "c/1/0/0", "c/2/0/0"]
+
+
+def test_a_row_writer_writes_objects_once_they_are_whole(workspace: Workspace) -> None:
+    artifact, values = sharded(workspace)
+    writer = artifact.row_writer("a")
+    stored = []
+    for row in values:
+        writer.append(row)
+        stored.append(artifact.readable_prefix("a"))
+    assert stored == [0, 0, 0, 4, 4, 4, 4, 8, 8]
+    writer.flush()
+    assert np.array_equal(artifact.read_region("a"), values)
+    assert artifact.readable_prefix("a") == 9
+
+
+def test_a_row_writer_resumes_at_the_first_row_of_an_object_only(workspace: Workspace) -> None:
+    artifact, values = sharded(workspace)
+    artifact.write_region("a", 0, values[:4])
+    with pytest.raises(WorkspaceError, match="inside an object"):
+        artifact.row_writer("a", 3)
+    writer = artifact.row_writer("a", 4)
+    for row in values[4:6]:
+        writer.append(row)
+    with pytest.raises(WorkspaceError, match="cut a shard"):
+        writer.flush()
+
+
+def test_an_array_of_other_shards_is_made_anew(workspace: Workspace) -> None:
+    artifact, values = sharded(workspace)
+    artifact.write_region("a", 0, values)
+    artifact.require_array("a", shape=(9, 2, 3), chunks=(1, 2, 3), dtype="uint8")
+    assert artifact.readable_prefix("a") == 0
 
 
 def test_an_array_without_rows_can_be_completed(workspace: Workspace) -> None:

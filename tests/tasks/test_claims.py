@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 
 from storage.workspace import open_artifact
 from tasks.planning.stages import PROPAGATE
-from tests._claimed_stage import compute, plan_of
+from tests._claimed_stage import PlanOfOneStage, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,24 +56,26 @@ def test_a_stage_that_another_process_computes_is_awaited_and_computed_here_only
         f"{workspace} {log.name} {log} {seconds}\n" for log, seconds in zip(logs, (2, 600), strict=True)
     )
     wait_until(logs[0].exists)
-    compute.task.fn(plan_of(workspace, "finished"), logs[0], 0)
+    run(PlanOfOneStage(workspace=workspace, digest="finished", log=logs[0]))
     assert logs[0].read_text().split() == ["begin", "end"]
 
     wait_until(logs[1].exists)
     with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(compute.task.fn, plan_of(workspace, "killed"), logs[1], 0)
+        plan = PlanOfOneStage(workspace=workspace, digest="killed", log=logs[1])
+        waiting = pool.submit(run, plan)
         time.sleep(1)
         assert logs[1].read_text().split() == ["begin"]
         another.kill()
-        run.result(timeout=5)
+        waiting.result(timeout=5)
     assert logs[1].read_text().split() == ["begin", "begin", "end"]
-    assert open_artifact(plan_of(workspace, "killed")[PROPAGATE].ref).is_complete()
+    assert open_artifact(plan[PROPAGATE].ref).is_complete()
 
 
 def test_threads_that_run_one_part_at_once_compute_it_once(workspace: str, tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
-        runs = [pool.submit(compute.task.fn, plan_of(workspace), tmp_path / "log", 0.3, (0, 4)) for _ in range(4)]
-        assert {run.result().digest for run in runs} == {"d"}
+        plan = PlanOfOneStage(workspace=workspace, log=tmp_path / "log", seconds=0.3)
+        runs = [pool.submit(run, plan, (0, 4)) for _ in range(4)]
+        assert {tuple(each.result()) for each in runs} == {("clips/c/d/propagate/000000-000004",)}
     assert (tmp_path / "log").read_text().split() == ["begin", "end"]
 
 
@@ -83,16 +84,12 @@ def test_different_parts_and_artifacts_do_not_wait_for_one_another(what: str, wo
     log = tmp_path / "log"
     with ThreadPoolExecutor(3) as pool:
         for index in range(3):
-            plan = plan_of(workspace, "d" if what == "part" else f"d{index}")
-            pool.submit(compute.task.fn, plan, log, 1.0, (index, index + 1) if what == "part" else None)
+            digest = "d" if what == "part" else f"d{index}"
+            plan = PlanOfOneStage(workspace=workspace, digest=digest, log=log, seconds=1.0)
+            pool.submit(run, plan, (index, index + 1) if what == "part" else None)
     assert log.read_text().split() == ["begin"] * 3 + ["end"] * 3
 
 
 def test_a_finished_stage_leaves_no_claim(tmp_path: Path) -> None:
-    compute.task.fn(plan_of(str(tmp_path / "workspace")), tmp_path / "log", 0, (0, 4))
+    run(PlanOfOneStage(workspace=str(tmp_path / "workspace"), log=tmp_path / "log"), (0, 4))
     assert {path.name for path in (tmp_path / "workspace").iterdir()} == {"zarr.json", "clips"}
-
-
-def test_the_task_of_a_stage_has_the_parameters_of_its_function() -> None:
-    assert list(inspect.signature(compute.task.fn).parameters) == ["plan", "log", "seconds", "interval"]
-    assert compute.task.fn.__name__ == "compute"

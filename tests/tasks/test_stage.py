@@ -13,10 +13,12 @@ from prefect.states import Failed
 from storage.errors import WorkspaceError
 from tasks.decode import decode_clip
 from tasks.errors import TaskInputError
+from tasks.planning.batches import Job, stretch_batches
 from tasks.planning.stages import DECODE, PROPAGATE
 from tasks.progress import StageProgress, listening, stage_progress
 from tasks.propagate import finish_propagation, propagate_frames
 from tasks.stage import is_transient, measured, stage_task
+from tests._plans import planned
 from wave_ops.errors import WaveOpsError
 
 LOST = ConnectionResetError("gone")
@@ -56,23 +58,34 @@ def fake_plan(digest: str, workspace: str = "/w") -> Any:
 
 def test_cache_keys_differ_by_digest_interval_and_workspace() -> None:
     def key(task: Any, plan: Any, **inputs: Any) -> str:
-        made: str = task.task.cache_key_fn(None, {"plan": plan, **inputs})
+        made: str = task.task.cache_key_fn(None, {"jobs": (Job(plan=plan, **inputs),)})
         return made
 
     keys = [
         key(finish_propagation, fake_plan("a")),
         key(finish_propagation, fake_plan("b")),
         key(finish_propagation, fake_plan("a", workspace="/other")),
-        key(propagate_frames, fake_plan("a"), interval=(0, 4)),
-        key(propagate_frames, fake_plan("a"), interval=(4, 8)),
+        key(propagate_frames, fake_plan("a"), frames=(0, 4)),
+        key(propagate_frames, fake_plan("a"), frames=(4, 8)),
     ]
     assert len(set(keys)) == len(keys)
     assert all(os.sep not in made for made in keys)
 
 
-def test_task_runs_have_names_for_people() -> None:
-    name: Any = propagate_frames.task.task_run_name
-    assert name(parameters={"plan": fake_plan("a"), "interval": (4, 8)}) == "Propagate, frames 4 to 8"
+@pytest.mark.parametrize(
+    ("cuts", "chosen", "name"),
+    [
+        ((), slice(None), "Propagate the edit over clip, frames 0 to 9"),
+        ((4, 7), slice(1, 2), "Propagate the edit over clip, shot 2 of 3, frames 4 to 6"),
+        ((4, 7), slice(0, 2), "Propagate the edit over clip, shots 1 to 2 of 3, frames 0 to 6"),
+        ((4, 7), slice(None), "Propagate the edit over clip, frames 0 to 9"),
+    ],
+)
+def test_task_runs_have_names_for_people(cuts: tuple[int, ...], chosen: slice, name: str) -> None:
+    plan = planned(frame_count=10, cuts=cuts)
+    jobs = tuple(job for batch in stretch_batches(plan) for job in batch.jobs)[chosen]
+    run_name: Any = propagate_frames.task.task_run_name
+    assert run_name(parameters={"jobs": jobs}) == name
 
 
 @pytest.mark.parametrize(("backend", "resource"), [("numba", "cpu"), ("torch", "gpu")])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from storage.artifact import Artifact
 from storage.digest import digest_file
 from storage.errors import WorkspaceError
 from storage.video import probe, read_frames, write_video
-from tasks.artifacts import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE
+from storage.workspace import Workspace
+from tasks.artifacts import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE, stream_flow, stream_shots
 from tasks.decode import decode_clip
+from tasks.edit import edit_keyframes
 from tasks.errors import TaskInputError
-from tasks.planning.plan import EditPlan
+from tasks.flow import estimate_frame_flow, estimate_keyframe_flow
+from tasks.invert import invert_keyframes
+from tasks.planning.plan import EditPlan, Execution, plan_edit
 from tasks.planning.prepare import is_complete
 from tasks.planning.request import EditRequest, edit_request
 from tasks.planning.stages import (
@@ -37,12 +44,22 @@ from tasks.planning.stages import (
 from tasks.propagate import finish_propagation
 from tests._checkpoints import save_sd21
 from tests._clips import save_clip
-from tests._stages import artifact_of, contents, make_plan, run_stages
+from tests._stages import artifact_of, contents, make_plan, run_propagation, run_stages
 from wave_ops.guided_upsampling import upsample_edit
 from wave_ops.masks import warp_mask
 from wave_ops.resize import resize_frames, to_images
-from wave_ops.scenes.rendering import cut
+from wave_ops.scenes.rendering import cut, render
 from wave_ops.scenes.specs import random_scene
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_shards() -> Iterator[None]:
+    """Store two frames or pairs, and one step, in each shard, so that a short clip has several."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("tasks.artifacts.SHARD_ROWS", "tasks.planning.batches.SHARD_ROWS", "tasks.flow.SHARD_ROWS"):
+            patch.setattr(name, 1 if "flow" in name else 2)
+        patch.setattr("tasks.artifacts.SHARD_LATENTS", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +180,7 @@ def test_a_second_prompt_shares_decoding_flow_and_inversion(
 def test_frames_that_are_missing_are_not_completed(request_: EditRequest, tmp_path: Path) -> None:
     plan = make_plan(request_, tmp_path)
     with pytest.raises(WorkspaceError, match="run the edit again"):
-        finish_propagation.task.fn(plan, [])
+        finish_propagation.run(plan)
 
 
 def test_a_clip_that_changed_since_it_was_planned_is_refused(request_: EditRequest, tmp_path: Path) -> None:
@@ -171,7 +188,7 @@ def test_a_clip_that_changed_since_it_was_planned_is_refused(request_: EditReque
     plan = make_plan(request_.model_copy(update={"video": str(path)}), tmp_path / "workspace")
     save_clip(path, seed=4)
     with pytest.raises(TaskInputError, match="changed after"):
-        decode_clip.task.fn(plan)
+        decode_clip.run(plan)
 
 
 @pytest.mark.parametrize("frames", [1, 2])
@@ -193,9 +210,47 @@ def test_a_cut_is_not_bridged(tmp_path: Path, request_: EditRequest) -> None:
     changes = {"video": str(path), "steps": 1, "controlnet": "auto"}
     plan = run_stages(make_plan(request_.model_copy(update=changes), tmp_path / "workspace"))
     assert plan.intervals == ((0, 3), (4, 7))
-    flow = artifact_of(plan, FRAME_FLOW).read_region("to_prev")
-    assert not flow[3].any()
-    assert flow[[0, 1, 2, 4, 5, 6]].any(axis=(1, 2, 3)).all()
+    for shot in plan.shots:
+        flow = artifact_of(shot, FRAME_FLOW).read_region("to_prev")
+        assert len(flow) == 3
+        assert flow.any(axis=(1, 2, 3)).all()
+    assert [flows is None for flows in stream_flow(plan)] == [False] * 3 + [True] + [False] * 3
+
+
+def test_a_shot_of_a_clip_gives_the_frames_that_it_gives_alone(tmp_path: Path, request_: EditRequest) -> None:
+    scenes = [render(random_scene(seed, size=(48, 64), frame_count=count)) for seed, count in ((3, 5), (8, 1), (5, 4))]
+    path = tmp_path / "clip.mp4"
+    frames = np.concatenate([scene.frames for scene in scenes])
+    write_video(path, frames, timestamps=range(10), time_base=Fraction(1, 12))
+    changes = {"video": str(path), "steps": 2, "controlnet": "auto"}
+    plan = run_stages(make_plan(request_.model_copy(update=changes), tmp_path / "together"))
+    assert plan.clip.cuts == (5, 6)
+    report = artifact_of(plan, ASSESS).read_json(REPORT)
+    assert [len(report["stages"][name]["digest"]) for name in ("invert", "propagate")] == [3, 3]
+    with artifact_of(plan, ENCODE).local_copy(EDITED) as video:
+        assert probe(video).frame_count == 10
+    edited = np.stack(list(stream_shots(plan, PROPAGATE, plan.frames)))
+    decoded = artifact_of(plan, DECODE).read_region("frames")
+    for shot in plan.shots:
+        frames = decoded[shot.frames.start : shot.frames.stop]
+        alone = _clip_of(plan, frames, tmp_path / f"alone_{shot.frames.start}")
+        for stage in (estimate_keyframe_flow, estimate_frame_flow, invert_keyframes, edit_keyframes):
+            stage.run(alone)
+        run_propagation(alone)
+        own = artifact_of(alone, PROPAGATE).read_region("frames")
+        assert np.array_equal(edited[shot.frames.start : shot.frames.stop], own)
+
+
+def _clip_of(plan: EditPlan, frames: NDArray[np.uint8], workspace: Path) -> EditPlan:
+    """Plan the edit of a clip of these frames, and store them as its decoded ones."""
+    clip = replace(plan.clip, digest="alone", frame_count=len(frames), cuts=())
+    execution = Execution(workspace=Workspace.open(str(workspace)).url)
+    alone = plan_edit(replace(plan.inputs, clip=clip, execution=execution))
+    artifact = artifact_of(alone, DECODE)
+    artifact.require_array("frames", shape=frames.shape, chunks=(1, *frames.shape[1:]), dtype="uint8")
+    artifact.write_region("frames", 0, frames)
+    artifact.complete()
+    return alone
 
 
 @pytest.fixture(scope="module")

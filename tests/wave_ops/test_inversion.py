@@ -133,6 +133,13 @@ def test_the_first_step_is_that_of_the_formula(model, latents):
     torch.testing.assert_close(x_1[0], alphas[1].sqrt() * clean + (1 - alphas[1]).sqrt() * eps, rtol=1e-4, atol=1e-5)
 
 
+def test_noise_is_predicted_at_the_timestep_of_each_step(model, latents):
+    settings = InversionSettings(schedule=WarpSchedule(steps=5), refinements=1)
+    with recorded_inputs(model.unet) as calls:
+        inverted(model, latents, settings=settings)
+    assert [int(call["1"]) for call in calls] == [1, 1, 201, 201, 401, 401, 601, 601, 801, 801]
+
+
 def test_resuming_an_extrapolated_inversion_without_the_latents_before_is_refused(model, latents):
     with pytest.raises(WaveOpsError, match="x_4 and x_3"):
         inverted(model, latents, settings=InversionSettings(schedule=WarpSchedule(steps=6)), start=4)

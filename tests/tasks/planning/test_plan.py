@@ -161,4 +161,4 @@ def test_each_shot_ends_with_its_last_frame(plan: EditPlan, cuts: tuple[int, ...
     cut = changed(plan, clip=replace(plan.clip, cuts=cuts))
     starts = {first for first, last in cut.intervals if first != last}
     followed = {last for _, last in cut.intervals if last in starts}
-    assert cut.shot_ends == {last for _, last in cut.intervals} - followed
+    assert {shot.frames[-1] for shot in cut.shots} == {last for _, last in cut.intervals} - followed

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from typing import Any, TypeVar
 
 from prefect import flow
 from prefect.futures import PrefectFuture
@@ -13,6 +14,7 @@ from flows.planning import planned_edit
 from flows.settings import WaveSettings, load_settings
 from storage.reference import ArtifactRef
 from tasks.assess import assess_edit
+from tasks.cancel import cancellable_flow, raise_if_stopped
 from tasks.decode import decode_clip
 from tasks.edit import edit_keyframes
 from tasks.encode import encode_edit
@@ -27,6 +29,9 @@ from tasks.record import record_run
 from tasks.stage import StageTask
 
 __all__ = ["edit_video"]
+
+T = TypeVar("T")
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def _run_name() -> str:
@@ -49,7 +54,7 @@ def edit_video(request: EditRequest, settings: WaveSettings | None = None) -> Ar
     settings = settings or load_settings()
     configure_runner(settings)
     with kept_downloads():
-        return _run_stages(planned_edit(request, settings), settings)
+        return cancellable_flow(lambda: _run_stages(planned_edit(request, settings), settings))
 
 
 def _run_stages(plan: EditPlan, settings: WaveSettings) -> ArtifactRef:
@@ -57,7 +62,7 @@ def _run_stages(plan: EditPlan, settings: WaveSettings) -> ArtifactRef:
         with placed(settings, stage.runs_on(plan)):
             return stage.submit(plan, *inputs)
 
-    clip = submit(decode_clip).result()
+    clip = _result(submit(decode_clip))
     plan = replan(plan)
     keyframe_flow = submit(estimate_keyframe_flow, clip)
     frame_flow = submit(estimate_frame_flow, clip)
@@ -73,5 +78,14 @@ def _run_stages(plan: EditPlan, settings: WaveSettings) -> ArtifactRef:
         record = record_run.submit(plan, report)
     # In their order, so that the stage that failed is the one whose error is raised
     for future in (keyframe_flow, frame_flow, inversion, keyframes, *intervals, frames, video, report, record):
-        future.result()
+        _result(future)
     return video.result()
+
+
+def _result(future: PrefectFuture[T]) -> T:
+    """Wait for a task's result, unless the run is cancelled: waiting in a thread, nothing else would end it."""
+    done = threading.Event()
+    future.add_done_callback(lambda _: done.set())
+    while not done.wait(_SECONDS_BETWEEN_LOOKS):
+        raise_if_stopped()
+    return future.result()

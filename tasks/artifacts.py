@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from storage.artifact import Artifact
+from tasks.cancel import raise_if_stopped
 from wave_ops.feature_warping import PairWarps
 from wave_ops.resize import resize_frames
 
@@ -35,8 +36,9 @@ REPORT = "report.json"
 def stream_frames(
     artifact: Artifact, indices: Sequence[int], *, size: tuple[int, int] | None = None, name: str = "frames"
 ) -> Iterator[NDArray[np.uint8]]:
-    """Read frames (height, width, 3) one by one, resized if a size is given."""
+    """Read frames (height, width, 3) one by one, resized if a size is given; end where the stage is to end."""
     for index in indices:
+        raise_if_stopped()
         frame: NDArray[np.uint8] = artifact.read_region(name, index, index + 1)
         yield (frame if size is None else resize_frames(frame, size))[0]
 

@@ -15,6 +15,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 from prefect.exceptions import PrefectHTTPStatusError
 
+from tasks.cancel import raise_if_stopped
 from tasks.planning.stages import Stage, StageSettings
 
 __all__ = ["Listener", "StageProgress", "counted", "listening", "report_rows", "stage_progress"]
@@ -55,7 +56,12 @@ class StageProgress:
     _reported: float = field(default_factory=time.monotonic)
 
     def report(self, done: int) -> None:
-        """Report that `done` of all units are done."""
+        """Report that `done` of all units are done.
+
+        Raises:
+            RunCancelled, TimeoutError: if the stage is to end; see `raise_if_stopped`.
+        """
+        raise_if_stopped()
         listener = _LISTENER.get()
         if listener is not None:
             listener(self.stage.name, self.part, done, self.total)

@@ -23,6 +23,7 @@ from storage.claims import claim
 from storage.digest import digest_of
 from storage.reference import ArtifactRef
 from storage.workspace import Workspace, open_artifact
+from tasks.cancel import cancellable_task, raise_if_stopped
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import Resource, StageSettings, StageSpec
 
@@ -138,8 +139,13 @@ def _claimed(spec: StageSpec[StageSettings], function: Callable[..., ArtifactRef
         given = signature.bind(*args, **inputs).arguments
         ref, interval = given["plan"][spec].ref, given.get("interval")
         name = ref.path if interval is None else f"{ref.path}/{part_name(interval)}"
-        with claim(Workspace.open(ref.workspace), name):
-            return function(*args, **inputs)
+
+        def compute() -> ArtifactRef:
+            raise_if_stopped()
+            with claim(Workspace.open(ref.workspace), name, check=raise_if_stopped):
+                return function(*args, **inputs)
+
+        return cancellable_task(compute)
 
     return run
 

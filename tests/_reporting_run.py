@@ -1,0 +1,38 @@
+"""As a program: run an edit or a data set of one row, and print a line for each report of a stage."""
+
+from __future__ import annotations
+
+import sys
+
+from prefect.runtime import flow_run
+
+from flows.edit_dataset import edit_dataset
+from flows.edit_video import edit_video
+from flows.settings import WaveSettings, using_settings
+from tasks.planning.dataset import dataset_request
+from tasks.planning.request import edit_request
+from tasks.progress import listening
+
+__all__ = ["OPTIONS"]
+
+OPTIONS = {"prompt": "a blue star", "steps": 20, "keyframe_interval": 4}
+
+
+def _report(stage: str, _part: str, done: int, total: int) -> None:
+    sys.stdout.write(f"{stage} {done} {total} {flow_run.root_flow_run_id}\n")
+    sys.stdout.flush()
+
+
+def _run(what: str, source: str, workspace: str) -> None:
+    settings = WaveSettings(workspace=workspace, max_tasks=2)
+    if what == "edit":
+        edit_video(edit_request(video=source, **OPTIONS), settings)
+        return
+    prompt, options = OPTIONS["prompt"], {name: value for name, value in OPTIONS.items() if name != "prompt"}
+    with using_settings(settings):
+        edit_dataset(dataset_request(source=source, prompt=prompt, defaults=options))
+
+
+if __name__ == "__main__":
+    with listening(_report):
+        _run(*sys.argv[1:])

@@ -31,6 +31,7 @@ from tasks.artifacts import REPORT
 from tasks.cancel import RunCancelled, cancellable_flow, cancellable_task, raise_if_stopped
 from tasks.delivery import deliver_video, is_delivered, output_location, write_metadata, write_webdataset
 from tasks.failures import FailureBudget, error_kind, may_heal
+from tasks.logs import send_logs_to_run
 from tasks.planning.bulk import BulkPlan, PlannedRow, row_plan
 from tasks.planning.dataset import DatasetRequest, dataset_name
 from tasks.planning.row import Row, manifest_columns
@@ -127,6 +128,7 @@ def edit_dataset(request: DatasetRequest) -> DatasetResult:
     Returns:
         How many rows are in which state; `wave status` shows the rows.
     """
+    send_logs_to_run()
     return cancellable_flow(lambda: _edit_rows(request))
 
 

@@ -20,6 +20,7 @@ from tasks.edit import edit_keyframes
 from tasks.encode import encode_edit
 from tasks.flow import estimate_frame_flow, estimate_keyframe_flow
 from tasks.invert import invert_keyframes
+from tasks.logs import send_logs_to_run
 from tasks.planning.input_video import clip_name, kept_downloads
 from tasks.planning.plan import EditPlan
 from tasks.planning.prepare import replan
@@ -51,6 +52,7 @@ def edit_video(request: EditRequest, settings: WaveSettings | None = None) -> Ar
     Returns:
         The artifact that contains edited.mp4.
     """
+    send_logs_to_run()
     settings = settings or load_settings()
     configure_runner(settings)
     with kept_downloads():

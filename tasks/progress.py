@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ Listener: TypeAlias = Callable[[str, str, int, int], None]
 
 _LISTENER: ContextVar[Listener | None] = ContextVar("wave_progress_listener", default=None)
 SECONDS_BETWEEN_UPDATES = 2.0
+_LOG = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -90,6 +92,8 @@ def stage_progress(
     stage: Stage[StageSettings], *, total: int, done: int = 0, part: str = ""
 ) -> Iterator[StageProgress]:
     """Report a stage from `done` units to `total`; leaving without an error reports all of them."""
+    if 0 < done < total:
+        _LOG.info("%s: resumed after %d of %d", stage.title, done, total)
     progress = StageProgress(stage=stage, total=total, part=part)
     progress.report(done)
     yield progress

@@ -23,7 +23,8 @@ from storage.claims import claim
 from storage.digest import digest_of
 from storage.reference import ArtifactRef
 from storage.workspace import Workspace, open_artifact
-from tasks.cancel import cancellable_task, raise_if_stopped
+from tasks.cancel import cancellable_task, raise_if_stopped, time_limit
+from tasks.logs import send_logs_to_run
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import Resource, StageSettings, StageSpec
 
@@ -55,9 +56,17 @@ def _may_succeed_later(_task: Any, _run: Any, state: State[Any]) -> bool:
 
 
 RETRIES: Final = MappingProxyType(
-    {"retries": 2, "retry_delay_seconds": [2.0, 15.0], "retry_condition_fn": _may_succeed_later}
+    {
+        "retries": 2,
+        "retry_delay_seconds": [2.0, 15.0],
+        "retry_jitter_factor": 0.5,
+        "retry_condition_fn": _may_succeed_later,
+    }
 )
-"""The one retry policy, as keyword arguments of `prefect.task`."""
+"""The one retry policy, as keyword arguments of `prefect.task`.
+
+Delays vary at random, so that stages that lost the same server do not all come back at once.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +145,16 @@ def _claimed(spec: StageSpec[StageSettings], function: Callable[..., ArtifactRef
 
     @functools.wraps(function)
     def run(*args: Any, **inputs: Any) -> ArtifactRef:
+        send_logs_to_run()
         given = signature.bind(*args, **inputs).arguments
         ref, interval = given["plan"][spec].ref, given.get("interval")
         name = ref.path if interval is None else f"{ref.path}/{part_name(interval)}"
 
         def compute() -> ArtifactRef:
             raise_if_stopped()
-            with claim(Workspace.open(ref.workspace), name, check=raise_if_stopped):
+            workspace, limit = Workspace.open(ref.workspace), spec.time_limit(given["plan"])
+            # The time limit is ours: that of Prefect cannot end a thread either, and warns of each. Waiting is free
+            with claim(workspace, name, check=raise_if_stopped), time_limit(limit):
                 return function(*args, **inputs)
 
         return cancellable_task(compute)

@@ -19,7 +19,11 @@ __all__ = ["compute", "plan_of"]
 def plan_of(workspace: str, digest: str = "d") -> Any:
     """Return what the stage needs of a plan."""
     ref = Workspace.open(workspace).ref(f"clips/c/{digest}/propagate", digest)
-    return {PROPAGATE: SimpleNamespace(ref=ref)}
+    return _Plan({PROPAGATE: SimpleNamespace(ref=ref)})
+
+
+class _Plan(dict[Any, Any]):
+    intervals = ((0, 4),)
 
 
 @stage_task(PROPAGATE)

@@ -53,6 +53,8 @@ class StageSettings(Protocol):
 
 S_co = TypeVar("S_co", bound=StageSettings, covariant=True)
 Resource = Literal["cpu", "gpu"]
+_START_LIMIT = 1800.0
+"""Seconds in which a stage begins: it may read a model over a slow network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,12 @@ class StageSpec(Generic[S_co]):
     """Count the units that a stage which was begun and not completed has stored."""
     runs_on: Callable[[EditOutline], Resource] = lambda _: "cpu"
     """The resource of a worker that it needs."""
+    unit_limit: Callable[[EditOutline], float] = lambda _: 120.0
+    """Seconds that one unit takes at most, on any machine in use: enough for frames of 4K on a busy CPU."""
+
+    def time_limit(self, outline: EditOutline) -> float:
+        """Return the seconds after which the stage is ended and tried again."""
+        return _START_LIMIT + self.units(outline) * self.unit_limit(outline)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +258,12 @@ def _makes_video(outline: EditOutline) -> str:
     return f"{outline.clip.frame_count} frames, {_by(outline.clip.size)}{guided}"
 
 
+def _step_limit(outline: EditOutline) -> float:
+    """Return the seconds that one step of all keyframes takes at most: minutes each on a CPU, by their pixels."""
+    height, width = outline.size
+    return 120.0 * len(outline.keyframes) * max(1.0, height * width / 512**2)
+
+
 def _stored_steps(artifact: Artifact) -> int:
     return max(artifact.readable_prefix("latents") - 1, 0)
 
@@ -306,6 +320,7 @@ INVERT = StageSpec(
     makes=_makes_keyframes,
     stored=_stored_steps,
     runs_on=lambda _: "gpu",
+    unit_limit=_step_limit,
 )
 EDIT = StageSpec(
     name="edit",
@@ -318,6 +333,7 @@ EDIT = StageSpec(
     makes=_makes_keyframes,
     stored=_stored_steps,
     runs_on=lambda _: "gpu",
+    unit_limit=_step_limit,
 )
 PROPAGATE = StageSpec(
     name="propagate",

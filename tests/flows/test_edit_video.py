@@ -27,7 +27,7 @@ from tasks.artifacts import EDITED
 from tasks.errors import TaskInputError
 from tasks.planning.plan import EditPlan
 from tasks.planning.request import EditRequest, edit_request
-from tasks.planning.stages import ENCODE, INVERT
+from tasks.planning.stages import ENCODE, INVERT, StageSpec
 from tests._stages import contents, run_stages
 from wave_ops.errors import WaveOpsError
 
@@ -108,6 +108,23 @@ def test_a_person_understands_what_the_server_shows(server: str, finished: tuple
     assert "data:image/jpeg;base64," in preview["data"]
 
 
+def test_what_a_stage_logs_reaches_the_logs_of_its_task_run(
+    server: str, finished: tuple[Path, str], request_: EditRequest
+) -> None:
+    tasks = {task["id"]: task["name"] for task in tasks_of(server, finished[1])}
+    expected = {
+        "Decode clip.mp4": "Decoded 7 frames, 64x48, shots: 1",
+        "Edit 3 keyframes of clip.mp4": f"The networks of {request_.model} run on cpu in float32",
+    }
+    for _ in range(300):  # logs are sent in batches
+        logs = ask(server, "logs", logs={"flow_run_id": {"any_": [finished[1]]}})
+        found = {tasks[line["task_run_id"]]: line["message"] for line in logs if line["name"].startswith("tasks.")}
+        if expected.keys() <= found.keys():
+            break
+        time.sleep(0.2)
+    assert {name: found[name] for name in expected} == expected
+
+
 def test_a_second_prompt_takes_decoding_flow_and_inversion_from_the_cache(
     server: str, request_: EditRequest, settings: WaveSettings
 ) -> None:
@@ -147,6 +164,17 @@ def test_the_error_of_the_stage_that_failed_is_raised(
     monkeypatch.setattr("tasks.invert.invert", fail)
     with pytest.raises(WaveOpsError, match="no latents today"):
         edit_video(request_.model_copy(update={"seed": 9}), settings)
+
+
+def test_a_stage_that_runs_out_of_time_is_ended_and_tried_again(
+    server: str, request_: EditRequest, settings: WaveSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = iter([0.0])
+    monkeypatch.setattr(StageSpec, "time_limit", lambda *_: next(limits, 600.0))
+    run = flow_run_of(server, request_, settings.model_copy(update={"workspace": str(tmp_path / "late")}))
+    runs = {task["name"]: task["run_count"] for task in tasks_of(server, run)}
+    assert runs.pop("Decode clip.mp4") == 2
+    assert set(runs.values()) == {1}
 
 
 def test_the_runner_follows_the_settings_of_the_run(

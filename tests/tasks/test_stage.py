@@ -87,6 +87,11 @@ def test_a_stages_task_keeps_a_json_result() -> None:
     assert (task.persist_result, task.result_serializer, task.retries) == (True, "json", 2)
 
 
+def test_retries_do_not_all_come_back_at_once() -> None:
+    tasks = [decode_clip.task, propagate_frames.task, finish_propagation.task]
+    assert all(task.retry_jitter_factor and task.retry_jitter_factor > 0 for task in tasks)
+
+
 def test_measured_counts_seconds_and_memory() -> None:
     with measured() as figures:
         found = figures()

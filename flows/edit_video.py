@@ -6,7 +6,7 @@ import threading
 from typing import Any, TypeVar
 
 from prefect import flow
-from prefect.futures import PrefectFuture
+from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run
 
 from flows.placement import ConfiguredTaskRunner, configure_runner, placed
@@ -23,10 +23,11 @@ from tasks.invert import invert_keyframes
 from tasks.logs import send_logs_to_run
 from tasks.planning.input_video import clip_name, kept_downloads
 from tasks.planning.plan import EditPlan
-from tasks.planning.prepare import replan
+from tasks.planning.prepare import is_complete, replan
 from tasks.planning.request import EditRequest
+from tasks.planning.stages import EDIT
 from tasks.propagate import begin_propagation, finish_propagation, propagate_frames
-from tasks.record import record_run
+from tasks.record import preview_keyframes, record_run
 from tasks.stage import StageTask
 
 __all__ = ["edit_video"]
@@ -69,7 +70,10 @@ def _run_stages(plan: EditPlan, settings: WaveSettings) -> ArtifactRef:
     keyframe_flow = submit(estimate_keyframe_flow, clip)
     frame_flow = submit(estimate_frame_flow, clip)
     inversion = submit(invert_keyframes, clip, keyframe_flow)
+    shown = is_complete(plan, EDIT)
     keyframes = submit(edit_keyframes, clip, keyframe_flow, inversion)
+    with placed(settings, "cpu"):
+        previews = [] if shown else [preview_keyframes.submit(plan, clip, keyframes)]
     begin_propagation(plan)
     with placed(settings, propagate_frames.runs_on(plan)):
         intervals = propagate_frames.submit_intervals(plan, clip, frame_flow, keyframes)
@@ -81,6 +85,7 @@ def _run_stages(plan: EditPlan, settings: WaveSettings) -> ArtifactRef:
     # In their order, so that the stage that failed is the one whose error is raised
     for future in (keyframe_flow, frame_flow, inversion, keyframes, *intervals, frames, video, report, record):
         _result(future)
+    wait(previews)  # whatever became of them
     return video.result()
 
 

@@ -78,7 +78,7 @@ class StageProgress:
             return
         try:
             if self._artifact is None:
-                key = f"{self.stage.name.replace('_', '-')}-progress"
+                key = f"{self.stage.name.replace('_', '-')}-progress-{self.stage.ref.digest}"
                 created = create_progress_artifact(percent, key=key, description=self.stage.title)
                 self._artifact = created if isinstance(created, UUID) else None
             else:

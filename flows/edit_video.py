@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from prefect import flow
 from prefect.futures import PrefectFuture, wait
@@ -73,7 +73,7 @@ def _run_stages(plan: EditPlan, settings: WaveSettings) -> ArtifactRef:
     shown = is_complete(plan, EDIT)
     keyframes = submit(edit_keyframes, clip, keyframe_flow, inversion)
     with placed(settings, "cpu"):
-        previews = [] if shown else [preview_keyframes.submit(plan, clip, keyframes)]
+        previews = [] if shown else [preview_keyframes.submit(plan, clip, cast("Any", keyframes))]
     begin_propagation(plan)
     with placed(settings, propagate_frames.runs_on(plan)):
         intervals = propagate_frames.submit_intervals(plan, clip, frame_flow, keyframes)

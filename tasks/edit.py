@@ -9,6 +9,7 @@ from storage.artifact import Artifact
 from storage.reference import ArtifactRef
 from storage.workspace import open_artifact
 from tasks.artifacts import frames_at, require_latents, stored_warps
+from tasks.models.devices import stage_device
 from tasks.models.loading import loaded_model
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import EDIT, INVERT
@@ -27,9 +28,10 @@ def edit_keyframes(plan: EditPlan, clip: ArtifactRef, flow: ArtifactRef, inversi
     artifact, parts, execution = open_artifact(plan[EDIT].ref), plan.inputs, plan.execution
     if artifact.is_complete():
         return plan[EDIT].ref
+    device = stage_device(execution.device, dtype=execution.dtype)
     with (
         measured() as cost,
-        loaded_model(parts.model, parts.controlnet, device=execution.device, dtype=execution.dtype) as model,
+        loaded_model(parts.model, parts.controlnet, device=device, dtype=execution.dtype) as model,
     ):
         latents = _denoise(artifact, model, plan, clip=clip, flow=flow, inversion=inversion)
         keyframes = decode_latents(model, latents)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
@@ -19,7 +20,16 @@ from prefect.exceptions import PrefectHTTPStatusError
 from tasks.cancel import raise_if_stopped
 from tasks.planning.stages import Stage, StageSettings
 
-__all__ = ["Listener", "StageProgress", "counted", "listening", "report_rows", "stage_progress"]
+__all__ = [
+    "PROGRESS_TOPIC",
+    "Listener",
+    "StageProgress",
+    "counted",
+    "current_listener",
+    "listening",
+    "report_rows",
+    "stage_progress",
+]
 
 T = TypeVar("T")
 
@@ -27,7 +37,11 @@ Listener: TypeAlias = Callable[[str, str, int, int], None]
 """Called with a stage's name, the part of it, the units done in that part, and all units of that part."""
 
 _LISTENER: ContextVar[Listener | None] = ContextVar("wave_progress_listener", default=None)
+PROGRESS_TOPIC = "wave-progress"
+"""Topic of the events by which a worker of a Dask cluster reports progress: run, stage, part, done and total. `run` is
+the ID of the flow run that the stage belongs to; there is one topic for all runs, since a scheduler keeps each."""
 SECONDS_BETWEEN_UPDATES = 2.0
+_SECONDS_BETWEEN_EVENTS = 0.25
 _LOG = logging.getLogger(__name__)
 
 
@@ -39,6 +53,11 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _LISTENER.reset(token)
+
+
+def current_listener() -> Listener | None:
+    """Return the listener of this context."""
+    return _LISTENER.get()
 
 
 def report_rows(done: int, total: int) -> None:
@@ -56,6 +75,7 @@ class StageProgress:
     part: str = ""
     _artifact: UUID | None = None
     _reported: float = field(default_factory=time.monotonic)
+    _sent: float = 0.0
 
     def report(self, done: int) -> None:
         """Report that `done` of all units are done.
@@ -67,10 +87,25 @@ class StageProgress:
         listener = _LISTENER.get()
         if listener is not None:
             listener(self.stage.name, self.part, done, self.total)
+        else:
+            self._send(done)
         now = time.monotonic()
         if now - self._reported >= SECONDS_BETWEEN_UPDATES or (self._artifact is not None and done == self.total):
             self._reported = now
             self._publish(100.0 * done / max(self.total, 1))
+
+    def _send(self, done: int) -> None:
+        """Send an event to the flow's process, if this one is a worker of a Dask cluster; not too many of them."""
+        distributed, context, now = sys.modules.get("distributed"), TaskRunContext.get(), time.monotonic()
+        if distributed is None or context is None:
+            return
+        if 0 < done < self.total and now - self._sent < _SECONDS_BETWEEN_EVENTS:
+            return
+        self._sent = now
+        run = str(context.task_run.flow_run_id)
+        event = {"run": run, "stage": self.stage.name, "part": self.part, "done": done, "total": self.total}
+        with suppress(ValueError):  # not a worker
+            distributed.get_worker().log_event(PROGRESS_TOPIC, event)
 
     def _publish(self, percent: float) -> None:
         """Update Prefect's artifact; it first appears on a stage that has lasted a while."""

@@ -11,6 +11,7 @@ from storage.errors import WorkspaceError
 from storage.reference import ArtifactRef
 from storage.workspace import open_artifact
 from tasks.artifacts import frames_at
+from tasks.models.devices import choose_device
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import PROPAGATE
 from tasks.progress import stage_progress
@@ -47,6 +48,9 @@ def propagate_frames(
     if artifact.is_complete() or artifact.has_part(part):
         return plan[PROPAGATE].ref
     first, last = interval
+    device = None
+    if plan.execution.propagation == "torch":
+        device = choose_device("cuda", setting="WAVE_PROPAGATION_DEVICE")
     with measured() as cost, stage_progress(plan[PROPAGATE], total=last - first + 1, part=part) as progress:
         edited = open_artifact(keyframes)
         ends = [_keyframe(edited, plan.keyframes.index(frame)) for frame in interval]
@@ -58,7 +62,7 @@ def propagate_frames(
             flows_to_prev=to_prev,
             flows_to_cur=to_cur,
             settings=plan[PROPAGATE].settings.propagation,
-            device="cuda" if plan.execution.propagation == "torch" else None,
+            device=device,
             callback=lambda done, total: progress.report(round((last - first + 1) * done / max(total, 1))),
         )
         own = frames if last in plan.shot_ends else frames[:-1]

@@ -1,4 +1,4 @@
-"""As a program: run an edit or a data set of one row, and print a line for each report of a stage."""
+"""As a program: run an edit or a data set of one row; print a line for each report of a stage, and "ended" at last."""
 
 from __future__ import annotations
 
@@ -34,5 +34,9 @@ def _run(what: str, source: str, workspace: str) -> None:
 
 
 if __name__ == "__main__":
-    with listening(_report):
-        _run(*sys.argv[1:])
+    try:
+        with listening(_report):
+            _run(*sys.argv[1:])
+    finally:
+        sys.stdout.write("ended\n")
+        sys.stdout.flush()

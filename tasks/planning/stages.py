@@ -258,6 +258,11 @@ def _makes_video(outline: EditOutline) -> str:
     return f"{outline.clip.frame_count} frames, {_by(outline.clip.size)}{guided}"
 
 
+def _flow_resource(outline: EditOutline) -> Resource:
+    """Return where flow is estimated: RAFT is a network, and DIS needs no other device than a CPU."""
+    return "gpu" if outline.inputs.flow.name == "raft" else "cpu"
+
+
 def _step_limit(outline: EditOutline) -> float:
     """Return the seconds that one step of all keyframes takes at most: minutes each on a CPU, by their pixels."""
     height, width = outline.size
@@ -297,6 +302,7 @@ KEYFRAME_FLOW = StageSpec(
     units=lambda outline: len(outline.pairs),
     makes=lambda outline: f"{len(outline.pairs)} pairs of keyframes, {_by(analysis_size(outline.clip.size))}",
     stored=_stored_pairs,
+    runs_on=_flow_resource,
 )
 FRAME_FLOW = StageSpec(
     name="frame_flow",
@@ -308,6 +314,7 @@ FRAME_FLOW = StageSpec(
     units=lambda outline: outline.clip.frame_count - 1,
     makes=lambda outline: f"{outline.clip.frame_count - 1} pairs of frames, {_by(analysis_size(outline.clip.size))}",
     stored=_stored_pairs,
+    runs_on=_flow_resource,
 )
 INVERT = StageSpec(
     name="invert",

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -17,9 +13,9 @@ import pytest
 from storage.status_table import StatusTable
 from storage.workspace import Workspace
 from tests._clips import save_clip
+from tests._reporting_run import started, wait_for
 from tests._stages import contents
 
-ROOT = Path(__file__).parents[2]
 SECONDS = 5.0
 IDLE = 0.3
 """Seconds that `slowness` takes on an idle machine."""
@@ -40,33 +36,6 @@ def quiet(server: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -
         run.communicate()
     assert run.returncode == 0
     return contents(workspace)
-
-
-@contextmanager
-def started(server: str, what: str, source: Path, workspace: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run the program in a process of its own, which is ended with the context."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests._reporting_run", what, str(source), str(workspace)],
-        cwd=ROOT,
-        env={**os.environ, "PREFECT_API_URL": server, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_for(process: subprocess.Popen[str], stage: str) -> str:
-    """Wait until the stage is under way; return the ID of the outermost flow run."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        name, done, total, run = line.split()
-        if name == stage and 0 < int(done) < int(total):
-            return run
-    raise AssertionError(f"the stage {stage} was never under way")
 
 
 def wait_until_ended(process: subprocess.Popen[str]) -> None:

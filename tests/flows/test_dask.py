@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +22,7 @@ from tasks.planning.stages import ASSESS, STAGES
 from tasks.progress import listening
 from tests._clips import save_clip
 from tests._dask import cluster
-
-ROOT = Path(__file__).parents[2]
+from tests._reporting_run import started, wait_for
 
 
 def choices(**settings: Any) -> WaveSettings:
@@ -141,17 +137,10 @@ def test_gpu_stages_run_on_the_gpu_of_their_worker_and_all_progress_is_heard(
 @pytest.mark.timeout(1200)
 def test_stages_on_workers_end_when_the_run_is_cancelled(server: str, address: str, tmp_path: Path) -> None:
     clip, workspace = save_clip(tmp_path / "clip.mp4", frames=9), tmp_path / "workspace"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests._reporting_run", "edit", str(clip), str(workspace)],
-        cwd=ROOT,
-        env={**os.environ, "PREFECT_API_URL": server, "PYTHONPATH": str(ROOT), "WAVE_DASK_ADDRESS": address},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    next(line for line in process.stdout if line.startswith("invert ") and not line.startswith("invert 0 "))
-    process.terminate()
-    process.communicate(timeout=300)
+    with started(server, "edit", clip, workspace, WAVE_DASK_ADDRESS=address) as process:
+        wait_for(process, "invert")
+        process.terminate()
+        process.communicate(timeout=300)
     end = time.monotonic() + 60
     while any((workspace / "claims").rglob("*.lock")):
         assert time.monotonic() < end, "the stage goes on"

@@ -10,11 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.exceptions import CancelledRun, TerminationSignal
 
 from storage.claims import claim
 from storage.workspace import Workspace, open_artifact
 from tasks import cancel
-from tasks.cancel import RunCancelled, raise_if_stopped, time_limit
+from tasks.cancel import RunCancelled, cancellable_task, raise_if_stopped, time_limit
 from tasks.planning.stages import PROPAGATE
 from tasks.progress import stage_progress
 from tasks.stage import is_transient
@@ -68,6 +69,44 @@ def test_waiting_for_a_claim_ends_when_the_run_is_cancelled(tmp_path: Path) -> N
             waiting.result(timeout=60)
     assert not log.exists()
     assert not open_artifact(plan[PROPAGATE].ref).is_complete()
+
+
+@pytest.fixture
+def transaction(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let the test look like a task run, and return the transaction of its result."""
+    found = SimpleNamespace(write_on_commit=True)
+    context = SimpleNamespace(task_run=SimpleNamespace(flow_run_id=None), client=None)
+    monkeypatch.setattr(cancel, "get_transaction", lambda: found)
+    monkeypatch.setattr(cancel.TaskRunContext, "get", lambda: context)
+    return found
+
+
+@pytest.mark.parametrize("error", [RunCancelled("cancelled"), CancelledRun("cancelled"), KeyboardInterrupt()])
+def test_a_cancelled_task_ends_in_prefects_state_and_nothing_is_kept_as_its_result(
+    error: BaseException, transaction: Any
+) -> None:
+    assert cancellable_task(lambda: 1) == 1
+    assert transaction.write_on_commit
+    state: Any = cancellable_task(lambda: fail(error))
+    assert state.is_cancelled()
+    assert not transaction.write_on_commit
+
+
+@pytest.mark.parametrize(
+    ("error", "stopped"), [(TerminationSignal(15), True), (SystemExit(), True), (ValueError(), False)]
+)
+def test_a_signal_is_passed_on_and_ends_the_stages_that_were_started(
+    error: BaseException, stopped: bool, transaction: Any
+) -> None:
+    scopes: list[Any] = []
+    with pytest.raises(type(error)):
+        cancellable_task(lambda: scopes.append(cancel._SCOPE.get()) or fail(error))
+    assert scopes[0].cancelled.is_set() is stopped
+    assert transaction.write_on_commit
+
+
+def fail(error: BaseException) -> Any:
+    raise error
 
 
 class FakeClient:

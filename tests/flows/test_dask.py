@@ -145,5 +145,5 @@ def test_stages_on_workers_end_when_the_run_is_cancelled(server: str, address: s
     while any((workspace / "claims").rglob("*.lock")):
         assert time.monotonic() < end, "the stage goes on"
         time.sleep(0.1)
-    (latents,) = workspace.glob("clips/*/inversion/*")
-    assert not (latents / "complete.json").exists()
+    assert list(workspace.glob("clips/*/keyframe_flow/*/complete.json"))
+    assert not list(workspace.glob("clips/*/inversion/*/complete.json"))

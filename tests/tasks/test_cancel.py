@@ -59,14 +59,14 @@ def test_a_cancelled_run_is_not_tried_again_and_a_stage_out_of_time_is() -> None
 def test_waiting_for_a_claim_ends_when_the_run_is_cancelled(tmp_path: Path) -> None:
     plan, log = plan_of(str(tmp_path / "workspace")), tmp_path / "log"
     run = scope()
-    with claim(Workspace.open(str(tmp_path / "workspace")), plan[PROPAGATE].ref.path), ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, claim(Workspace.open(str(tmp_path / "workspace")), plan[PROPAGATE].ref.path):
         with cancel._scope(run):
             waiting = pool.submit(copy_context().run, compute.task.fn, plan, log, 0)
         time.sleep(0.3)
         assert not waiting.done()
         run.cancelled.set()
         with pytest.raises(RunCancelled):
-            waiting.result(timeout=60)
+            waiting.result(timeout=30)
     assert not log.exists()
     assert not open_artifact(plan[PROPAGATE].ref).is_complete()
 

@@ -15,7 +15,6 @@ from prefect import State, flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
-from prefect.exceptions import CancelledRun
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import opaque
@@ -28,7 +27,7 @@ from storage.reference import ArtifactRef
 from storage.status_table import STATES, RowState, StatusRecord, StatusTable, counts_text, row_key
 from storage.workspace import Workspace, open_artifact
 from tasks.artifacts import REPORT
-from tasks.cancel import RunCancelled, cancellable_flow, cancellable_task, raise_if_stopped
+from tasks.cancel import cancellable_flow, cancellable_task, raise_if_stopped
 from tasks.delivery import deliver_video, is_delivered, output_location, write_metadata, write_webdataset
 from tasks.failures import FailureBudget, error_kind, may_heal
 from tasks.logs import send_logs_to_run
@@ -236,10 +235,10 @@ def _settle(run: _Run, item: PlannedRow, state: State[Any]) -> str:
         except ValueError as error:
             return _fail(run, item, error)
         return "ended"
-    found: Any = state.result(raise_on_failure=False)
-    if isinstance(found, CancelledRun | RunCancelled):  # this row alone: in Prefect each is a run of its own
+    if state.is_cancelled():  # this row alone: in Prefect each is a run of its own
         run.settle(_cancelled(run, item))
         return "ended"
+    found: Any = state.result(raise_on_failure=False)
     return _fail(run, item, found if isinstance(found, BaseException) else RuntimeError(state.message or state.name))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, cast
 
 import pandas as pd
@@ -26,8 +27,10 @@ from storage.reference import ArtifactRef
 from storage.status_table import STATES, RowState, StatusRecord, StatusTable, counts_text, row_key
 from storage.workspace import Workspace, open_artifact
 from tasks.artifacts import REPORT
+from tasks.cancel import cancellable_flow, cancellable_task, raise_if_stopped
 from tasks.delivery import deliver_video, is_delivered, output_location, write_metadata, write_webdataset
 from tasks.failures import FailureBudget, error_kind, may_heal
+from tasks.logs import send_logs_to_run
 from tasks.planning.bulk import BulkPlan, PlannedRow, row_plan
 from tasks.planning.dataset import DatasetRequest, dataset_name
 from tasks.planning.row import Row, manifest_columns
@@ -36,6 +39,7 @@ from tasks.progress import report_rows
 __all__ = ["DatasetResult", "edit_dataset"]
 
 _SECONDS_BETWEEN_TABLES = 15.0
+_SECONDS_BETWEEN_LOOKS = 0.5
 _ROWS_SHOWN = 200
 
 
@@ -56,8 +60,9 @@ class DatasetResult:
 
     @property
     def exit_code(self) -> int:
-        """0 if all rows are done, 1 if some failed or were left."""
-        return int(bool(self.stopped or any(self.counts[state] for state in ("failed", "quarantined", "running"))))
+        """0 if all rows are done, 1 if some failed, were cancelled or were left."""
+        unfinished: tuple[RowState, ...] = ("failed", "quarantined", "cancelled", "running")
+        return int(bool(self.stopped or any(self.counts[state] for state in unfinished)))
 
 
 @dataclass(slots=True)
@@ -103,7 +108,7 @@ def edit_row(label: str, item: PlannedRow, run: Any) -> ArtifactRef:
     """Edit one row: a flow run of its own, so that its failure ends in its own state."""
     plan = row_plan(item, run.bulk)
     with planned(plan):
-        return edit_video(plan.request, run.settings)
+        return cancellable_task(lambda: edit_video(plan.request, run.settings))
 
 
 def _run_name() -> str:
@@ -122,6 +127,11 @@ def edit_dataset(request: DatasetRequest) -> DatasetResult:
     Returns:
         How many rows are in which state; `wave status` shows the rows.
     """
+    send_logs_to_run()
+    return cancellable_flow(lambda: _edit_rows(request))
+
+
+def _edit_rows(request: DatasetRequest) -> DatasetResult:
     settings, name = current_settings(), dataset_name(request.source)
     workspace = Workspace.open(settings.workspace)
     table = StatusTable(workspace, name, run=str(flow_run.id or "local"))
@@ -138,7 +148,7 @@ def edit_dataset(request: DatasetRequest) -> DatasetResult:
     try:
         _run_rows(run)
     except BaseException:  # a person or Prefect ended it: the rows in flight have not killed their workers
-        _record_interrupted_rows(run)
+        _record_cancelled_rows(run)
         raise
     result = _finish(run, workspace)
     kind = "finished" if result.exit_code == 0 else "failing"
@@ -179,7 +189,7 @@ def _run_rows(run: _Run) -> None:
             running += 1
         if not running:
             return
-        item, future = ended.get()
+        item, future = _next(ended)
         running -= 1
         future.wait()  # its final state is there, but not yet read
         if _settle(run, item, future.state) == "again":
@@ -190,10 +200,21 @@ def _run_rows(run: _Run) -> None:
         _show(run)
 
 
-def _record_interrupted_rows(run: _Run) -> None:
+def _next(ended: SimpleQueue[tuple[PlannedRow, Any]]) -> tuple[PlannedRow, Any]:
+    """Wait for the next row that has ended, unless the run is cancelled."""
+    while True:
+        raise_if_stopped()
+        with suppress(Empty):
+            return ended.get(timeout=_SECONDS_BETWEEN_LOOKS)
+
+
+def _record_cancelled_rows(run: _Run) -> None:
     items = [item for item in run.bulk.rows if item.row.key in run.attempts and item.row.key not in run.outcomes]
-    message = "the run was interrupted"
-    run.table.append([_record(run, item, "failed", kind="interrupted", message=message) for item in items])
+    run.table.append([_cancelled(run, item) for item in items])
+
+
+def _cancelled(run: _Run, item: PlannedRow) -> StatusRecord:
+    return _record(run, item, "cancelled", message="the run was cancelled")
 
 
 def _submit(run: _Run, item: PlannedRow, ended: SimpleQueue[tuple[PlannedRow, Any]]) -> None:
@@ -213,6 +234,9 @@ def _settle(run: _Run, item: PlannedRow, state: State[Any]) -> str:
             run.settle(_done(run, item))
         except ValueError as error:
             return _fail(run, item, error)
+        return "ended"
+    if state.is_cancelled():  # this row alone: in Prefect each is a run of its own
+        run.settle(_cancelled(run, item))
         return "ended"
     found: Any = state.result(raise_on_failure=False)
     return _fail(run, item, found if isinstance(found, BaseException) else RuntimeError(state.message or state.name))

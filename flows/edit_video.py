@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from typing import Any, TypeVar
 
 from prefect import flow
+from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run
 
 from flows.placement import ConfiguredTaskRunner, configure_runner, placed
@@ -12,21 +14,26 @@ from flows.planning import planned_edit
 from flows.settings import WaveSettings, load_settings
 from storage.reference import ArtifactRef
 from tasks.assess import assess_edit
+from tasks.cancel import cancellable_flow, raise_if_stopped
 from tasks.decode import decode_clip
 from tasks.edit import edit_keyframes
 from tasks.encode import encode_edit
 from tasks.flow import estimate_frame_flow, estimate_keyframe_flow
 from tasks.invert import invert_keyframes
+from tasks.logs import send_logs_to_run
 from tasks.planning.input_video import clip_name, kept_downloads
 from tasks.planning.plan import EditPlan
-from tasks.planning.prepare import replan
+from tasks.planning.prepare import is_complete, replan
 from tasks.planning.request import EditRequest
-from tasks.planning.stages import ENCODE
+from tasks.planning.stages import EDIT, ENCODE
 from tasks.propagate import begin_propagation, finish_propagation, propagate_frames
-from tasks.record import record_run
+from tasks.record import preview_keyframes, record_run
 from tasks.stage import StageTask, Submission
 
 __all__ = ["edit_video"]
+
+T = TypeVar("T")
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def _run_name() -> str:
@@ -46,10 +53,11 @@ def edit_video(request: EditRequest, settings: WaveSettings | None = None) -> Ar
     Returns:
         The artifact that contains edited.mp4.
     """
+    send_logs_to_run()
     settings = settings or load_settings()
     configure_runner(settings)
     with kept_downloads():
-        return _run_stages(planned_edit(request, settings), settings)
+        return cancellable_flow(lambda: _run_stages(planned_edit(request, settings), settings))
 
 
 def _run_stages(plan: EditPlan, settings: WaveSettings) -> ArtifactRef:
@@ -58,12 +66,16 @@ def _run_stages(plan: EditPlan, settings: WaveSettings) -> ArtifactRef:
             return stage.submit(plan, *after)
 
     clip = submit(decode_clip)
-    clip.result()
+    _wait(clip)
     plan = replan(plan)
     keyframe_flow = submit(estimate_keyframe_flow)
     frame_flow = submit(estimate_frame_flow)
     inversion = submit(invert_keyframes, keyframe_flow)
+    shown = is_complete(plan, EDIT)
     keyframes = submit(edit_keyframes, inversion)
+    with placed(settings, "cpu"):
+        waits = keyframes.of(plan.frames)
+        previews = [] if shown else [preview_keyframes.submit(plan, wait_for=waits, return_state=False)]
     begin_propagation(plan)
     stretches = submit(propagate_frames, keyframes, frame_flow)
     frames = submit(finish_propagation, stretches)
@@ -73,6 +85,21 @@ def _run_stages(plan: EditPlan, settings: WaveSettings) -> ArtifactRef:
         record = record_run.submit(plan, wait_for=report.of(plan.frames), return_state=False)
     # In their order, so that the stage that failed is the one whose error is raised
     for stage in (keyframe_flow, frame_flow, inversion, keyframes, stretches, frames, video, report):
-        stage.result()
-    record.result()
+        _wait(stage)
+    _result(record)
+    wait(previews)  # whatever became of them
     return plan[ENCODE].ref
+
+
+def _wait(stage: Submission) -> None:
+    for _, future in stage.futures:
+        _result(future)
+
+
+def _result(future: PrefectFuture[T]) -> T:
+    """Wait for a task's result, unless the run is cancelled: waiting in a thread, nothing else would end it."""
+    done = threading.Event()
+    future.add_done_callback(lambda _: done.set())
+    while not done.wait(_SECONDS_BETWEEN_LOOKS):
+        raise_if_stopped()
+    return future.result()

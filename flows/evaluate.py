@@ -18,6 +18,7 @@ from tasks.evaluation.report.publish import publish_results
 from tasks.evaluation.request import EvaluationRequest
 from tasks.evaluation.results import Results
 from tasks.evaluation.run import evaluate_clip
+from tasks.logs import send_logs_to_run
 
 __all__ = ["evaluate"]
 
@@ -48,6 +49,7 @@ def evaluate(request: EvaluationRequest, settings: WaveSettings | None = None, o
             are stored before.
         WorkspaceError: if the workspace cannot be written.
     """
+    send_logs_to_run()
     settings = settings or load_settings()
     configure_runner(settings)
     plan = plan_evaluation_request(request, settings)

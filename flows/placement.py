@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Any
+from typing import Any, cast
 
 from prefect import Task
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.settings import WaveSettings
+from tasks.errors import TaskInputError
+from tasks.models.devices import cuda_available
 from tasks.planning.stages import Resource
+from tasks.progress import PROGRESS_TOPIC, Listener, current_listener
 
-__all__ = ["ConfiguredTaskRunner", "configure_runner", "placed", "task_runner"]
+__all__ = ["ConfiguredTaskRunner", "configure_runner", "cuda_where_stages_run", "placed", "task_runner"]
+
+_SECONDS_TO_CONNECT = 30
 
 
 def task_runner(settings: WaveSettings) -> TaskRunner[Any]:
@@ -36,10 +42,13 @@ class ConfiguredTaskRunner(TaskRunner[PrefectFuture[Any]]):
         self._stack = ExitStack()
         self._runner: TaskRunner[Any] | None = None
 
-    def configure(self, settings: WaveSettings) -> None:
-        """Start the runner that the settings ask for."""
+    def configure(self, settings: WaveSettings, *, run: str) -> None:
+        """Start the runner that the settings ask for, for the tasks of the flow run of this ID."""
         if self._runner is None:
             self._runner = self._stack.enter_context(task_runner(settings))
+            listener = current_listener()
+            if settings.dask_address is not None and listener is not None:
+                _hear_workers(cast("Any", self._runner).client, listener, run=run)
 
     def duplicate(self) -> ConfiguredTaskRunner:
         """Return a new runner, not yet configured."""
@@ -74,7 +83,18 @@ def configure_runner(settings: WaveSettings) -> None:
     context = FlowRunContext.get()
     runner = None if context is None else context.task_runner
     if isinstance(runner, ConfiguredTaskRunner):
-        runner.configure(settings)
+        runner.configure(settings, run=str(flow_run.id))
+
+
+def _hear_workers(client: Any, listener: Listener, *, run: str) -> None:
+    """Call the listener with the progress that Dask workers report of a flow run, until the client is closed."""
+
+    def hear(event: tuple[float, dict[str, Any]]) -> None:
+        _, report = event
+        if report["run"] == run:
+            listener(report["stage"], report["part"], report["done"], report["total"])
+
+    client.subscribe_topic(PROGRESS_TOPIC, hear)
 
 
 def placed(settings: WaveSettings, resource: Resource) -> AbstractContextManager[Any]:
@@ -85,3 +105,46 @@ def placed(settings: WaveSettings, resource: Resource) -> AbstractContextManager
 
     annotated: AbstractContextManager[Any] = dask.annotate(resources={resource.upper(): 1})
     return annotated
+
+
+def cuda_where_stages_run(settings: WaveSettings) -> bool:
+    """Return whether there is a CUDA device where stages that need a GPU run: here, or on workers of the Dask cluster.
+
+    The cluster is asked only if the settings leave it to the machine what is computed.
+
+    Raises:
+        TaskInputError: if the cluster does not answer, has no worker with the resource GPU, or some of these workers
+            have a CUDA device and others have none.
+    """
+    if settings.dask_address is None:
+        return cuda_available()
+    if settings.device != "auto":
+        return settings.device == "cuda" or settings.propagation_device == "cuda"
+    if "auto" not in (settings.dtype, settings.propagation_device):
+        return settings.propagation_device == "cuda"
+    found = _cuda_of_gpu_workers(settings.dask_address)
+    if not found:
+        raise TaskInputError(
+            f"No worker of the Dask cluster at {settings.dask_address} has the resource GPU: start one, "
+            "or choose WAVE_DEVICE."
+        )
+    if len(set(found.values())) > 1:
+        without = ", ".join(sorted(worker for worker, cuda in found.items() if not cuda))
+        raise TaskInputError(
+            f"Of the Dask workers with the resource GPU some have a CUDA device, and {without} none: "
+            "start these without that resource, or use WAVE_DEVICE=cpu."
+        )
+    return all(found.values())
+
+
+def _cuda_of_gpu_workers(address: str) -> dict[str, bool]:
+    """Ask every worker with the resource GPU, by its address, whether it has a CUDA device, however busy it is."""
+    from distributed import Client  # noqa: PLC0415
+
+    try:
+        with Client(address, set_as_default=False, timeout=_SECONDS_TO_CONNECT) as client:
+            workers = client.scheduler_info(n_workers=-1)["workers"]
+            names = [name for name, facts in workers.items() if "GPU" in facts.get("resources", {})]
+            return dict(client.run(cuda_available, workers=names)) if names else {}
+    except OSError as error:
+        raise TaskInputError(f"The Dask cluster at {address} does not answer: {error}") from error

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from flows.placement import cuda_where_stages_run
 from flows.settings import WaveSettings
 from storage.status_table import StatusTable, row_key
 from storage.workspace import Workspace
@@ -79,13 +80,14 @@ def _identities(latest: pd.DataFrame) -> dict[tuple[str, int], dict[str, object]
 
 
 def _execution(settings: WaveSettings) -> Execution:
-    device = choose_device(settings.device)
+    cuda = cuda_where_stages_run(settings)
+    device = choose_device(settings.device, available=cuda)
     return Execution(
         workspace=settings.workspace,
-        device=device,
+        device=settings.device,
         dtype=choose_dtype(settings.dtype, device=device),
         keyframe_batch=settings.keyframe_batch,
-        propagation=choose_backend(settings.propagation_device, device=device),
+        propagation=choose_backend(settings.propagation_device, device=device, available=cuda),
     )
 
 
@@ -143,7 +145,7 @@ def planned_edit(request: EditRequest, settings: WaveSettings) -> EditPlan:
 
 def plan_evaluation_request(request: EvaluationRequest, settings: WaveSettings) -> EvaluationPlan:
     """Plan an evaluation under the settings of this machine; see `plan_evaluation` for the errors."""
-    device = choose_device(settings.device)
+    device = choose_device(settings.device, available=cuda_where_stages_run(settings))
     dtype = choose_dtype(settings.dtype, device=device)
     execution = Execution(workspace=settings.workspace, device=device, dtype=dtype)
     return plan_evaluation(request, execution=execution, flow_weights=settings.flow_weights)

@@ -9,6 +9,7 @@ still unchanged, so that of several waiters one succeeds. Clocks are not compare
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import errno
 import fcntl
 import logging
@@ -135,7 +136,9 @@ def _leased(url: str, key: str, wait: Callable[[], None], *, lease: float) -> It
     if mode != "create":
         _LOG.warning("The claim %s was taken over: its holder has not renewed it", key)
     stop = threading.Event()
-    renewal = threading.Thread(target=claimed.renew_until, args=(stop,), name=f"renewal of {key}", daemon=True)
+    # In a copy of the context, so that what it logs is known to belong to the work that it renews the claim of
+    target = contextvars.copy_context().run
+    renewal = threading.Thread(target=target, args=(claimed.renew_until, stop), name=f"renewal of {key}", daemon=True)
     renewal.start()
     try:
         yield

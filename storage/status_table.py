@@ -37,7 +37,7 @@ __all__ = [
     "status_datasets",
 ]
 
-RowState = Literal["done", "skipped", "failed", "quarantined", "running"]
+RowState = Literal["done", "skipped", "failed", "quarantined", "cancelled", "running"]
 STATES: tuple[RowState, ...] = get_args(RowState)
 _FOLDER = "tables/status"
 _MANIFEST, _REASONS = "manifest_", {"error_kind": "error_kind", "message": "error"}

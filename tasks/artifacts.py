@@ -15,6 +15,7 @@ from torch import Tensor
 
 from storage.artifact import Artifact
 from storage.workspace import open_artifact
+from tasks.cancel import raise_if_stopped
 from tasks.planning.batches import SHARD_BYTES, SHARD_ROWS
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import FRAME_FLOW, StageSettings, StageSpec
@@ -49,9 +50,10 @@ SHARD_LATENTS = 400
 def stream_frames(
     artifact: Artifact, indices: Sequence[int], *, size: tuple[int, int] | None = None, name: str = "frames"
 ) -> Iterator[NDArray[np.uint8]]:
-    """Read frames (height, width, 3) one by one, resized if a size is given."""
+    """Read frames (height, width, 3) one by one, resized if a size is given; end where the stage is to end."""
     frames = artifact.row_reader(name)
     for index in indices:
+        raise_if_stopped()
         yield frames[index] if size is None else resize_frames(frames[index][None], size)[0]
 
 

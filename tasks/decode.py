@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from wave_ops.shot_detection import detect_cuts
 
 __all__ = ["decode_clip"]
 
+_LOG = logging.getLogger(__name__)
+
 
 @stage_task(DECODE)
 def decode_clip(job: Job) -> None:
@@ -39,6 +42,7 @@ def decode_clip(job: Job) -> None:
             frames = _StoringFrames(artifact, info, progress)
             cuts = detect_cuts(frames.read(path))
         timestamps = frames.finish()
+        _LOG.info("Decoded %d frames, %dx%d, shots: %d", len(timestamps), info.width, info.height, len(cuts) + 1)
         found = {
             "frame_count": len(timestamps),
             "cuts": cuts,

@@ -9,6 +9,7 @@ from storage.artifact import Artifact
 from storage.row_access import RowWriter
 from storage.workspace import open_artifact
 from tasks.artifacts import frames_at, require_latents, shard_rows, stored_warps
+from tasks.models.devices import stage_device
 from tasks.models.loading import loaded_model
 from tasks.planning.batches import Job
 from tasks.planning.plan import EditPlan
@@ -27,9 +28,10 @@ def edit_keyframes(job: Job) -> None:
     """Denoise the keyframes of a shot together, storing every step; a second run resumes after the last one stored."""
     plan = job.plan
     artifact, parts, execution = open_artifact(plan[EDIT].ref), plan.inputs, plan.execution
+    device = stage_device(execution.device, dtype=execution.dtype)
     with (
         measured() as cost,
-        loaded_model(parts.model, parts.controlnet, device=execution.device, dtype=execution.dtype) as model,
+        loaded_model(parts.model, parts.controlnet, device=device, dtype=execution.dtype) as model,
     ):
         keyframes = decode_latents(model, _denoise(artifact, model, plan))
         artifact.require_array(

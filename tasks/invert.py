@@ -10,6 +10,7 @@ from storage.artifact import Artifact
 from storage.row_access import RowWriter
 from storage.workspace import open_artifact
 from tasks.artifacts import frames_at, require_latents, stored_warps
+from tasks.models.devices import stage_device
 from tasks.models.loading import loaded_model
 from tasks.planning.batches import Job
 from tasks.planning.plan import EditPlan
@@ -28,9 +29,10 @@ def invert_keyframes(job: Job) -> None:
     plan, execution = job.plan, job.plan.execution
     artifact = open_artifact(plan[INVERT].ref)
     settings = plan[INVERT].settings.inversion
+    device = stage_device(execution.device, dtype=execution.dtype)
     with (
         measured() as cost,
-        loaded_model(plan.inputs.model, device=execution.device, dtype=execution.dtype) as model,
+        loaded_model(plan.inputs.model, device=device, dtype=execution.dtype) as model,
     ):
         start, points, writer = _start(artifact, model, plan)
         with stage_progress(plan[INVERT], total=settings.steps, done=start) as progress:

@@ -10,6 +10,7 @@ from storage.artifact import Artifact
 from storage.errors import WorkspaceError
 from storage.workspace import open_artifact
 from tasks.artifacts import frames_at
+from tasks.models.devices import choose_device
 from tasks.planning.batches import Batch, FrameRange, Job, stretch_batches, stretch_rows
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import DECODE, EDIT, FRAME_FLOW, PROPAGATE
@@ -69,6 +70,8 @@ class _Inputs:
 
     def __init__(self, plan: EditPlan, stretch: FrameRange) -> None:
         self.plan, self.first = plan, stretch[0]
+        torch_is_used = plan.execution.propagation == "torch"
+        self.device = choose_device("cuda", setting="WAVE_PROPAGATION_DEVICE") if torch_is_used else None
         frames = range(stretch[0], stretch[1] + 1)
         self._source = frames_at(open_artifact(plan[DECODE].ref), frames, size=plan.size)
         self._keyframes = open_artifact(plan[EDIT].ref).row_reader("frames")
@@ -102,7 +105,7 @@ def _interval(inputs: _Inputs, interval: FrameRange, progress: StageProgress) ->
         flows_to_prev=to_prev,
         flows_to_cur=to_cur,
         settings=plan[PROPAGATE].settings.propagation,
-        device="cuda" if plan.execution.propagation == "torch" else None,
+        device=inputs.device,
         callback=lambda part, whole: progress.report(done + round((last - first + 1) * part / max(whole, 1))),
     )
     return frames if last == plan.frames[-1] else frames[:-1]

@@ -20,6 +20,8 @@ from storage.claims import claim
 from storage.digest import digest_of
 from storage.reference import ArtifactRef
 from storage.workspace import Workspace, open_artifact
+from tasks.cancel import cancellable_task, raise_if_stopped, time_limit
+from tasks.logs import send_logs_to_run
 from tasks.planning.batches import Batch, Batching, Job, clip_batches, shot_batches
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import Resource, StageSettings, StageSpec
@@ -50,9 +52,17 @@ def _may_succeed_later(_task: Any, _run: Any, state: State[Any]) -> bool:
 
 
 RETRIES: Final = MappingProxyType(
-    {"retries": 2, "retry_delay_seconds": [2.0, 15.0], "retry_condition_fn": _may_succeed_later}
+    {
+        "retries": 2,
+        "retry_delay_seconds": [2.0, 15.0],
+        "retry_jitter_factor": 0.5,
+        "retry_condition_fn": _may_succeed_later,
+    }
 )
-"""The one retry policy, as keyword arguments of `prefect.task`."""
+"""The one retry policy, as keyword arguments of `prefect.task`.
+
+Delays vary at random, so that stages that lost the same server do not all come back at once.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +161,8 @@ def stage_task(
 
     def make(function: Callable[[Job], object]) -> StageTask:
         def compute(jobs: tuple[Job, ...]) -> list[str]:
-            for job in jobs:
-                if _is_stored(job, spec):
-                    continue
-                with claim(Workspace.open(job.plan[spec].ref.workspace), job.name(spec)):
-                    if not _is_stored(job, spec):  # another run may have computed it while this one waited
-                        function(job)
-            return [job.name(spec) for job in jobs]
+            send_logs_to_run()
+            return cancellable_task(lambda: [_compute(function, job, spec) for job in jobs])
 
         compute.__doc__ = function.__doc__
         made = task(
@@ -172,6 +177,20 @@ def stage_task(
         return StageTask(spec, made(compute), batches or (shot_batches if spec.unit == "shot" else clip_batches))
 
     return make
+
+
+def _compute(function: Callable[[Job], object], job: Job, spec: StageSpec[StageSettings]) -> str:
+    """Compute a job unless it is complete; return the path of what it writes."""
+    raise_if_stopped()
+    name = job.name(spec)
+    if _is_stored(job, spec):
+        return name
+    workspace, limit = Workspace.open(job.plan[spec].ref.workspace), spec.time_limit(job.plan)
+    # The time limit is ours: that of Prefect cannot end a thread either, and warns of each. Waiting is free
+    with claim(workspace, name, check=raise_if_stopped), time_limit(limit):
+        if not _is_stored(job, spec):  # another run may have computed it while this one waited
+            function(job)
+    return name
 
 
 def _is_stored(job: Job, spec: StageSpec[StageSettings]) -> bool:

@@ -25,6 +25,7 @@ class PlanOfOneStage:
     log: Path
     seconds: float = 0
     digest: str = "d"
+    intervals = ((0, 4),)
 
     def __getitem__(self, _: object) -> Any:
         ref = Workspace.open(self.workspace).ref(f"clips/c/{self.digest}/propagate", self.digest)

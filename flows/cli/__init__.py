@@ -24,6 +24,7 @@ from flows.cli.console import STDERR, app, say
 __all__ = ["app", "main"]
 
 _INTERRUPTED = 130
+_RESUMES = "Interrupted. The same command resumes from here."
 _PACKAGES = ("storage", "tasks", "wave_ops")
 _MISUSE: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
@@ -37,9 +38,9 @@ def main() -> None:
     except _MISUSE as error:
         code = _complain(error.format_message(), code=error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        code = _complain("Interrupted. The same command resumes from here.", code=_INTERRUPTED)
+        code = _complain(_RESUMES, code=_INTERRUPTED)
     except Exception as error:  # noqa: BLE001  (the outermost boundary: a person wants a sentence)
-        code = _complain(error)
+        code = _complain(_RESUMES, code=_INTERRUPTED) if _is_cancelled(error) else _complain(error)
     sys.exit(code)
 
 
@@ -61,6 +62,12 @@ def _version() -> str:
 def _is_ours(error: Exception) -> bool:
     """Recognise errors raised on purpose by their base's module: importing it would cost every command seconds."""
     return any(base.__module__ in {f"{name}.errors" for name in _PACKAGES} for base in type(error).__mro__)
+
+
+def _is_cancelled(error: Exception) -> bool:
+    """Recognise what a flow that was cancelled raises, by name: importing it would cost every command seconds."""
+    kind = type(error)
+    return f"{kind.__module__}.{kind.__qualname__}" == "prefect.exceptions.CancelledRun"
 
 
 def _complain(error: Exception | str, *, code: int = 1) -> int:

@@ -1,29 +1,40 @@
-"""Choice of device, propagation backend and dtype."""
+"""Choice of device, propagation backend and dtype.
+
+A plan keeps the choice of a device, which is resolved in the process that runs the stage. The dtype and the backend
+change results: they are decided once, when a run is planned, for the machines that will compute.
+"""
 
 from __future__ import annotations
 
+import platform
 from typing import Literal
 
 import torch
 
 from tasks.errors import TaskInputError
 
-__all__ = ["Backend", "choose_backend", "choose_device", "choose_dtype"]
+__all__ = ["Backend", "choose_backend", "choose_device", "choose_dtype", "cuda_available", "stage_device"]
 
 Backend = Literal["numba", "torch"]
 
 
-def choose_device(choice: str = "auto", *, setting: str = "WAVE_DEVICE") -> str:
+def cuda_available() -> bool:
+    """Return whether torch finds a CUDA device in this process."""
+    return torch.cuda.is_available()
+
+
+def choose_device(choice: str = "auto", *, setting: str = "WAVE_DEVICE", available: bool | None = None) -> str:
     """Return the torch device for a choice; "auto" is CUDA where available, else the CPU.
 
     Args:
         choice: auto, cpu, or cuda.
         setting: environment variable of the choice, for the error message.
+        available: whether there is a CUDA device where the stages run; by default whether there is one here.
 
     Raises:
         TaskInputError: if CUDA is requested and not available.
     """
-    available = torch.cuda.is_available()
+    available = cuda_available() if available is None else available
     if choice.startswith("cuda") and not available:
         raise TaskInputError(
             f"The device 'cuda' was requested, but torch finds no CUDA device here; use {setting}=cpu."
@@ -33,18 +44,42 @@ def choose_device(choice: str = "auto", *, setting: str = "WAVE_DEVICE") -> str:
     return choice
 
 
-def choose_backend(choice: str = "auto", *, device: str) -> Backend:
+def stage_device(choice: str, *, dtype: str) -> str:
+    """Return the torch device of a stage's networks, in the process that runs the stage.
+
+    Args:
+        choice: auto, cpu, or cuda, from the plan.
+        dtype: of the networks, from the plan.
+
+    Raises:
+        TaskInputError: if this machine cannot do what was planned for another.
+    """
+    device = choose_device(choice)
+    if choice == "auto" and dtype == "float16" and device == "cpu":
+        raise TaskInputError(
+            f"The run was planned in float16, for CUDA, and torch finds no CUDA device on {platform.node()}: "
+            "start workers with the resource GPU only where there is one, or use WAVE_DTYPE=float32."
+        )
+    return device
+
+
+def choose_backend(choice: str = "auto", *, device: str, available: bool | None = None) -> Backend:
     """Return what propagates frames: torch on CUDA, compiled (numba) loops on the CPU.
 
     Args:
         choice: auto, cpu, or cuda; "auto" is the device of the networks.
         device: torch device of the networks.
+        available: see `choose_device`.
 
     Raises:
         TaskInputError: if CUDA is requested and not available.
     """
-    chosen = device if choice == "auto" else choose_device(choice, setting="WAVE_PROPAGATION_DEVICE")
+    chosen = device if choice == "auto" else _propagation_device(choice, available)
     return "torch" if chosen.startswith("cuda") else "numba"
+
+
+def _propagation_device(choice: str, available: bool | None) -> str:
+    return choose_device(choice, setting="WAVE_PROPAGATION_DEVICE", available=available)
 
 
 def choose_dtype(choice: str, *, device: str) -> str:

@@ -50,8 +50,12 @@ def resolve_flow(name: Literal["dis", "raft"], *, weights: str = "", fetch: bool
 def load_flow(identity: FlowIdentity, *, device: str) -> FlowEstimator:
     """Load an estimator that `resolve_flow` found.
 
+    Args:
+        identity: the estimator.
+        device: auto, cpu or cuda; DIS runs on the CPU in any case.
+
     Raises:
-        TaskInputError: if the file does not contain RAFT's weights.
+        TaskInputError: if the file does not contain RAFT's weights, or RAFT is to run on CUDA and there is none here.
     """
     from wave_ops.flow import build_raft, dis_flow, raft_flow  # noqa: PLC0415  (plans are made without torch)
 
@@ -60,6 +64,9 @@ def load_flow(identity: FlowIdentity, *, device: str) -> FlowEstimator:
     from safetensors import SafetensorError  # noqa: PLC0415
     from safetensors.torch import load_file  # noqa: PLC0415
 
+    from tasks.models.devices import choose_device  # noqa: PLC0415
+
+    device = choose_device(device)
     try:
         state = load_file(identity.location)
         model = build_raft(_raft_size(len(state)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from wave_ops.diffusion import StableDiffusion
 __all__ = ["loaded_model"]
 
 _IN_USE = threading.Lock()
+_LOG = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -42,6 +44,7 @@ def loaded_model(
         The model in evaluation mode, without gradients.
     """
     with _IN_USE:
+        _LOG.info("The networks of %s run on %s in %s", model.name, device, dtype)
         yield _load(model, controlnet, device, dtype)
 
 

@@ -19,6 +19,7 @@ class Execution:
 
     workspace: str
     device: str = "cpu"
+    """The choice, auto, cpu or cuda, for the process that runs the stage."""
     dtype: str = "float32"
     keyframe_batch: int | None = None
     """Keyframes in one UNet batch; None for all."""

@@ -21,10 +21,12 @@ from tasks.planning.row_checks import check_rows
 from tasks.planning.row_filter import parse_filter
 from tasks.planning.variants import draw
 
-__all__ = ["FAILED", "order_by_source", "read_rows", "sample_rows", "select_rows", "shard_rows"]
+__all__ = ["CANCELLED", "FAILED", "order_by_source", "read_rows", "sample_rows", "select_rows", "shard_rows"]
 
 FAILED = "failed"
 """State, in the status of earlier runs, of a row that `only="failed"` takes."""
+CANCELLED = "cancelled"
+"""State of a row that `only="missing"` takes, as it does those without a state."""
 
 
 def read_rows(request: DatasetRequest, *, known: Mapping[tuple[str, int], str] | None = None) -> tuple[Row, ...]:
@@ -127,4 +129,4 @@ def _by_state(rows: Sequence[Row], only: str, known: Mapping[tuple[str, int], st
         raise TaskInputError(f"There is no status of earlier runs, from which to take the {only} rows.")
     if only == FAILED:
         return [row for row in rows if known.get(row.key) == FAILED]
-    return [row for row in rows if row.key not in known]
+    return [row for row in rows if known.get(row.key, CANCELLED) == CANCELLED]

@@ -53,6 +53,8 @@ class StageSettings(Protocol):
 
 S_co = TypeVar("S_co", bound=StageSettings, covariant=True)
 Resource = Literal["cpu", "gpu"]
+_START_LIMIT = 1800.0
+"""Seconds in which a stage begins: it may read a model over a slow network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,12 @@ class StageSpec(Generic[S_co]):
     """The resource of a worker that it needs."""
     unit: Literal["clip", "shot"] = "clip"
     """What it is computed for, independently of others of its kind."""
+    unit_limit: Callable[[EditOutline], float] = lambda _: 120.0
+    """Seconds that one unit takes at most, on any machine in use: enough for frames of 4K on a busy CPU."""
+
+    def time_limit(self, outline: EditOutline) -> float:
+        """Return the seconds after which the stage is ended and tried again."""
+        return _START_LIMIT + self.units(outline) * self.unit_limit(outline)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,6 +272,17 @@ def _makes_video(outline: EditOutline) -> str:
     return f"{outline.clip.frame_count} frames, {_by(outline.clip.size)}{guided}"
 
 
+def _flow_resource(outline: EditOutline) -> Resource:
+    """Return where flow is estimated: RAFT is a network, and DIS needs no other device than a CPU."""
+    return "gpu" if outline.inputs.flow.name == "raft" else "cpu"
+
+
+def _step_limit(outline: EditOutline) -> float:
+    """Return the seconds that one step of all keyframes takes at most: minutes each on a CPU, by their pixels."""
+    height, width = outline.size
+    return 120.0 * len(outline.keyframes) * max(1.0, height * width / 512**2)
+
+
 def _stored_steps(artifact: Artifact) -> int:
     return max(artifact.readable_prefix("latents") - 1, 0)
 
@@ -298,6 +317,7 @@ KEYFRAME_FLOW = StageSpec(
     units=lambda outline: len(outline.pairs),
     makes=lambda outline: f"{len(outline.pairs)} pairs of keyframes, {_by(analysis_size(outline.clip.size))}",
     stored=_stored_pairs,
+    runs_on=_flow_resource,
 )
 FRAME_FLOW = StageSpec(
     name="frame_flow",
@@ -312,6 +332,7 @@ FRAME_FLOW = StageSpec(
         f"{len(outline.frames) - outline.clip.shot_count} pairs of frames, {_by(analysis_size(outline.clip.size))}"
     ),
     stored=_stored_pairs,
+    runs_on=_flow_resource,
 )
 INVERT = StageSpec(
     name="invert",
@@ -325,6 +346,7 @@ INVERT = StageSpec(
     makes=_makes_keyframes,
     stored=_stored_steps,
     runs_on=lambda _: "gpu",
+    unit_limit=_step_limit,
 )
 EDIT = StageSpec(
     name="edit",
@@ -338,6 +360,7 @@ EDIT = StageSpec(
     makes=_makes_keyframes,
     stored=_stored_steps,
     runs_on=lambda _: "gpu",
+    unit_limit=_step_limit,
 )
 PROPAGATE = StageSpec(
     name="propagate",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from prefect.exceptions import CancelledRun
 
 from flows import edit_dataset as module
 from flows.cli import main
@@ -134,6 +135,22 @@ def test_a_row_is_tried_again_where_that_may_help_and_the_run_stops_when_all_fai
     assert table.loc["one-blue", "error_kind"] == "transient"
 
 
+def test_a_row_that_was_cancelled_has_not_failed_and_is_not_tried_again(
+    server: str, request_: DatasetRequest, settings: WaveSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def cancel(edit: Any, _: Any) -> None:
+        asked.append(edit.prompt)
+        raise CancelledRun("The run was cancelled.")
+
+    monkeypatch.setattr(module, "edit_video", cancel)
+    result = run(request_.model_copy(update={"attempts": 3, "max_failures": "1"}), settings)
+    assert (result.counts["cancelled"], result.counts["failed"], result.stopped, result.exit_code) == (3, 1, "", 1)
+    assert len(asked) == 3
+    assert list(latest(settings)["state"].value_counts().items()) == [("cancelled", 3), ("failed", 1)]
+
+
 def test_rows_that_an_interrupted_run_leaves_do_not_count_as_having_killed_their_workers(
     server: str, request_: DatasetRequest, settings: WaveSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +159,9 @@ def test_rows_that_an_interrupted_run_leaves_do_not_count_as_having_killed_their
         for _ in range(2):
             with pytest.raises(RuntimeError, match="interrupted"):
                 run(request_, settings)
-    assert not len(StatusTable(Workspace.open(settings.workspace), "set").lost())
+    table = StatusTable(Workspace.open(settings.workspace), "set")
+    assert not len(table.lost())
+    assert set(table.latest()["state"]) <= {"cancelled", "failed", "done"}
     counts = run(request_, settings).counts
     assert (counts["done"] + counts["skipped"], counts["failed"], counts["quarantined"]) == (3, 1, 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,11 +24,11 @@ from flows.settings import WaveSettings
 from storage.tables import read_runs
 from storage.video import probe
 from storage.workspace import Workspace, open_artifact
-from tasks.artifacts import EDITED
+from tasks.artifacts import EDITED, REPORT
 from tasks.errors import TaskInputError
 from tasks.planning.plan import EditPlan
 from tasks.planning.request import EditRequest, edit_request
-from tasks.planning.stages import ENCODE, INVERT
+from tasks.planning.stages import ASSESS, ENCODE, INVERT, StageSpec
 from tests._stages import contents, run_stages
 from wave_ops.errors import WaveOpsError
 
@@ -96,16 +97,37 @@ def test_the_flow_makes_the_same_files_as_its_stages(
         assert probe(video).frame_count == again.clip.frame_count
 
 
-def test_a_person_understands_what_the_server_shows(server: str, finished: tuple[Path, str]) -> None:
+def test_a_person_understands_what_the_server_shows(server: str, finished: tuple[Path, str], plan: EditPlan) -> None:
     run = finished[1]
-    assert states(server, run) == {"Completed": 10}
-    (shown,) = ask(server, "flow_runs", flow_runs={"id": {"any_": [run]}})
-    assert shown["name"] == "clip.mp4: a blue star"
+    assert states(server, run) == {"Completed": 11}
+    (found,) = ask(server, "flow_runs", flow_runs={"id": {"any_": [run]}})
+    assert found["name"] == "clip.mp4: a blue star"
     tags = {task["name"]: set(task["tags"]) for task in tasks_of(server, run)}
     assert tags["Invert 3 keyframes of clip.mp4"] == {"wave", "gpu"}
     assert tags["Propagate the edit over clip.mp4, frames 0 to 6"] == {"wave", "cpu"}
-    preview = next(item for item in ask(server, "artifacts") if item["key"] == "edit-preview")
-    assert "data:image/jpeg;base64," in preview["data"]
+    shown = {item["key"]: item["data"] for item in ask(server, "artifacts", flow_runs={"id": {"any_": [run]}})}
+    digest = plan[ASSESS].ref.digest
+    for name in ("keyframes", "preview"):
+        assert "data:image/jpeg;base64," in shown[f"edit-{name}-{digest}"]
+    for name, file in (("video", EDITED), ("report", REPORT)):
+        assert re.search(rf"\]\(file://\S+/{re.escape(file)}\)$", shown[f"edit-{name}-{digest}"])
+
+
+def test_what_a_stage_logs_reaches_the_logs_of_its_task_run(
+    server: str, finished: tuple[Path, str], request_: EditRequest
+) -> None:
+    tasks = {task["id"]: task["name"] for task in tasks_of(server, finished[1])}
+    expected = {
+        "Decode clip.mp4": "Decoded 7 frames, 64x48, shots: 1",
+        "Edit 3 keyframes of clip.mp4": f"The networks of {request_.model} run on cpu in float32",
+    }
+    for _ in range(300):  # logs are sent in batches
+        logs = ask(server, "logs", logs={"flow_run_id": {"any_": [finished[1]]}})
+        found = {tasks[line["task_run_id"]]: line["message"] for line in logs if line["name"].startswith("tasks.")}
+        if expected.keys() <= found.keys():
+            break
+        time.sleep(0.2)
+    assert {name: found[name] for name in expected} == expected
 
 
 def test_a_second_prompt_takes_decoding_flow_and_inversion_from_the_cache(
@@ -147,6 +169,28 @@ def test_the_error_of_the_stage_that_failed_is_raised(
     monkeypatch.setattr("tasks.invert.invert", fail)
     with pytest.raises(WaveOpsError, match="no latents today"):
         edit_video(request_.model_copy(update={"seed": 9}), settings)
+
+
+def test_a_run_without_a_preview_goes_on(
+    server: str, request_: EditRequest, settings: WaveSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise httpx.ConnectError("the server is away")
+
+    monkeypatch.setattr("tasks.record.contact_sheet", fail)
+    run = flow_run_of(server, request_.model_copy(update={"prompt": "a white star"}), settings)
+    assert "Preview the edited keyframes" in {task["name"] for task in tasks_of(server, run)}
+
+
+def test_a_stage_that_runs_out_of_time_is_ended_and_tried_again(
+    server: str, request_: EditRequest, settings: WaveSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = iter([0.0])
+    monkeypatch.setattr(StageSpec, "time_limit", lambda *_: next(limits, 600.0))
+    run = flow_run_of(server, request_, settings.model_copy(update={"workspace": str(tmp_path / "late")}))
+    runs = {task["name"]: task["run_count"] for task in tasks_of(server, run)}
+    assert runs.pop("Decode clip.mp4") == 2
+    assert set(runs.values()) == {1}
 
 
 def test_the_runner_follows_the_settings_of_the_run(

@@ -163,7 +163,7 @@ def test_names_that_are_not_one_word_are_refused(name: str, workspace: Workspace
 
 
 def test_an_unknown_state_is_refused() -> None:
-    with pytest.raises(WorkspaceError, match="one of done, skipped, failed, quarantined, running, got 'lost'"):
+    with pytest.raises(WorkspaceError, match=r"one of done, skipped, .* running, got 'lost'"):
         StatusRecord(id="a", state="lost")  # type: ignore[arg-type]
 
 

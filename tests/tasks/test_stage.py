@@ -100,6 +100,11 @@ def test_a_stages_task_keeps_a_json_result() -> None:
     assert (task.persist_result, task.result_serializer, task.retries) == (True, "json", 2)
 
 
+def test_retries_do_not_all_come_back_at_once() -> None:
+    tasks = [decode_clip.task, propagate_frames.task, finish_propagation.task]
+    assert all(task.retry_jitter_factor and task.retry_jitter_factor > 0 for task in tasks)
+
+
 def test_measured_counts_seconds_and_memory() -> None:
     with measured() as figures:
         found = figures()
@@ -113,7 +118,7 @@ def test_a_listener_is_called_from_where_a_stage_resumes_to_its_end() -> None:
     with listening(lambda *event: heard.append(event)), stage_progress(stage, total=3, done=1, part="x") as progress:
         progress.report(2)
     StageProgress(stage=stage, total=3).report(1)
-    assert heard == [("propagate", "x", 1, 3), ("propagate", "x", 2, 3), ("propagate", "x", 3, 3)]
+    assert heard == [("propagate", "a x", done, 3) for done in (1, 2, 3)]
 
 
 def test_a_stage_that_fails_does_not_report_its_end() -> None:

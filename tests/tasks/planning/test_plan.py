@@ -156,6 +156,15 @@ def test_the_table_has_one_row_for_each_stage_in_the_order_of_the_plan(plan: Edi
         assert spec.units(plan) > 0
 
 
+def test_a_stages_time_limit_grows_with_its_work(plan: EditPlan) -> None:
+    longer = changed(plan, clip=replace(plan.clip, frame_count=10 * plan.clip.frame_count))
+    larger = changed(plan, size=(1024, 1024))
+    for spec in STAGES:
+        assert spec.time_limit(plan) > 1800 + 60 * spec.units(plan)
+        assert spec.time_limit(longer) > 2 * (spec.time_limit(plan) - 1800)
+    assert INVERT.time_limit(larger) - 1800 == 4 * (INVERT.time_limit(plan) - 1800)
+
+
 @pytest.mark.parametrize("cuts", [(), (3,), (1, 4, 6)])
 def test_each_shot_ends_with_its_last_frame(plan: EditPlan, cuts: tuple[int, ...]) -> None:
     cut = changed(plan, clip=replace(plan.clip, cuts=cuts))

@@ -498,8 +498,9 @@ def test_the_filter_comes_before_the_limit(many: str) -> None:
 
 def test_only_failed_and_only_missing_take_what_the_status_says(many: str) -> None:
     known = {(str(i), 0): "done" for i in range(28)} | {("3", 0): "failed", ("4", 0): "set aside", ("29", 1): "done"}
+    known |= {("5", 0): "cancelled"}
     assert taken(many, known=known, only="failed") == [3]
-    assert taken(many, known=known, only="missing") == [28, 29]
+    assert taken(many, known=known, only="missing") == [5, 28, 29]
     assert taken(many, known=known, only="all") == [*range(30)]
     assert taken(many, known=known, only="failed", limit=1, where="id > 3") == []
 

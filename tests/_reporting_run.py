@@ -18,10 +18,10 @@ from tasks.planning.dataset import dataset_request
 from tasks.planning.request import edit_request
 from tasks.progress import listening
 
-__all__ = ["OPTIONS", "started", "wait_for"]
+__all__ = ["started", "wait_for"]
 
 ROOT = Path(__file__).parents[1]
-OPTIONS = {"prompt": "a blue star", "steps": 20, "keyframe_interval": 4}
+OPTIONS = {"prompt": "a blue star", "steps": int(os.environ.get("STEPS", "20")), "keyframe_interval": 4}
 
 
 @contextmanager

@@ -137,7 +137,8 @@ def test_gpu_stages_run_on_the_gpu_of_their_worker_and_all_progress_is_heard(
 @pytest.mark.timeout(1200)
 def test_stages_on_workers_end_when_the_run_is_cancelled(server: str, address: str, tmp_path: Path) -> None:
     clip, workspace = save_clip(tmp_path / "clip.mp4", frames=9), tmp_path / "workspace"
-    with started(server, "edit", clip, workspace, WAVE_DASK_ADDRESS=address) as process:
+    with started(server, "edit", clip, workspace, WAVE_DASK_ADDRESS=address, STEPS="900") as process:
+        # A stage that lasts far longer than it takes a worker to look
         wait_for(process, "invert")
         process.terminate()
         process.communicate(timeout=300)

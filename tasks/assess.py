@@ -16,6 +16,7 @@ from storage.artifact import Artifact
 from storage.reference import ArtifactRef
 from storage.workspace import open_artifact
 from tasks.artifacts import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE, frames_at, stream_frames
+from tasks.costs import record_costs, stage_cost
 from tasks.encode import finished_frames, write_like
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import ASSESS, Stage, StageSettings
@@ -44,8 +45,11 @@ def assess_edit(
         artifact.write_bytes(CONTACT_SHEET, _png(_contact_sheet(plan, source, edited)))
         _write_side_by_side(artifact, plan, source, edited)
         scores = _scores(plan, source, edited, open_artifact(flow))
-        artifact.write_json(REPORT, _report(plan, scores, video))
-        return artifact.complete(cost())
+        report = _report(plan, scores, video)
+        artifact.write_json(REPORT, report)
+        ref = artifact.complete(cost())
+        record_costs(plan, {**report["stages"], ASSESS.name: stage_cost(artifact)})
+        return ref
 
 
 def _contact_sheet(plan: EditPlan, source: Artifact, edited: Artifact) -> NDArray[np.uint8]:
@@ -119,8 +123,7 @@ def _report(plan: EditPlan, scores: dict[str, float | None], video: ArtifactRef)
 
 
 def _stage_cost(stage: Stage[StageSettings]) -> dict[str, Any]:
-    found = open_artifact(stage.ref).metadata
-    return {"digest": stage.ref.digest, **{key: found[key] for key in ("seconds", "peak_memory_mib")}}
+    return {"digest": stage.ref.digest, **stage_cost(open_artifact(stage.ref))}
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:

@@ -18,7 +18,7 @@ from tasks.planning.plan import EditPlan, plan_edit
 from tasks.planning.request import FlowName
 from tasks.planning.row import Row
 from tasks.planning.source_facts import SourceFacts, read_source_facts
-from tasks.planning.stages import ASSESS, DECODE, ENCODE, STAGES
+from tasks.planning.stages import ASSESS, DECODE, ENCODE, STAGES, StageLoad
 
 __all__ = ["BulkPlan", "PlannedRow", "plan_rows", "row_plan"]
 
@@ -41,6 +41,8 @@ class PlannedRow:
     """Digests of source, model and settings, and the versions of the stages: what a change is recognised by."""
     stages: tuple[str, ...] = ()
     """Digests of all stages, in the order of the table."""
+    loads: tuple[StageLoad, ...] = ()
+    """What the costs of all stages grow with, in the same order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +152,7 @@ def _plan_row(
         reason="" if complete else _reason(identity, before),
         identity=identity,
         stages=tuple(stage.ref.digest for stage in plan.stages),
+        loads=tuple(spec.load(plan) for spec in STAGES),
     )
 
 

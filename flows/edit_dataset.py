@@ -21,7 +21,7 @@ from prefect.utilities.annotations import opaque
 from flows.edit_video import edit_video
 from flows.planning import planned, planned_dataset
 from flows.settings import WaveSettings, current_settings
-from storage.inventory import collect, plan_collection, take_inventory
+from storage.inventory import collect, plan_collection, take_inventory, used_clips
 from storage.reference import ArtifactRef
 from storage.status_table import STATES, RowState, StatusRecord, StatusTable, counts_text, row_key
 from storage.workspace import Workspace, open_artifact
@@ -244,10 +244,10 @@ def _tidy(run: _Run, item: PlannedRow) -> None:
     clip = item.identity["source"]
     if any(run.state(row) not in {"done", "skipped"} for row in run.bulk.rows_of(clip)):
         return
-    workspace = Workspace.open(run.bulk.execution.workspace)
-    inventory = take_inventory(workspace, folder=f"clips/{clip}")
+    workspace, folder = Workspace.open(run.bulk.execution.workspace), f"clips/{clip}"
+    inventory, used = take_inventory(workspace, folder=folder), used_clips(workspace, below=folder)
     # No age is asked for: this run has just finished with the clip
-    collect(workspace, plan_collection(inventory, keep=run.request.keep, older_than=timedelta(0)))
+    collect(workspace, plan_collection(inventory, keep=run.request.keep, in_use=used, older_than=timedelta(0)))
 
 
 def _done(run: _Run, item: PlannedRow) -> StatusRecord:

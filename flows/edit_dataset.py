@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import timedelta
 from queue import SimpleQueue
@@ -18,9 +18,11 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import opaque
 
+from flows.back_pressure import DiskWindow, free_disk
 from flows.edit_video import edit_video
 from flows.planning import planned, planned_dataset
 from flows.settings import WaveSettings, current_settings
+from storage.cost_table import CostTable
 from storage.inventory import collect, plan_collection, take_inventory, used_clips
 from storage.reference import ArtifactRef
 from storage.status_table import STATES, RowState, StatusRecord, StatusTable, counts_text, row_key
@@ -30,6 +32,7 @@ from tasks.delivery import deliver_video, is_delivered, output_location, write_m
 from tasks.failures import FailureBudget, error_kind, may_heal
 from tasks.planning.bulk import BulkPlan, PlannedRow, row_plan
 from tasks.planning.dataset import DatasetRequest, dataset_name
+from tasks.planning.estimate import read_costs, result_sizes
 from tasks.planning.row import Row, manifest_columns
 from tasks.progress import report_rows
 
@@ -70,6 +73,7 @@ class _Run:
     table: StatusTable
     budget: FailureBudget
     attempts: dict[tuple[str, int], int]
+    window: DiskWindow
     outcomes: dict[tuple[str, int], StatusRecord] = field(default_factory=dict)
     stopped: str = ""
     shown: float = 0.0
@@ -133,6 +137,7 @@ def edit_dataset(request: DatasetRequest) -> DatasetResult:
         table=table,
         budget=FailureBudget(allowed=request.allowed_failures(len(bulk.rows))),
         attempts={},
+        window=_disk_window(bulk, settings),
     )
     _record_known_rows(run)
     try:
@@ -148,6 +153,13 @@ def edit_dataset(request: DatasetRequest) -> DatasetResult:
         payload={**{str(state): count for state, count in result.counts.items()}, "text": str(result)},
     )
     return result
+
+
+def _disk_window(bulk: BulkPlan, settings: WaveSettings) -> DiskWindow:
+    if settings.disk_budget is None:
+        return DiskWindow()
+    costs = read_costs(Workspace.open(bulk.execution.workspace))
+    return DiskWindow(sizes=result_sizes(bulk, costs), budget=settings.disk_budget)
 
 
 def _record_known_rows(run: _Run) -> None:
@@ -170,11 +182,13 @@ def _record_known_rows(run: _Run) -> None:
 
 def _run_rows(run: _Run) -> None:
     """Keep a few rows running until all have ended or the budget is spent."""
-    waiting: Iterator[PlannedRow] = iter([item for item in run.bulk.to_run if item.row.key not in run.outcomes])
+    waiting = deque(item for item in run.bulk.to_run if item.row.key not in run.outcomes)
     ended: SimpleQueue[tuple[PlannedRow, Any]] = SimpleQueue()
     running = 0
     while True:
-        while running < run.settings.max_clips and not run.stopped and (item := next(waiting, None)) is not None:
+        while waiting and running < run.settings.max_clips and _may_start(run, waiting[0]):
+            item = waiting.popleft()
+            run.window.start(item)
             _submit(run, item, ended)
             running += 1
         if not running:
@@ -186,8 +200,17 @@ def _run_rows(run: _Run) -> None:
             _submit(run, item, ended)
             running += 1
         else:
+            run.window.end(item)
             _tidy(run, item)
         _show(run)
+
+
+def _may_start(run: _Run, item: PlannedRow) -> bool:
+    """Return whether a row may start now; without free disk the run stops."""
+    if not run.stopped and run.window.admits(item):
+        run.stopped = free_disk(run.bulk.execution.workspace, reserve=run.settings.disk_reserve)
+        return not run.stopped
+    return False
 
 
 def _record_interrupted_rows(run: _Run) -> None:
@@ -312,6 +335,7 @@ def _finish(run: _Run, workspace: Workspace) -> DatasetResult:
     failed = _write_failed(run, workspace)
     _write_output(run)
     run.table.compact()
+    CostTable(workspace).compact()
     return DatasetResult(dataset=run.table.dataset, counts=counts, failed=failed, stopped=run.stopped)
 
 

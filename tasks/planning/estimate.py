@@ -28,7 +28,16 @@ from tasks.planning.stages import STAGES, StageLoad, StageSettings, StageSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Estimate", "PastCosts", "Seconds", "StageEstimate", "estimate_dataset", "estimate_edit", "read_costs"]
+__all__ = [
+    "Estimate",
+    "PastCosts",
+    "Seconds",
+    "StageEstimate",
+    "estimate_dataset",
+    "estimate_edit",
+    "read_costs",
+    "result_sizes",
+]
 
 _LATEST = 64  # past results of a kind that are compared: older ones may be those of another machine
 _DIFFERENT = 2.0  # factor between two sizes from which a slope is taken
@@ -267,6 +276,13 @@ def estimate_dataset(bulk: BulkPlan, costs: PastCosts) -> Estimate:
     """
     missing = _missing(bulk.to_run, Workspace.open(bulk.execution.workspace), costs)
     return Estimate(stages=tuple(costs.estimate(spec, missing[place].values()) for place, spec in enumerate(STAGES)))
+
+
+def result_sizes(bulk: BulkPlan, costs: PastCosts) -> dict[str, int]:
+    """Return the bytes that each result which a data set has to compute will take, by digest."""
+    missing = _missing(bulk.to_run, Workspace.open(bulk.execution.workspace), costs)
+    sized = zip(STAGES, missing, strict=True)
+    return {digest: costs.disk(spec, [load]) for spec, found in sized for digest, load in found.items()}
 
 
 def _missing(rows: Iterable[PlannedRow], workspace: Workspace, costs: PastCosts) -> list[dict[str, StageLoad]]:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, cast
 
@@ -25,6 +24,7 @@ from storage.reference import ArtifactRef
 from storage.workspace import Workspace, open_artifact
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import Resource, StageSettings, StageSpec
+from tasks.result_storage import store_results
 
 __all__ = ["RETRIES", "FrameRange", "StageTask", "is_transient", "measured", "part_name", "stage_task"]
 
@@ -86,11 +86,9 @@ class StageTask:
         ]
 
     def _submit(self, plan: EditPlan, *inputs: Any, stored: bool) -> PrefectFuture[ArtifactRef]:
-        options: dict[str, Any] = {"refresh_cache": not stored, "tags": ["wave", self.runs_on(plan)]}
-        workspace = plan.execution.workspace
-        if "://" not in workspace:
-            options["result_storage"] = Path(workspace) / "results"
-        return self.task.with_options(**options).submit(plan, *inputs)
+        task = self.task.with_options(refresh_cache=not stored, tags=["wave", self.runs_on(plan)])
+        store_results(task, plan.execution.workspace)
+        return task.submit(plan, *inputs)
 
 
 def stage_task(spec: StageSpec[StageSettings], *, what: str = "") -> Callable[[Callable[..., ArtifactRef]], StageTask]:

@@ -22,7 +22,9 @@ from flows.back_pressure import DiskWindow, free_disk
 from flows.edit_video import edit_video
 from flows.planning import planned, planned_dataset
 from flows.settings import WaveSettings, current_settings
+from storage.claims import claim
 from storage.cost_table import CostTable
+from storage.errors import StorageError
 from storage.inventory import collect, plan_collection, take_inventory, used_clips
 from storage.reference import ArtifactRef
 from storage.status_table import STATES, RowState, StatusRecord, StatusTable, counts_text, row_key
@@ -234,7 +236,7 @@ def _settle(run: _Run, item: PlannedRow, state: State[Any]) -> str:
             _deliver(run, item)
             run.budget.succeed()
             run.settle(_done(run, item))
-        except ValueError as error:
+        except (ValueError, StorageError) as error:  # the output cannot be written
             return _fail(run, item, error)
         return "ended"
     found: Any = state.result(raise_on_failure=False)
@@ -361,6 +363,7 @@ def _write_output(run: _Run) -> None:
     rows = [{"file_name": f"{item.row.output}.mp4", **_cells(item.row)} for item in finished]
     if run.request.layout == "webdataset":
         samples = [(item.row.output, item.video, row) for item, row in zip(finished, rows, strict=True) if item.video]
-        write_webdataset(run.request.output, samples)
+        write_webdataset(run.request.output, samples, shard=run.request.shard)
     elif rows:
-        write_metadata(run.request.output, rows)
+        with claim(Workspace.open(run.bulk.execution.workspace), f"outputs/{run.table.dataset}"):
+            write_metadata(run.request.output, rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,22 @@ def test_only_results_are_kept_of_clips_with_all_their_rows_done(
     kinds = {artifact.kind for artifact in take_inventory(workspace).artifacts}
     assert kinds == {"video", "report"}
     assert str(run(request_, settings)) == "0 done, 3 skipped, 1 failed"
+
+
+def test_outputs_go_to_an_object_store_or_into_tar_files(
+    server: str, request_: DatasetRequest, settings: WaveSettings, folder: Path
+) -> None:
+    bucket = f"memory://{folder.name}"
+    assert run(request_.model_copy(update={"output": f"{bucket}/out"}), settings).counts["done"] == 3
+    names = {"one-blue", "one-green", "two-blue"}
+    found = Workspace.open(bucket).files.sizes("out")
+    assert set(found) == {f"{name}.mp4" for name in names} | {"metadata.csv"}
+    # The same rows, now as tar files: nothing is computed again
+    assert run(request_.model_copy(update={"layout": "webdataset"}), settings).counts["skipped"] == 3
+    with tarfile.open(folder / "out" / "000000.tar") as tar:
+        sizes = {member.name: member.size for member in tar}
+    assert set(sizes) == {f"{name}.{suffix}" for name in names for suffix in ("mp4", "json")}
+    assert all(sizes[f"{name}.mp4"] == found[f"{name}.mp4"] for name in names)
 
 
 def test_what_is_not_kept_of_a_clip_is_freed_before_the_next_clip_is_done(

@@ -24,7 +24,6 @@ from flows.planning import planned, planned_dataset
 from flows.settings import WaveSettings, current_settings
 from storage.claims import claim
 from storage.cost_table import CostTable
-from storage.errors import StorageError
 from storage.inventory import collect, plan_collection, take_inventory, used_clips
 from storage.reference import ArtifactRef
 from storage.status_table import STATES, RowState, StatusRecord, StatusTable, counts_text, row_key
@@ -236,7 +235,7 @@ def _settle(run: _Run, item: PlannedRow, state: State[Any]) -> str:
             _deliver(run, item)
             run.budget.succeed()
             run.settle(_done(run, item))
-        except (ValueError, StorageError) as error:  # the output cannot be written
+        except ValueError as error:
             return _fail(run, item, error)
         return "ended"
     found: Any = state.result(raise_on_failure=False)

@@ -84,7 +84,8 @@ def estimate_table(estimate: Estimate) -> RichTable:
     table.add_section()
     time = _time(estimate.seconds, unknown=estimate.unknown)
     table.add_row("all, one by one", "", time, _memory(estimate.peak_memory_mib), _disk(estimate), "", "")
-    table.add_row("hours of a GPU", "", f"{estimate.gpu_hours:.2f}", "", "", "", "")
+    gpu = _NO_RUN if estimate.unknown and not estimate.seconds.middle else f"{estimate.gpu_hours:.2f}"
+    table.add_row("hours of a GPU", "", gpu, "", "", "", "")
     return table
 
 
@@ -119,7 +120,7 @@ def _memory(mib: float) -> str:
 
 
 def _disk(estimate: StageEstimate | Estimate) -> str:
-    return f"{'' if estimate.disk_known else 'at most '}{decimal(estimate.disk)}"
+    return f"{decimal(estimate.disk)}{'' if estimate.disk_known else ' uncompressed'}"
 
 
 def _stored(plan: EditPlan, spec: StageSpec[StageSettings]) -> str:

@@ -78,9 +78,9 @@ class StageEstimate:
     peak_memory_mib: float
     """Of the process; 0 where it is not known."""
     disk: int
-    """Bytes; at most, where `disk_known` is false."""
+    """Bytes; those of frames and arrays before compression, where `disk_known` is false."""
     disk_known: bool
-    """False without a past run: the arrays are then counted without compression."""
+    """False without a past run."""
     past: int
     """Past results of the same kinds."""
     error_factor: float | None
@@ -120,7 +120,7 @@ class Estimate:
 
     @property
     def disk_known(self) -> bool:
-        """Whether all sizes are learnt; if not, the disk is an upper limit."""
+        """Whether all sizes are learnt from past runs."""
         return all(stage.disk_known for stage in self.stages)
 
 

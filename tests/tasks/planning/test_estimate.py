@@ -263,7 +263,7 @@ def test_the_table_shows_what_is_not_known_as_such() -> None:
     table = estimate_table(Estimate(stages=(unknown, known)))
     cells = [[str(cell) for cell in column.cells] for column in table.columns]
     decode, edit, total, gpu = zip(*cells, strict=True)
-    assert decode == ("decode", "1", "no past run", "-", "at most 3.0 MB", "0", "-")
+    assert decode == ("decode", "1", "no past run", "-", "3.0 MB uncompressed", "0", "-")
     assert edit == ("edit", "1", "3.3 min", "1.0 GB", "3.0 MB", "2", "x 1.00")
-    assert total[2:5] == ("3.3 min, and 1 unknown", "1.0 GB", "at most 6.0 MB")
+    assert total[2:5] == ("3.3 min, and 1 unknown", "1.0 GB", "6.0 MB uncompressed")
     assert gpu[2] == "0.00"

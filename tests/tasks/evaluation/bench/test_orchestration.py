@@ -95,4 +95,5 @@ def test_a_run_is_measured_against_a_server_of_the_benchs_own(section: str) -> N
     assert len(found) >= 2
     assert all(item.value is not None for item in found.values())
     if section == "share":
-        assert found["Prefect's CPU per clip"].value > 0  # type: ignore[operator]
+        # That in the client is a difference of two runs: with a few clips it is smaller than its noise
+        assert found["Prefect's server, CPU per clip"].value > 0  # type: ignore[operator]

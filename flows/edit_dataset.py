@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,10 +19,13 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import opaque
 
+from flows.back_pressure import DiskWindow, free_disk
 from flows.edit_video import edit_video
 from flows.planning import planned, planned_dataset
 from flows.settings import WaveSettings, current_settings
-from storage.inventory import collect, plan_collection, take_inventory
+from storage.claims import claim
+from storage.cost_table import CostTable
+from storage.inventory import collect, plan_collection, take_inventory, used_clips
 from storage.reference import ArtifactRef
 from storage.status_table import STATES, RowState, StatusRecord, StatusTable, counts_text, row_key
 from storage.workspace import Workspace, open_artifact
@@ -33,6 +36,7 @@ from tasks.failures import FailureBudget, error_kind, may_heal
 from tasks.logs import send_logs_to_run
 from tasks.planning.bulk import BulkPlan, PlannedRow, row_plan
 from tasks.planning.dataset import DatasetRequest, dataset_name
+from tasks.planning.estimate import read_costs, result_sizes
 from tasks.planning.row import Row, manifest_columns
 from tasks.progress import report_rows
 
@@ -75,6 +79,7 @@ class _Run:
     table: StatusTable
     budget: FailureBudget
     attempts: dict[tuple[str, int], int]
+    window: DiskWindow
     outcomes: dict[tuple[str, int], StatusRecord] = field(default_factory=dict)
     stopped: str = ""
     shown: float = 0.0
@@ -143,6 +148,7 @@ def _edit_rows(request: DatasetRequest) -> DatasetResult:
         table=table,
         budget=FailureBudget(allowed=request.allowed_failures(len(bulk.rows))),
         attempts={},
+        window=_disk_window(bulk, settings),
     )
     _record_known_rows(run)
     try:
@@ -158,6 +164,13 @@ def _edit_rows(request: DatasetRequest) -> DatasetResult:
         payload={**{str(state): count for state, count in result.counts.items()}, "text": str(result)},
     )
     return result
+
+
+def _disk_window(bulk: BulkPlan, settings: WaveSettings) -> DiskWindow:
+    if settings.disk_budget is None:
+        return DiskWindow()
+    costs = read_costs(Workspace.open(bulk.execution.workspace))
+    return DiskWindow(sizes=result_sizes(bulk, costs), budget=settings.disk_budget)
 
 
 def _record_known_rows(run: _Run) -> None:
@@ -180,11 +193,13 @@ def _record_known_rows(run: _Run) -> None:
 
 def _run_rows(run: _Run) -> None:
     """Keep a few rows running until all have ended or the budget is spent."""
-    waiting: Iterator[PlannedRow] = iter([item for item in run.bulk.to_run if item.row.key not in run.outcomes])
+    waiting = deque(item for item in run.bulk.to_run if item.row.key not in run.outcomes)
     ended: SimpleQueue[tuple[PlannedRow, Any]] = SimpleQueue()
     running = 0
     while True:
-        while running < run.settings.max_clips and not run.stopped and (item := next(waiting, None)) is not None:
+        while waiting and running < run.settings.max_clips and _may_start(run, waiting[0]):
+            item = waiting.popleft()
+            run.window.start(item)
             _submit(run, item, ended)
             running += 1
         if not running:
@@ -196,6 +211,7 @@ def _run_rows(run: _Run) -> None:
             _submit(run, item, ended)
             running += 1
         else:
+            run.window.end(item)
             _tidy(run, item)
         _show(run)
 
@@ -206,6 +222,14 @@ def _next(ended: SimpleQueue[tuple[PlannedRow, Any]]) -> tuple[PlannedRow, Any]:
         raise_if_stopped()
         with suppress(Empty):
             return ended.get(timeout=_SECONDS_BETWEEN_LOOKS)
+
+
+def _may_start(run: _Run, item: PlannedRow) -> bool:
+    """Return whether a row may start now; without free disk the run stops."""
+    if not run.stopped and run.window.admits(item):
+        run.stopped = free_disk(run.bulk.execution.workspace, reserve=run.settings.disk_reserve)
+        return not run.stopped
+    return False
 
 
 def _record_cancelled_rows(run: _Run) -> None:
@@ -268,10 +292,10 @@ def _tidy(run: _Run, item: PlannedRow) -> None:
     clip = item.identity["source"]
     if any(run.state(row) not in {"done", "skipped"} for row in run.bulk.rows_of(clip)):
         return
-    workspace = Workspace.open(run.bulk.execution.workspace)
-    inventory = take_inventory(workspace, folder=f"clips/{clip}")
+    workspace, folder = Workspace.open(run.bulk.execution.workspace), f"clips/{clip}"
+    inventory, used = take_inventory(workspace, folder=folder), used_clips(workspace, below=folder)
     # No age is asked for: this run has just finished with the clip
-    collect(workspace, plan_collection(inventory, keep=run.request.keep, older_than=timedelta(0)))
+    collect(workspace, plan_collection(inventory, keep=run.request.keep, in_use=used, older_than=timedelta(0)))
 
 
 def _done(run: _Run, item: PlannedRow) -> StatusRecord:
@@ -336,6 +360,7 @@ def _finish(run: _Run, workspace: Workspace) -> DatasetResult:
     failed = _write_failed(run, workspace)
     _write_output(run)
     run.table.compact()
+    CostTable(workspace).compact()
     return DatasetResult(dataset=run.table.dataset, counts=counts, failed=failed, stopped=run.stopped)
 
 
@@ -361,6 +386,7 @@ def _write_output(run: _Run) -> None:
     rows = [{"file_name": f"{item.row.output}.mp4", **_cells(item.row)} for item in finished]
     if run.request.layout == "webdataset":
         samples = [(item.row.output, item.video, row) for item, row in zip(finished, rows, strict=True) if item.video]
-        write_webdataset(run.request.output, samples)
+        write_webdataset(run.request.output, samples, shard=run.request.shard)
     elif rows:
-        write_metadata(run.request.output, rows)
+        with claim(Workspace.open(run.bulk.execution.workspace), f"outputs/{run.table.dataset}"):
+            write_metadata(run.request.output, rows)

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from difflib import get_close_matches
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.errors import TaskInputError
@@ -42,6 +42,11 @@ class WaveSettings(BaseSettings):
     """Tasks that run at the same time in one process."""
     max_clips: int = Field(default=2, ge=1)
     """Clips of a data set that are edited at the same time in one process."""
+    disk_budget: ByteSize | None = Field(default=None, gt=0)
+    """Disk, such as 200GB, that the clips of a data set that are edited at the same time may take by the estimate; any
+    by default. At least one clip is edited."""
+    disk_reserve: ByteSize = Field(default=ByteSize(10**9), ge=0)
+    """Disk, such as 5GB, that stays free: with less, a data set starts no further clip and ends."""
     dask_address: str | None = None
     """Scheduler of a Dask cluster with workers that advertise CPU and GPU; none by default."""
 

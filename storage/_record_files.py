@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from storage.errors import WorkspaceError
 from storage.files import Files, is_partial
 
-__all__ = ["KEY", "RecordFiles"]
+__all__ = ["KEY", "RecordFiles", "key_time"]
 
 KEY = "record"
 """The column of the records' keys."""
@@ -36,6 +36,7 @@ _LARGE = (
     64 * 2**20
 )  # bytes; files of this size are not merged again, so that compacting never rewrites years of records
 _TICK = timedelta(microseconds=1)
+_TIME = "%Y%m%dT%H%M%S.%fZ"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,7 +127,12 @@ class RecordFiles:
         with self._lock:  # and never earlier than the one before, even if the clock is set back
             self._last = max(datetime.now(UTC), self._last + _TICK)
             # Random, since a process forked from this one would continue the same count
-            return f"{self._last:%Y%m%dT%H%M%S.%fZ}-{self.writer}-{uuid.uuid4().hex[:12]}"
+            return f"{self._last:{_TIME}}-{self.writer}-{uuid.uuid4().hex[:12]}"
+
+
+def key_time(key: str) -> datetime:
+    """Return when the record of a key was appended, by the clock of the machine that did."""
+    return datetime.strptime(key.partition("-")[0], _TIME).replace(tzinfo=UTC)
 
 
 def _is_merged(name: str) -> bool:

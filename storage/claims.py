@@ -36,7 +36,7 @@ from storage.workspace import Workspace
 if TYPE_CHECKING:  # of type stubs
     from obstore import ObjectMeta, PutMode, PutResult, UpdateVersion
 
-__all__ = ["CLAIMS", "LEASE_SECONDS", "claim"]
+__all__ = ["CLAIMS", "LEASE_SECONDS", "claim", "live_claims", "remove_dead_claims"]
 
 CLAIMS: Final = "claims"
 """Top folder of a workspace that contains the claims in force."""
@@ -44,6 +44,8 @@ LEASE_SECONDS: Final = 60.0
 _RENEWALS_PER_LEASE = 3  # so that two may fail
 _TRIES = 100  # to create a file in a folder that others remove
 _FOLDER_PAUSE, _STORE_PAUSE = 0.1, 1.0  # seconds between two looks at a claim that others have
+_LEASES_UNTIL_DEAD = 10  # without a renewal, by another clock than the holder's
+_SUFFIX = ".lock"
 _LOG = logging.getLogger(__name__)
 
 
@@ -65,7 +67,7 @@ def claim(
     Raises:
         WorkspaceError: if the name is not a path, or the workspace cannot be written.
     """
-    key = f"{CLAIMS}/{layout.checked_path(name)}.lock"
+    key = f"{CLAIMS}/{layout.checked_path(name)}{_SUFFIX}"
     in_folder = "://" not in workspace.url
     pause = _FOLDER_PAUSE if in_folder else min(_STORE_PAUSE, lease / 10)
 
@@ -76,6 +78,44 @@ def claim(
 
     with _locked(Path(workspace.url), key, wait) if in_folder else _leased(workspace.url, key, wait, lease=lease):
         yield
+
+
+def live_claims(workspace: Workspace, below: str = "") -> set[str]:
+    """Return the names of the claims that are in force.
+
+    The file of a claim outlives a process that was killed. In a folder, a claim is in force while its file is locked;
+    in an object store, until it has not been renewed for ten times its lease.
+
+    Args:
+        workspace: where to look.
+        below: a path; only claims below it are listed.
+    """
+    return {_name(key) for key, live in _found_claims(workspace, below) if live}
+
+
+def remove_dead_claims(workspace: Workspace) -> int:
+    """Remove what killed processes have left of their claims; return how many. Safe at any time."""
+    dead = [key for key, live in _found_claims(workspace) if not live]
+    in_folder = "://" not in workspace.url
+    return sum(_remove_free(Path(workspace.url), key) if in_folder else _remove_expired(workspace, key) for key in dead)
+
+
+def _found_claims(workspace: Workspace, below: str = "") -> Iterator[tuple[str, bool]]:
+    """Yield the key of each claim that has a file, and whether it is in force."""
+    folder = f"{CLAIMS}/{below}".rstrip("/")
+    found = {f"{folder}/{key}": entry for key, entry in workspace.files.entries(folder).items()}
+    keys = [key for key in found if key.endswith(_SUFFIX)]
+    if "://" not in workspace.url:
+        yield from ((key, _is_locked(Path(workspace.url) / key)) for key in keys)
+        return
+    for key, data in workspace.files.read_many(keys).items():
+        lease = (layout.load(data) or {}).get("lease_seconds") or LEASE_SECONDS
+        renewed = found[key].modified
+        yield key, renewed is None or datetime.now(UTC) - renewed < timedelta(seconds=lease * _LEASES_UNTIL_DEAD)
+
+
+def _name(key: str) -> str:
+    return key.removeprefix(f"{CLAIMS}/").removesuffix(_SUFFIX)
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------
@@ -122,6 +162,34 @@ def _create(path: Path) -> int:
     raise WorkspaceError(f"cannot claim {path}: {failure}") from failure
 
 
+def _is_locked(path: Path) -> bool:
+    """Return whether somebody has the lock of a file; a file that cannot be opened counts as locked."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)  # which ends the lock; who wants it meanwhile tries again
+    return False
+
+
+def _remove_free(folder: Path, key: str) -> bool:
+    """Remove the file of a claim that nobody has, as its holder would; return whether it was there and free."""
+    if not (folder / key).exists() or (descriptor := _lock(folder / key)) is None:
+        return False
+    try:
+        LocalFiles(folder).delete([key])
+    finally:
+        os.close(descriptor)
+    return True
+
+
 # --- object stores ----------------------------------------------------------------------------------------------------
 
 
@@ -146,6 +214,16 @@ def _leased(url: str, key: str, wait: Callable[[], None], *, lease: float) -> It
         stop.set()
         renewal.join()
         claimed.release()
+
+
+def _remove_expired(workspace: Workspace, key: str) -> bool:
+    """Take over a claim that has expired and release it; return False if others were faster."""
+    claimed = _ClaimObject(workspace.url, key, lease=LEASE_SECONDS)
+    found = claimed.read()
+    if found is None or not claimed.write(found.version):
+        return False
+    claimed.release()
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from itertools import accumulate, groupby
 from typing import Any, Literal, get_args
 
 from storage import _layout as layout
+from storage.claims import live_claims
 from storage.errors import WorkspaceError
 from storage.files import FileEntry, Files
 from storage.workspace import Workspace
@@ -27,9 +28,11 @@ __all__ = [
     "Keep",
     "Kind",
     "StoredArtifact",
+    "clip_folder",
     "collect",
     "plan_collection",
     "take_inventory",
+    "used_clips",
 ]
 
 Kind = Literal[
@@ -88,7 +91,7 @@ class Inventory:
 
     artifacts: tuple[StoredArtifact, ...]
     other_size: int
-    """Bytes that belong to no artifact: tables, Prefect's results, files that killed writers left."""
+    """Bytes that belong to no artifact: tables, Prefect's results, claims, files that killed writers left."""
     taken: datetime
 
 
@@ -128,6 +131,22 @@ def take_inventory(workspace: Workspace, *, folder: str = "") -> Inventory:
     return Inventory(
         artifacts=tuple(sorted(artifacts, key=lambda artifact: artifact.path)), other_size=other_size, taken=taken
     )
+
+
+def clip_folder(path: str) -> str:
+    """Return the folder of the clip that an artifact at a path is of."""
+    segments = path.split("/")
+    return "/".join(segments[: _CLIP_DEPTH.get(segments[0], len(segments))])
+
+
+def used_clips(workspace: Workspace, *, below: str = "") -> set[str]:
+    """Return the folders of clips that something is computed of at present: those with a claim in force.
+
+    Args:
+        workspace: where to look.
+        below: a folder; only claims below it are listed.
+    """
+    return {clip_folder(name) for name in live_claims(workspace, below)}
 
 
 def plan_collection(
@@ -241,12 +260,11 @@ def _identity(record: Mapping[str, Any] | None, content: Mapping[str, FileEntry]
 
 
 def _artifact(path: str, content: Mapping[str, FileEntry], digest: str | None, complete: bool) -> StoredArtifact:
-    segments = path.split("/")
-    depth = _CLIP_DEPTH.get(segments[0], len(segments))
+    folder = clip_folder(path)
     return StoredArtifact(
         path=path,
-        kind=_kind(segments[0], segments[depth:]),
-        folder="/".join(segments[:depth]),
+        kind=_kind(path.partition("/")[0], path[len(folder) + 1 :].split("/")),
+        folder=folder,
         digest=digest,
         complete=complete,
         size=sum(entry.size for entry in content.values()),

@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pyarrow as pa
 
 from storage._layout import checked_path
-from storage._record_files import KEY, RecordFiles
+from storage._record_files import KEY, RecordFiles, key_time
 from storage.errors import WorkspaceError
 from storage.workspace import Workspace
 
@@ -152,6 +152,20 @@ class StatusTable:
         history["unended"] = unended.groupby(row).transform("sum")
         latest = history.drop_duplicates(["id", "variant"], keep="last", ignore_index=True)
         return latest[latest["unended"] >= limit].reset_index(drop=True)
+
+    def running(self, *, within: timedelta) -> pd.DataFrame:
+        """Return the last record of each row that was started and has not ended, by the clocks of those that append.
+
+        Args:
+            within: rows that were started longer ago are left out: their process has died.
+
+        Raises:
+            WorkspaceError: if a file is damaged.
+        """
+        latest = self.latest()
+        begun = latest[latest["state"] == "running"]
+        since = datetime.now(UTC) - within
+        return begun[[key_time(key) >= since for key in begun[KEY]]].reset_index(drop=True)
 
     def compact(self) -> int:
         """Merge the files of many appends into one; return how many files were removed.

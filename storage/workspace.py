@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -11,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
-from storage._layout import checked_path
+from storage._layout import RECORD, checked_path
 from storage.artifact import Artifact
 from storage.errors import WorkspaceError
 from storage.files import Files, LocalFiles
@@ -69,6 +70,11 @@ class Workspace:
             WorkspaceError: if the path leaves the workspace.
         """
         return ArtifactRef(workspace=self.url, path=checked_path(path), digest=digest)
+
+    def recorded(self, paths: Iterable[str]) -> set[str]:
+        """Return those paths at which an artifact has a completion record, whatever the record says; lists nothing."""
+        keys = {f"{path}/{RECORD}": path for path in paths}
+        return {keys[key] for key in self.files.sizes_of(keys)}
 
     def usage(self, path: str = "") -> int:
         """Return the number of bytes stored below a path, or in the whole workspace."""

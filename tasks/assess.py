@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +25,7 @@ from tasks.artifacts import (
     stream_frames,
     stream_shots,
 )
+from tasks.costs import record_costs, stage_costs
 from tasks.encode import finished_frames, write_like
 from tasks.planning.batches import Job
 from tasks.planning.plan import EditPlan
@@ -50,8 +51,10 @@ def assess_edit(job: Job) -> None:
     with measured() as cost:
         artifact.write_bytes(CONTACT_SHEET, _png(_contact_sheet(plan, source)))
         _write_side_by_side(artifact, plan, source)
-        artifact.write_json(REPORT, _report(plan, _scores(plan, source)))
+        costs = stage_costs(plan, [spec for spec in STAGES if spec is not ASSESS])
+        artifact.write_json(REPORT, _report(plan, _scores(plan, source), costs))
         artifact.complete(cost())
+        record_costs(plan, costs | stage_costs(plan, [ASSESS]))
 
 
 def _contact_sheet(plan: EditPlan, source: Artifact) -> NDArray[np.uint8]:
@@ -115,7 +118,9 @@ def _mean(values: list[float]) -> float | None:
     return round(float(np.mean(finite)), 6) if finite else None
 
 
-def _report(plan: EditPlan, scores: dict[str, float | None]) -> dict[str, Any]:
+def _report(
+    plan: EditPlan, scores: dict[str, float | None], costs: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, Any]:
     request, clip, video = plan.request, plan.clip, plan[ENCODE].ref
     return {
         "request": request.model_dump(mode="json"),
@@ -126,18 +131,18 @@ def _report(plan: EditPlan, scores: dict[str, float | None]) -> dict[str, Any]:
         "keyframes": plan.keyframes,
         "scores": scores,
         "video": f"{video.workspace}/{video.path}/{EDITED}",
-        "stages": {spec.name: _stage_cost(plan.stages_of(spec)) for spec in STAGES if spec is not ASSESS},
+        "stages": {spec.name: _total(plan.stages_of(spec), costs[spec.name]) for spec in STAGES if spec is not ASSESS},
     }
 
 
-def _stage_cost(stages: Sequence[Stage[StageSettings]]) -> dict[str, Any]:
+def _total(stages: Sequence[Stage[StageSettings]], costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the digest of a stage, or those of its shots, with the seconds of all and the largest peak memory."""
-    found = [open_artifact(stage.ref).metadata for stage in stages]
     digests = [stage.ref.digest for stage in stages]
     return {
         "digest": digests[0] if len(digests) == 1 else digests,
-        "seconds": round(sum(each["seconds"] for each in found), 2),
-        "peak_memory_mib": max(each["peak_memory_mib"] for each in found),
+        "seconds": round(sum(each["seconds"] for each in costs), 2),
+        "peak_memory_mib": max(each["peak_memory_mib"] for each in costs),
+        "stored_bytes": sum(each["stored_bytes"] for each in costs),
     }
 
 

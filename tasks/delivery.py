@@ -6,16 +6,17 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pandas as pd
 
-from storage.files import atomic_path, write_atomic
+from storage.files import Files, LocalFiles, atomic_path
 from storage.reference import ArtifactRef
-from storage.workspace import open_artifact
+from storage.workspace import Workspace, open_artifact
 from tasks.artifacts import EDITED
 from tasks.errors import TaskInputError
 
@@ -33,48 +34,57 @@ def output_location(output: str, path: str) -> str:
 def is_delivered(video: ArtifactRef, location: str) -> bool:
     """Return whether the location has a file of the edited clip's size."""
     size: int = open_artifact(video).record()["files"][EDITED]
-    return _size(location) == size
+    files, key = _files(location)
+    return files.sizes_of([key]).get(key) == size
 
 
 def deliver_video(video: ArtifactRef, location: str) -> None:
-    """Copy an edited clip to a path or URL, whole or not at all.
+    """Copy an edited clip to a path, or to the URL of an object store, whole or not at all.
 
     Raises:
         TaskInputError: if it cannot be written there; the workspace keeps the clip.
-        WorkspaceError: if the artifact has no such file.
+        WorkspaceError: if the artifact has no such file, or a store refuses it.
     """
-    with open_artifact(video).local_copy(EDITED) as path:
-        try:
-            if "://" in location:
-                filesystem, remote = fsspec.core.url_to_fs(location)
-                filesystem.put_file(str(path), remote)
-            else:
-                with atomic_path(Path(location).expanduser()) as partial:
-                    shutil.copyfile(path, partial)
-        except (OSError, ValueError, ImportError) as error:
-            raise TaskInputError(f"{location} cannot be written: {error}.") from error
+    files, key = _files(location)
+    with open_artifact(video).local_copy(EDITED) as path, _writing(location), files.local_output(key) as partial:
+        shutil.copyfile(path, partial)
 
 
 def write_metadata(output: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write metadata.parquet and metadata.csv, with the column `file_name` that a Hugging Face VideoFolder reads.
+    """Write metadata.csv, with the column `file_name` that a Hugging Face VideoFolder reads.
+
+    A VideoFolder takes one such file, which must name every video: the rows of other videos, of earlier runs or of
+    other shards, stay as they are. Two processes must not do this at the same time.
 
     Args:
         output: the output folder.
         rows: one for each video, with its path below the output folder as `file_name`.
+
+    Raises:
+        TaskInputError: if it cannot be written.
     """
+    location = f"{output.rstrip('/')}/metadata.csv"
     frame = pd.DataFrame(list(rows))
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    _write(f"{output.rstrip('/')}/metadata.parquet", buffer.getvalue())
-    _write(f"{output.rstrip('/')}/metadata.csv", frame.to_csv(index=False).encode())
+    files, key = _files(location)
+    data = files.read_many([key]).get(key)
+    if data is not None:
+        # As text, since 007 is not 7
+        before = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
+        if "file_name" in before:
+            frame = pd.concat([before[~before["file_name"].isin(frame["file_name"])], frame])
+    with _writing(location):
+        files.write(key, frame.to_csv(index=False).encode())
 
 
-def write_webdataset(output: str, samples: Sequence[tuple[str, ArtifactRef, Mapping[str, Any]]]) -> list[str]:
+def write_webdataset(
+    output: str, samples: Sequence[tuple[str, ArtifactRef, Mapping[str, Any]]], *, shard: str | None = None
+) -> list[str]:
     """Write tar files of about a gigabyte for WebDataset: of each sample an .mp4 and a .json with the same stem.
 
     Args:
         output: a local output folder.
         samples: stem, artifact of the edited clip, and values for the .json.
+        shard: the part I/N that the samples are; its tar files have names of their own.
 
     Returns:
         The names of the tar files. Those of an earlier run that are no longer needed are removed.
@@ -85,16 +95,17 @@ def write_webdataset(output: str, samples: Sequence[tuple[str, ArtifactRef, Mapp
     if "://" in output:
         raise TaskInputError(f"The layout webdataset needs a local output folder, not {output}.")
     folder = Path(output).expanduser()
+    prefix = "" if shard is None else f"{shard.replace('/', '-of-')}-"
     names: list[str] = []
-    waiting = list(samples)
+    waiting = deque(samples)
     try:
         while waiting:
-            name = f"{len(names):06d}.tar"
+            name = f"{prefix}{len(names):06d}.tar"
             with atomic_path(folder / name) as partial, tarfile.open(partial, "w") as tar:
                 while waiting and tar.offset < _SHARD_BYTES:
-                    _add_sample(tar, *waiting.pop(0))
+                    _add_sample(tar, *waiting.popleft())
             names.append(name)
-        for old in folder.glob("[0-9][0-9][0-9][0-9][0-9][0-9].tar"):
+        for old in folder.glob(f"{prefix}[0-9][0-9][0-9][0-9][0-9][0-9].tar"):
             if old.name not in names:
                 old.unlink()
     except OSError as error:
@@ -115,22 +126,19 @@ def _add_sample(tar: tarfile.TarFile, stem: str, video: ArtifactRef, values: Map
     tar.addfile(entry, io.BytesIO(text))
 
 
-def _size(location: str) -> int | None:
-    try:
-        if "://" in location:
-            filesystem, remote = fsspec.core.url_to_fs(location)
-            return int(filesystem.info(remote)["size"])
-        return Path(location).expanduser().stat().st_size
-    except (OSError, ValueError, ImportError):
-        return None
+def _files(location: str) -> tuple[Files, str]:
+    """Return the files of a folder or an object store, and the key of a location in them."""
+    if "://" not in location or location.startswith("file://"):
+        path = Path(location.removeprefix("file://")).expanduser()
+        return LocalFiles(path.parent), path.name
+    scheme, _, rest = location.partition("://")
+    bucket, _, key = rest.partition("/")
+    return Workspace.open(f"{scheme}://{bucket}").files, key
 
 
-def _write(location: str, data: bytes) -> None:
+@contextmanager
+def _writing(location: str) -> Iterator[None]:
     try:
-        if "://" in location:
-            filesystem, remote = fsspec.core.url_to_fs(location)
-            filesystem.pipe_file(remote, data)
-        else:
-            write_atomic(Path(location).expanduser(), data)
-    except (OSError, ValueError, ImportError) as error:
+        yield
+    except OSError as error:
         raise TaskInputError(f"{location} cannot be written: {error}.") from error

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, cast
 
@@ -25,6 +24,7 @@ from tasks.logs import send_logs_to_run
 from tasks.planning.batches import Batch, Batching, Job, clip_batches, shot_batches
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import Resource, StageSettings, StageSpec
+from tasks.result_storage import store_results
 
 __all__ = ["RETRIES", "StageTask", "Submission", "is_transient", "measured", "stage_task"]
 
@@ -98,14 +98,12 @@ class StageTask:
 
         A result that Prefect remembers counts only where the workspace contains all artifacts of the task.
         """
-        options: dict[str, Any] = {"tags": ["wave", self.runs_on(plan)]}
-        workspace = plan.execution.workspace
-        if "://" not in workspace:
-            options["result_storage"] = Path(workspace) / "results"
         stored = _Stored(self.spec)
         futures = []
         for batch in self.batches(plan):
-            task = self.task.with_options(refresh_cache=not all(map(stored, batch.jobs)), **options)
+            refresh = not all(map(stored, batch.jobs))
+            task = self.task.with_options(refresh_cache=refresh, tags=["wave", self.runs_on(plan)])
+            store_results(task, plan.execution.workspace)
             waits = [future for earlier in after for future in earlier.of(batch.frames)]
             futures.append((batch.frames, task.submit(batch.jobs, wait_for=waits, return_state=False)))
         return Submission(tuple(futures))

@@ -14,7 +14,7 @@ __all__: list[str] = []
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(metavar="BENCH", help="The bench to run: propagation.")],
+    name: Annotated[str, typer.Argument(metavar="BENCH", help="propagation or orchestration.")],
     ebsynth_pairs: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Pairs with EbSynth's results; else pairs are drawn.")
     ] = None,
@@ -24,6 +24,13 @@ def bench(
     contact_sheets: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write contact sheets of the videos, or of a drawn scene, here.")
     ] = None,
+    section: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Measure only this, such as planning; may be repeated."),
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Rows of the data sets that orchestration measures.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to check that it runs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per metric and nothing else.")] = False,
     verbose: TracebacksOption = False,
@@ -32,19 +39,29 @@ def bench(
     with STDERR.status("Loading"):
         from flows.cli.tables import rich_table
         from tasks.evaluation.bench import registry
-        from tasks.evaluation.bench.measurements import BenchRequest, Measurement, bench_table, measurement_record
+        from tasks.evaluation.bench.measurements import (
+            BenchRequest,
+            Measurement,
+            bench_table,
+            chosen_sections,
+            measurement_record,
+        )
         from tasks.evaluation.report.jsonl import json_lines
 
     request = BenchRequest(
-        ebsynth_pairs=ebsynth_pairs, quick=quick, videos=tuple(video or ()), contact_sheets=contact_sheets
+        ebsynth_pairs=ebsynth_pairs,
+        quick=quick,
+        videos=tuple(video or ()),
+        contact_sheets=contact_sheets,
+        rows=rows,
     )
     with STDERR.status("Preparing"):
         found = registry.bench(name)
-        sections = found.sections(request)
+        sections = chosen_sections(found.sections(request), section or ())
     measured: list[Measurement] = []
-    for section in sections:
-        with STDERR.status(f"Measuring {section.title}"):
-            for measurement in section.measure():
+    for each in sections:
+        with STDERR.status(f"Measuring {each.title}"):
+            for measurement in each.measure():
                 measured.append(measurement)
                 if as_json:
                     STDOUT.out(json_lines([measurement_record(found.name, measurement)]), end="", highlight=False)

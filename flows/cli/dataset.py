@@ -46,7 +46,7 @@ def dataset(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of wave edit for all rows; may be repeated."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be computed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be computed, and an estimate.")] = False,
     flow_weights: FlowWeightsOption = None,
     workspace: WorkspaceOption = None,
     verbose: VerboseOption = False,
@@ -66,7 +66,11 @@ def dataset(
         table = StatusTable(opened, dataset_name(request.source))
         bulk = plan_dataset_request(request, chosen, table=table, remember=not dry_run)
     if dry_run:
+        from flows.cli.tables import estimate_table
+        from tasks.planning.estimate import estimate_dataset, read_costs
+
         STDOUT.print(_plan_table(bulk))
+        STDOUT.print(estimate_table(estimate_dataset(bulk, read_costs(opened))))
         say(f"The workspace is {bulk.execution.workspace}")
         return
     opened.check_writable()

@@ -52,13 +52,23 @@ def edit(
     with kept_downloads():
         planned = plan(request, chosen)
         if dry_run:
-            from flows.cli.tables import plan_table
-
-            STDOUT.print(plan_table(planned))
+            _print_plan(planned)
             say(f"The workspace is {planned.execution.workspace}")
             return
         run(planned, chosen, verbose=verbose)
     say(f"The edited clip is {deliver(planned, output)}")
+
+
+def _print_plan(planned: EditPlan) -> None:
+    """Print what is stored of an edit, and what the rest will take."""
+    from flows.cli.tables import complete_stages, estimate_table, plan_table, stored_results
+    from storage.workspace import Workspace
+    from tasks.planning.estimate import estimate_edit, read_costs
+
+    stored = stored_results(planned)
+    costs = read_costs(Workspace.open(planned.execution.workspace))
+    STDOUT.print(plan_table(planned, stored))
+    STDOUT.print(estimate_table(estimate_edit(planned, costs, complete=complete_stages(stored))))
 
 
 def plan(request: EditRequest, settings: WaveSettings) -> EditPlan:

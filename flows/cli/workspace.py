@@ -30,6 +30,7 @@ __all__ = ["parse_age", "parse_size"]
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_ROW_TIME = timedelta(days=1)  # after which a row that runs is taken for dead
 _SHOWN = 3  # ids for each cause
 _PREFIX = 6  # characters of a digest that name it
 
@@ -75,22 +76,32 @@ def gc(
     clip: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only of this clip, by name or digest; may be repeated.")
     ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only clips of this data set; may be repeated.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be freed, and free nothing.")] = False,
     workspace: WorkspaceOption = None,
     verbose: TracebacksOption = False,
 ) -> None:
-    """Free what no finished result needs: by default of clips that are finished and were not written to for an hour."""
+    """Free what no finished result needs: by default of clips that are finished and were not written to for an hour.
+
+    What a running job uses is never freed.
+    """
     age, size = None if older_than is None else parse_age(older_than), parse_size(larger_than or "0")
     opened = _open(workspace)
+    from storage.claims import remove_dead_claims
     from storage.inventory import collect, plan_collection, take_inventory
 
     with STDERR.status("Listing the workspace"):
         inventory = take_inventory(opened)
-        clips = _clip_folders(opened, inventory, clip) if clip else None
+        clips = _chosen_clips(opened, inventory, clip=clip or (), dataset=dataset or ())
         kept = cast("Keep", keep)  # other words are refused there
-        planned = plan_collection(inventory, keep=kept, older_than=age, larger_than=size, clips=clips)
+        used = _used_clips(opened)
+        planned = plan_collection(inventory, keep=kept, in_use=used, older_than=age, larger_than=size, clips=clips)
     with STDERR.status("Freeing"):
         collection = collect(opened, planned, dry_run=dry_run)
+        if not dry_run:
+            remove_dead_claims(opened)
     _print_collection(collection, dry_run=dry_run)
 
 
@@ -154,6 +165,35 @@ def _causes(rows: pd.DataFrame) -> Iterator[tuple[str, ...]]:
         ids = list(dict.fromkeys(found["id"]))
         shown = ", ".join(ids[:_SHOWN]) + (", ..." if len(ids) > _SHOWN else "")
         yield state, kind or "unknown", str(len(found)), str(found["message"].iloc[0]), shown
+
+
+def _chosen_clips(
+    workspace: Workspace, inventory: Inventory, *, clip: Iterable[str], dataset: Iterable[str]
+) -> set[str] | None:
+    """Return the names of the folders of the clips that are asked for, by clip and data set; None for all."""
+    chosen = [_clip_folders(workspace, inventory, clip)] if clip else []
+    if dataset:
+        tables = (_latest(workspace, name) for name in dataset)
+        chosen.append({digest for rows in tables for digest in _sources(rows)})
+    return set.intersection(*chosen) if chosen else None
+
+
+def _used_clips(workspace: Workspace) -> set[str]:
+    """Return the folders of the clips that running jobs use: those being computed, and those of rows now running.
+
+    A job has no claim while one stage has ended and the next has not begun, but its row runs.
+    """
+    from storage.inventory import used_clips
+    from storage.status_table import StatusTable, status_datasets
+
+    running = (StatusTable(workspace, name).running(within=_ROW_TIME) for name in status_datasets(workspace))
+    return used_clips(workspace) | {f"clips/{digest}" for rows in running for digest in _sources(rows)}
+
+
+def _sources(rows: pd.DataFrame) -> set[str]:
+    """Return the digests of the rows' clips, where they were planned."""
+    column = "manifest_identity_source"
+    return set(rows[column].dropna()) - {""} if column in rows else set()
 
 
 def _clip_folders(workspace: Workspace, inventory: Inventory, names: Iterable[str]) -> set[str]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from itertools import chain
 from typing import Any
 
 from storage.reference import ArtifactRef
@@ -18,7 +19,7 @@ from tasks.planning.plan import EditPlan, plan_edit
 from tasks.planning.request import FlowName
 from tasks.planning.row import Row
 from tasks.planning.source_facts import SourceFacts, read_source_facts
-from tasks.planning.stages import ASSESS, DECODE, ENCODE, STAGES
+from tasks.planning.stages import ASSESS, DECODE, ENCODE, STAGES, StageLoad
 
 __all__ = ["BulkPlan", "PlannedRow", "plan_rows", "row_plan"]
 
@@ -39,8 +40,15 @@ class PlannedRow:
     """Why the row cannot be planned; such an error does not heal."""
     identity: Mapping[str, str] = field(default_factory=dict)
     """Digests of source, model and settings, and the versions of the stages: what a change is recognised by."""
-    stages: tuple[str, ...] = ()
-    """Digests of all stages, in the order of the table; of a stage of several shots, all of them."""
+    stages: tuple[tuple[str, ...], ...] = ()
+    """Digests of the results of all stages, in the order of the table: one for each shot where it is made for shots."""
+    loads: tuple[tuple[StageLoad, ...], ...] = ()
+    """What the costs of these results grow with, in the same order."""
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The digests of the results of all stages."""
+        return tuple(chain.from_iterable(self.stages))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +157,8 @@ def _plan_row(
         complete=complete,
         reason="" if complete else _reason(identity, before),
         identity=identity,
-        stages=tuple("+".join(stage.ref.digest for stage in plan.stages_of(spec)) for spec in STAGES),
+        stages=tuple(tuple(stage.ref.digest for stage in plan.stages_of(spec)) for spec in STAGES),
+        loads=tuple(tuple(spec.load(part) for part in plan.parts(spec)) for spec in STAGES),
     )
 
 

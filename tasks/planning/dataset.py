@@ -9,7 +9,15 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from tasks.errors import TaskInputError
 from tasks.planning.faults import near_names
@@ -115,6 +123,16 @@ class DatasetRequest(BaseModel):
         description="Settings of wave edit for all rows that have no value of their own.",
         json_schema_extra=_spell_out_settings,
     )
+
+    @model_validator(mode="after")
+    def _check_layout(self) -> DatasetRequest:
+        """Tar files are written as a whole: they cannot be made of some rows and leave those of the others."""
+        if self.layout == "webdataset" and self.output is not None:
+            if "://" in self.output:
+                raise TaskInputError(f"The layout webdataset needs a local output folder, not {self.output}.")
+            if self.only != "all":
+                raise TaskInputError("The layout webdataset needs all rows, of which complete ones cost nothing.")
+        return self
 
     def allowed_failures(self, rows: int) -> int | None:
         """Return how many of the rows may fail before the run stops, rounded down; None for any number."""

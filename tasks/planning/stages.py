@@ -38,6 +38,7 @@ __all__ = [
     "NoSettings",
     "PropagateSettings",
     "Stage",
+    "StageLoad",
     "StageSettings",
     "StageSpec",
 ]
@@ -69,6 +70,21 @@ class Stage(Generic[S_co]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageLoad:
+    """What the time, the memory and the disk of a stage grow with."""
+
+    pixels: int
+    """Pixels that it computes: those of all frames, pairs or keyframes, once for each step."""
+    at_once: int
+    """Pixels of the frames that are in memory together."""
+    array_bytes: int
+    """Bytes of the frames or arrays that it stores, before compression."""
+    device: str = "cpu"
+    kind: str = ""
+    """What else decides its speed, such as the network: only past runs of the same kind are compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageSpec(Generic[S_co]):
     """One row of the table."""
 
@@ -86,6 +102,8 @@ class StageSpec(Generic[S_co]):
     """How many units of progress the stage has: frames, pairs or steps."""
     makes: Callable[[EditOutline], str]
     """What it makes, in words."""
+    load: Callable[[EditOutline], StageLoad]
+    """What its costs grow with."""
     stored: Callable[[Artifact], int] = lambda _: 0
     """Count the units that a stage which was begun and not completed has stored."""
     runs_on: Callable[[EditOutline], Resource] = lambda _: "cpu"
@@ -283,6 +301,69 @@ def _step_limit(outline: EditOutline) -> float:
     return 120.0 * len(outline.keyframes) * max(1.0, height * width / 512**2)
 
 
+_LATENT_CHANNELS, _SINGLE, _HALF = 4, 4, 2  # bytes of a float32 and of a float16
+
+
+def _area(size: tuple[int, int]) -> int:
+    return size[0] * size[1]
+
+
+def _device(outline: EditOutline) -> str:
+    """Return where the networks run, as far as the plan says: where it is chosen by the worker, by what it entails."""
+    execution = outline.execution
+    if execution.device != "auto":
+        return execution.device
+    return "cuda" if execution.dtype == "float16" or execution.propagation == "torch" else "cpu"
+
+
+def _decode_load(outline: EditOutline) -> StageLoad:
+    area, count = _area(outline.clip.size), outline.clip.frame_count
+    return StageLoad(pixels=count * area, at_once=area, array_bytes=3 * count * area)
+
+
+def _flow_load(outline: EditOutline, *, pairs: int, masks: int) -> StageLoad:
+    area = _area(analysis_size(outline.clip.size))
+    return StageLoad(
+        pixels=pairs * area,
+        at_once=2 * area,
+        array_bytes=pairs * area * (2 * 2 * _HALF + masks),  # both directions, x and y
+        device=_device(outline) if _flow_resource(outline) == "gpu" else "cpu",
+        kind=outline.inputs.flow.name,
+    )
+
+
+def _diffusion_load(outline: EditOutline, *, decoded: bool) -> StageLoad:
+    """Return the load of the inversion or, where the keyframes are decoded and stored as well, of the edit."""
+    model, controlnet, execution = outline.inputs.model, outline.inputs.controlnet, outline.execution
+    area, count, steps = _area(outline.size), len(outline.keyframes), outline.request.steps
+    latents = (steps + 1) * count * area // model.vae_factor**2 * _LATENT_CHANNELS * _SINGLE
+    control = controlnet.digest if decoded and controlnet is not None else ""
+    return StageLoad(
+        pixels=steps * count * area,
+        at_once=min(count, execution.keyframe_batch or count) * area,
+        array_bytes=latents + (3 * count * area if decoded else 0),
+        device=_device(outline),
+        kind=f"{model.digest} {control} {execution.dtype}",
+    )
+
+
+def _propagate_load(outline: EditOutline) -> StageLoad:
+    area, spans = _area(outline.size), [last - first + 1 for first, last in outline.intervals]
+    backend = outline.execution.propagation
+    return StageLoad(
+        pixels=sum(spans) * area,
+        at_once=max(spans) * area,
+        array_bytes=3 * len(outline.frames) * area,
+        device="cuda" if backend == "torch" else "cpu",
+    )
+
+
+def _video_load(outline: EditOutline) -> StageLoad:
+    area, count = _area(outline.clip.size), outline.clip.frame_count
+    kind = "full resolution" if outline.request.full_resolution else ""
+    return StageLoad(pixels=count * area, at_once=area, array_bytes=3 * count * area, kind=kind)
+
+
 def _stored_steps(artifact: Artifact) -> int:
     return max(artifact.readable_prefix("latents") - 1, 0)
 
@@ -305,6 +386,7 @@ DECODE = StageSpec(
     title=lambda outline: f"Decode {outline.clip.name}",
     units=lambda outline: outline.clip.frame_count,
     makes=lambda outline: f"{outline.clip.frame_count} frames, {_by(outline.clip.size)}",
+    load=_decode_load,
 )
 KEYFRAME_FLOW = StageSpec(
     name="keyframe_flow",
@@ -316,6 +398,7 @@ KEYFRAME_FLOW = StageSpec(
     title=lambda outline: f"Flow of {len(outline.pairs)} keyframe pairs of {outline.name}",
     units=lambda outline: len(outline.pairs),
     makes=lambda outline: f"{len(outline.pairs)} pairs of keyframes, {_by(analysis_size(outline.clip.size))}",
+    load=lambda outline: _flow_load(outline, pairs=len(outline.pairs), masks=2),
     stored=_stored_pairs,
     runs_on=_flow_resource,
 )
@@ -331,6 +414,7 @@ FRAME_FLOW = StageSpec(
     makes=lambda outline: (
         f"{len(outline.frames) - outline.clip.shot_count} pairs of frames, {_by(analysis_size(outline.clip.size))}"
     ),
+    load=lambda outline: _flow_load(outline, pairs=len(outline.frames) - 1, masks=0),
     stored=_stored_pairs,
     runs_on=_flow_resource,
 )
@@ -344,6 +428,7 @@ INVERT = StageSpec(
     title=lambda outline: f"Invert {_keyframes(outline)}",
     units=lambda outline: outline.request.steps,
     makes=_makes_keyframes,
+    load=lambda outline: _diffusion_load(outline, decoded=False),
     stored=_stored_steps,
     runs_on=lambda _: "gpu",
     unit_limit=_step_limit,
@@ -358,6 +443,7 @@ EDIT = StageSpec(
     title=lambda outline: f"Edit {_keyframes(outline)}",
     units=lambda outline: outline.request.steps,
     makes=_makes_keyframes,
+    load=lambda outline: _diffusion_load(outline, decoded=True),
     stored=_stored_steps,
     runs_on=lambda _: "gpu",
     unit_limit=_step_limit,
@@ -374,6 +460,7 @@ PROPAGATE = StageSpec(
     title=lambda outline: f"Propagate the edit over {outline.name}",
     units=lambda outline: sum(last - first + 1 for first, last in outline.intervals),
     makes=lambda outline: f"{outline.clip.frame_count} frames, {_by(outline.size)}, {len(outline.intervals)} intervals",
+    load=_propagate_load,
     stored=_stored_frames,
     runs_on=lambda outline: "gpu" if outline.execution.propagation == "torch" else "cpu",
 )
@@ -386,6 +473,7 @@ ENCODE = StageSpec(
     title=lambda outline: f"Encode the edited {outline.clip.name}",
     units=lambda outline: outline.clip.frame_count,
     makes=_makes_video,
+    load=_video_load,
 )
 ASSESS = StageSpec(
     name="assess",
@@ -396,6 +484,7 @@ ASSESS = StageSpec(
     title=lambda outline: f"Assess the edited {outline.clip.name}",
     units=lambda outline: outline.clip.frame_count,
     makes=lambda _: "report, contact sheet, source and edit side by side",
+    load=_video_load,
 )
 STAGES: tuple[StageSpec[StageSettings], ...] = (
     DECODE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,77 @@ def test_only_results_are_kept_of_clips_with_all_their_rows_done(
     kinds = {artifact.kind for artifact in take_inventory(workspace).artifacts}
     assert kinds == {"video", "report"}
     assert str(run(request_, settings)) == "0 done, 3 skipped, 1 failed"
+
+
+def test_outputs_go_to_an_object_store_or_into_tar_files(
+    server: str, request_: DatasetRequest, settings: WaveSettings, folder: Path
+) -> None:
+    bucket = f"memory://{folder.name}"
+    assert run(request_.model_copy(update={"output": f"{bucket}/out"}), settings).counts["done"] == 3
+    names = {"one-blue", "one-green", "two-blue"}
+    found = Workspace.open(bucket).files.sizes("out")
+    assert set(found) == {f"{name}.mp4" for name in names} | {"metadata.csv"}
+    # The same rows, now as tar files: nothing is computed again
+    assert run(request_.model_copy(update={"layout": "webdataset"}), settings).counts["skipped"] == 3
+    with tarfile.open(folder / "out" / "000000.tar") as tar:
+        sizes = {member.name: member.size for member in tar}
+    assert set(sizes) == {f"{name}.{suffix}" for name in names for suffix in ("mp4", "json")}
+    assert all(sizes[f"{name}.mp4"] == found[f"{name}.mp4"] for name in names)
+
+
+def test_what_is_not_kept_of_a_clip_is_freed_before_the_next_clip_is_done(
+    server: str, request_: DatasetRequest, settings: WaveSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace.open(settings.workspace)
+    seen: list[tuple[str, list[str]]] = []
+    tidy = module._tidy
+
+    def look(run: Any, item: Any) -> None:
+        tidy(run, item)
+        found = take_inventory(workspace).artifacts
+        seen.append((item.row.id, sorted(f"{found_.kind} of {found_.clip[:4]}" for found_ in found)))
+
+    monkeypatch.setattr(module, "_tidy", look)
+    one_at_a_time = settings.model_copy(update={"max_clips": 1})
+    assert run(request_.model_copy(update={"keep": "edits"}), one_at_a_time).counts["done"] == 3
+    assert [row for row, _ in seen] == ["one-blue", "one-green", "two-blue"]
+    first, second, third = (found for _, found in seen)
+    clip = first[0].rpartition(" ")[2]
+    assert f"inversion of {clip}" in first  # the other row of the clip needs it
+    kinds = ["frames", "frames", "keyframes", "keyframes", "report", "report", "video", "video"]
+    assert second == [f"{kind} of {clip}" for kind in kinds]
+    assert len(third) == len(second) + 4
+
+
+def test_clips_wait_for_one_another_where_the_disk_budget_is_spent(
+    server: str, request_: DatasetRequest, settings: WaveSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    submit, settle = module._submit, module._settle
+
+    def starts(run: Any, item: Any, ended: Any) -> None:
+        events.append("start")
+        submit(run, item, ended)
+
+    def ends(run: Any, item: Any, state: Any) -> str:
+        events.append("end")
+        return settle(run, item, state)
+
+    monkeypatch.setattr(module, "_submit", starts)
+    monkeypatch.setattr(module, "_settle", ends)
+    limited = settings.model_copy(update={"max_clips": 3, "disk_budget": 1})
+    assert run(request_, limited).counts["done"] == 3
+    assert events == ["start", "end"] * 3
+
+
+def test_a_run_stops_by_itself_before_the_disk_is_full(
+    server: str, request_: DatasetRequest, settings: WaveSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run(request_, settings.model_copy(update={"disk_reserve": 10**18}))
+    assert result.stopped.startswith("the disk is full: ")
+    assert (result.counts["done"], result.counts["running"], result.exit_code) == (0, 3, 1)
+    assert "running" not in set(latest(settings)["state"])
+    assert run(request_, settings).counts["done"] == 3
 
 
 def test_a_dry_run_says_what_is_computed_and_shared_and_writes_nothing(

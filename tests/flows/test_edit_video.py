@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import placement
@@ -137,6 +138,19 @@ def test_a_second_prompt_takes_decoding_flow_and_inversion_from_the_cache(
     run = flow_run_of(server, request_.model_copy(update={"prompt": "a green ring"}), settings)
     assert states(server, run)["Cached"] == 4
     assert len(read_runs(Workspace.open(settings.workspace))) == 3
+
+
+def test_results_of_prefect_are_in_a_workspace_at_a_url_as_well(
+    server: str, request_: EditRequest, plan: EditPlan, tmp_path: Path
+) -> None:
+    remote = WaveSettings(workspace=f"memory://{tmp_path}")
+    edit_video(request_, remote)
+    found = Workspace.open(remote.workspace).files.sizes("results")
+    assert len(found) == 8 + len(plan.intervals)
+    home = PREFECT_LOCAL_STORAGE_PATH.value()
+    assert not set(found) & ({path.name for path in home.iterdir()} if home.exists() else set())
+    run = flow_run_of(server, request_, remote)
+    assert states(server, run)["Cached"] == 8 + len(plan.intervals)
 
 
 def test_prefects_cache_does_not_stand_in_for_what_the_workspace_has_lost(

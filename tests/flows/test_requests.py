@@ -6,20 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.tables import plan_table
+from flows.cli.tables import complete_stages, plan_table, stored_results
 from flows.edit_video import edit_video
 from flows.planning import plan_edit_request
 from flows.settings import WaveSettings
+from storage.workspace import Workspace
+from tasks.planning.estimate import estimate_edit, read_costs
 from tasks.planning.request import EditRequest, edit_request
 from tests._clips import save_clip
 from tests._counting import Counts, counted_workspaces
 from tests._stages import make_plan, run_propagation, run_until_edited
 
-DRY_RUN_OF_NOTHING = {"writes": 0, "reads": 13, "listings": 1}
-FRESH = {"writes": 59, "reads": 193, "listings": 18}
+DRY_RUN_OF_NOTHING = {"writes": 0, "reads": 13, "listings": 3}
+FRESH = {"writes": 60, "reads": 194, "listings": 18}
 RERUN = {"writes": 3, "reads": 15, "listings": 10}
 """Written are the probe, its removal, and the row of the table of runs."""
-DRY_RUN = {"writes": 0, "reads": 10, "listings": 9}
+DRY_RUN = {"writes": 0, "reads": 11, "listings": 11}
 
 
 @pytest.fixture
@@ -33,11 +35,19 @@ def request_(sd15: Path, tmp_path: Path) -> EditRequest:
     return edit_request(video=str(clip), prompt="a blue star", model=str(sd15), steps=2, keyframe_interval=4)
 
 
+def dry_run(request: EditRequest, settings: WaveSettings) -> None:
+    plan = plan_edit_request(request, settings)
+    stored = stored_results(plan)
+    plan_table(plan, stored)
+    costs = read_costs(Workspace.open(plan.execution.workspace))
+    estimate_edit(plan, costs, complete=complete_stages(stored))
+
+
 def test_a_dry_run_a_fresh_edit_and_a_complete_rerun_make_these_requests(
     server: str, counts: Counts, request_: EditRequest, tmp_path: Path
 ) -> None:
     settings = WaveSettings(workspace=str(tmp_path / "workspace"))
-    plan_table(plan_edit_request(request_, settings))
+    dry_run(request_, settings)
     assert counts.take() == DRY_RUN_OF_NOTHING
     assert not (tmp_path / "workspace").exists()
     edit_video(request_, settings)
@@ -45,7 +55,7 @@ def test_a_dry_run_a_fresh_edit_and_a_complete_rerun_make_these_requests(
     edit_video(request_, settings)
     assert not counts.written & {"clips"}
     assert counts.take() == RERUN
-    plan_table(plan_edit_request(request_, settings))
+    dry_run(request_, settings)
     assert counts.take() == DRY_RUN
 
 

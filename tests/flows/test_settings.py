@@ -27,6 +27,8 @@ def test_what_is_given_goes_before_the_environment(monkeypatch: pytest.MonkeyPat
         ("WAVE_DEVICE", "tpu", "WAVE_DEVICE cannot be 'tpu'"),
         ("WAVE_PROPAGATION_DEVICE", "tpu", "WAVE_PROPAGATION_DEVICE cannot be 'tpu'"),
         ("WAVE_MAX_TASKS", "0", "WAVE_MAX_TASKS cannot be '0'"),
+        ("WAVE_DISK_BUDGET", "much", "WAVE_DISK_BUDGET cannot be 'much'"),
+        ("WAVE_DISK_BUDGET", "0", "WAVE_DISK_BUDGET cannot be '0'"),
         ("WAVE_WORKSPACE", "", "WAVE_WORKSPACE cannot be ''"),
         ("WAVE_WORKSPCE", "/a", "did you mean WAVE_WORKSPACE"),
         ("WAVE_ZZZZZZZZ", "1", "known are WAVE_"),
@@ -40,3 +42,10 @@ def test_a_wrong_variable_is_refused_with_one_sentence(
         load_settings()
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_disk_is_given_with_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (load_settings().disk_budget, load_settings().disk_reserve) == (None, 10**9)
+    monkeypatch.setenv("WAVE_DISK_BUDGET", "1.5GB")
+    monkeypatch.setenv("WAVE_DISK_RESERVE", "2GiB")
+    assert (load_settings().disk_budget, load_settings().disk_reserve) == (1_500_000_000, 2**31)

@@ -22,7 +22,7 @@ import pytest
 from obstore.exceptions import AlreadyExistsError, GenericError, PreconditionError
 
 from storage import claims
-from storage.claims import claim
+from storage.claims import claim, live_claims, remove_dead_claims
 from storage.errors import WorkspaceError
 from storage.objects import open_store
 from storage.workspace import Workspace
@@ -373,3 +373,53 @@ def test_a_stores_versions_tell_contents_apart(objects: Workspace) -> None:
     with pytest.raises(PreconditionError):
         obstore.put(store, "key", b"3", mode=versions[0])
     assert claims._version(obstore.head(store, "key")) == versions[1]
+
+
+# --- claims in force --------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_is_in_force_while_it_is_had(workspace: Workspace) -> None:
+    assert live_claims(workspace) == set()
+    with claim(workspace, NAME), claim(workspace, "clips/d/stage/frames-1"):
+        assert live_claims(workspace) == {NAME, "clips/d/stage/frames-1"}
+        assert live_claims(workspace, "clips/c") == {NAME}
+        assert live_claims(workspace, "clips/nothing") == set()
+        assert remove_dead_claims(workspace) == 0
+        assert live_claims(workspace) == {NAME, "clips/d/stage/frames-1"}
+    assert live_claims(workspace) == set()
+
+
+def test_what_a_killed_process_leaves_of_a_claim_in_a_folder_is_not_in_force_and_can_be_removed(tmp_path: Path) -> None:
+    workspace = Workspace.open(tmp_path)
+    holder = start_holder(workspace)
+    assert live_claims(workspace) == {NAME}
+    assert remove_dead_claims(workspace) == 0
+    holder.kill()
+    holder.communicate()
+    assert (tmp_path / KEY).exists()
+    assert live_claims(workspace) == set()
+    assert remove_dead_claims(workspace) == 1
+    assert list(tmp_path.iterdir()) == []
+    with claim(workspace, NAME):
+        assert live_claims(workspace) == {NAME}
+
+
+def test_an_object_that_was_not_renewed_for_ten_leases_is_not_in_force_and_can_be_removed(objects: Workspace) -> None:
+    abandon(objects, lease=0.2)
+    assert live_claims(objects) == {NAME}
+    assert remove_dead_claims(objects) == 0
+    time.sleep(4)  # some stores round times to seconds
+    assert live_claims(objects) == set()
+    assert remove_dead_claims(objects) == 1
+    assert objects.files.sizes("claims") == {}
+
+
+def test_a_claim_that_others_take_meanwhile_is_not_removed(workspace: Workspace) -> None:
+    with claim(workspace, NAME):
+        if "://" in workspace.url:
+            body = json.loads(workspace.files.read(KEY))
+            assert claims._remove_expired(workspace, "claims/other.lock") is False
+            assert json.loads(workspace.files.read(KEY))["holder"] == body["holder"]
+        else:
+            assert claims._remove_free(Path(workspace.url), KEY) is False
+        assert live_claims(workspace) == {NAME}

@@ -8,6 +8,7 @@ from pathlib import Path
 from time import process_time
 from typing import Protocol, TypeVar
 
+from tasks.errors import TaskInputError
 from tasks.evaluation.comparisons.comparison import Measure
 from tasks.evaluation.report.jsonl import Record, metric_record
 from tasks.evaluation.report.tables import Table, metric_row
@@ -18,6 +19,7 @@ __all__ = [
     "Measurement",
     "Section",
     "bench_table",
+    "chosen_sections",
     "least_seconds",
     "measurement_record",
     "without_target",
@@ -38,6 +40,8 @@ class BenchRequest:
     """Videos to measure in addition to drawn scenes."""
     contact_sheets: Path | None = None
     """The folder for contact sheets; None: none are drawn."""
+    rows: int | None = None
+    """Rows or clips of a data set, for a bench that has some; None: as many as the targets are set for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +76,19 @@ class Bench(Protocol):
     def sections(self, request: BenchRequest) -> tuple[Section, ...]:
         """Check the request and return the sections to measure."""
         ...
+
+
+def chosen_sections(sections: Sequence[Section], names: Sequence[str]) -> list[Section]:
+    """Return the sections with a name, or a part of it, among those given; all without names.
+
+    Raises:
+        TaskInputError: if a name fits no section.
+    """
+    for name in names:
+        if not any(name in section.title for section in sections):
+            known = ", ".join(section.title for section in sections)
+            raise TaskInputError(f"There is no section {name!r} of the bench; choose from {known}.")
+    return [section for section in sections if not names or any(name in section.title for name in names)]
 
 
 def without_target(measure: Measure) -> Measure:

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ["BENCHES", "bench"]
 
-BENCHES: Mapping[str, str] = MappingProxyType({"propagation": "tasks.evaluation.bench.propagation:BENCH"})
+BENCHES: Mapping[str, str] = MappingProxyType(
+    {
+        "orchestration": "tasks.evaluation.bench.orchestration:BENCH",
+        "propagation": "tasks.evaluation.bench.propagation:BENCH",
+    }
+)
 """The module and attribute of each bench."""
 
 

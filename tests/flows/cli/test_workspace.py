@@ -13,8 +13,9 @@ import pytest
 
 from flows.cli import main
 from flows.cli.workspace import parse_age, parse_size
+from storage.claims import claim
 from storage.inventory import take_inventory
-from storage.status_table import StatusRecord, StatusTable
+from storage.status_table import RowState, StatusRecord, StatusTable
 from storage.tables import append_run
 from storage.workspace import Workspace
 from tasks.errors import TaskInputError
@@ -187,9 +188,75 @@ def test_age_size_and_clip_narrow_what_is_freed(wave: Wave, workspace: Workspace
     }
 
 
+def record_clip(workspace: Workspace, dataset: str, *clips: str, state: RowState = "done") -> None:
+    table = StatusTable(workspace, dataset)
+    table.append(StatusRecord(id=clip, state=state, manifest={"identity_source": clip}) for clip in clips)
+
+
+def test_a_data_set_narrows_what_is_freed_to_its_clips(wave: Wave, workspace: Workspace) -> None:
+    by_clip = {clip: {path.replace("c1", clip, 1) for path in FINISHED} for clip in ("c1", "c2", "c3")}
+    add(workspace, set.union(*by_clip.values()))
+    record_clip(workspace, "nightly", "c1", "c2")
+    record_clip(workspace, "weekly", "c3")
+    age(workspace, 2)
+    wave("gc", "--dataset", "nightly", "--clip", "c2")
+    kept = {path.replace("c1", "c2", 1) for path in EDITED | RESULTS}
+    assert complete(workspace) == by_clip["c1"] | kept | by_clip["c3"]
+    wave("gc", "--dataset", "weekly")
+    assert complete(workspace) == by_clip["c1"] | kept | {path.replace("c1", "c3", 1) for path in EDITED | RESULTS}
+
+
+def test_what_a_running_job_computes_is_not_freed_whatever_is_asked_for(wave: Wave, workspace: Workspace) -> None:
+    add(workspace, FINISHED)
+    age(workspace, 48)
+    with claim(workspace, "clips/c1/edits/p2/frames/000000-000004"):
+        _, out, _ = wave("gc", "--older-than", "0", "--keep", "results")
+    assert "a running job uses it" in out
+    assert complete(workspace) == set(FINISHED)
+    wave("gc", "--older-than", "0", "--keep", "results")
+    assert complete(workspace) == set(RESULTS)
+
+
+def test_a_clip_of_a_row_that_runs_is_not_freed(wave: Wave, workspace: Workspace) -> None:
+    add(workspace, FINISHED)
+    age(workspace, 48)
+    record_clip(workspace, "nightly", "c1", state="running")
+    _, out, _ = wave("gc", "--older-than", "0")
+    assert "a running job uses it" in out
+    assert complete(workspace) == set(FINISHED)
+    record_clip(workspace, "nightly", "c1", state="failed")
+    wave("gc", "--older-than", "0")
+    assert complete(workspace) == set(EDITED | RESULTS)
+
+
+def test_a_row_that_began_days_ago_is_taken_for_dead(
+    wave: Wave, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(workspace, FINISHED)
+    age(workspace, 48)
+    record_clip(workspace, "nightly", "c1", state="running")
+    monkeypatch.setattr("flows.cli.workspace._ROW_TIME", timedelta(0))
+    wave("gc")
+    assert complete(workspace) == set(EDITED | RESULTS)
+
+
+def test_what_killed_processes_left_of_their_claims_is_removed(wave: Wave, workspace: Workspace) -> None:
+    add(workspace, FINISHED)
+    age(workspace, 48)
+    left = "claims/clips/c1/inversion/i1.lock"
+    workspace.files.write(left, b"")
+    wave("gc", "--dry-run")
+    assert left in workspace.files.sizes()
+    _, out, _ = wave("gc")
+    assert "a running job" not in out
+    assert complete(workspace) == set(EDITED | RESULTS)
+    assert workspace.files.sizes("claims") == {}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (("--dataset", "nightl"), "no data set 'nightl'"),
         (("--keep", "nothing"), "results, edits, all, got 'nothing'"),
         (("--older-than", "old"), "age 'old' is not"),
         (("--larger-than", "big"), "size 'big' is not"),

@@ -26,6 +26,8 @@ from tasks.planning.request import EditRequest
         ({"shard": "5/4"}, "shard '5/4' is not of the form I/N"),
         ({"shard": "half"}, "shard 'half' is not of the form I/N"),
         ({"only": "done"}, "only cannot be 'done'"),
+        ({"layout": "webdataset", "output": "s3://bucket"}, "webdataset needs a local output folder, not s3://bucket"),
+        ({"layout": "webdataset", "output": "out", "only": "failed"}, "webdataset needs all rows"),
         ({"layout": "heap"}, "layout cannot be 'heap'"),
         ({"keep": "none"}, "keep cannot be 'none'"),
         ({"max_failures": "many"}, "max failures 'many' are not"),

@@ -52,10 +52,11 @@ def read_settings(**overrides: str | None) -> WaveSettings:
     return load_settings(**{name: value for name, value in overrides.items() if value is not None})
 
 
-def connect(*, verbose: bool) -> None:
-    """Find Prefect's server; must run before anything else imports Prefect."""
+def connect(*, verbose: bool) -> str:
+    """Find Prefect's server and return its URL, empty for none; must run before anything else imports Prefect."""
     from flows.cli.server import connect_server
 
     with STDERR.status("Looking for a Prefect server"):
         server = connect_server(verbose=verbose)
     STDERR.print(f"Prefect: {server or 'a server of its own, which takes up to a minute to start'}")
+    return server

@@ -141,6 +141,7 @@ def edit_dataset(request: DatasetRequest) -> DatasetResult:
         _record_interrupted_rows(run)
         raise
     result = _finish(run, workspace)
+    get_run_logger().info("%s: %s", name, result)
     kind = "finished" if result.exit_code == 0 else "failing"
     emit_event(
         f"wave.dataset.{kind}",

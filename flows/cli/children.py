@@ -6,9 +6,9 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import psutil
 
@@ -60,7 +60,6 @@ class Child:
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     early_ends: int = 0
-    _descendants: list[psutil.Process] = field(default_factory=list)
 
     def start(self) -> None:
         """Start the command in a session of its own, which a terminal's Ctrl-C does not reach."""
@@ -74,18 +73,13 @@ class Child:
         """Return whether its process runs."""
         return self.process is not None and self.process.poll() is None
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to its process, and remember what that process began."""
+    def descendants(self) -> list[psutil.Process]:
+        """Return the processes that its process has begun, and those that they began."""
         if self.process is None or not self.is_alive():
-            return
+            return []
         with suppress(psutil.NoSuchProcess):
-            self._descendants += psutil.Process(self.process.pid).children(recursive=True)
-        with suppress(ProcessLookupError):
-            self.process.send_signal(number)
-
-    def leftovers(self) -> list[psutil.Process]:
-        """Return the processes of its descendants that outlived it."""
-        return [each for each in self._descendants if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+            return list(psutil.Process(self.process.pid).children(recursive=True))
+        return []
 
 
 def watch(children: Sequence[Child], stop: Stop) -> None:
@@ -119,32 +113,40 @@ def run_to_end(child: Child, stop: Stop) -> int | None:
 
 
 def end_children(children: Sequence[Child], stop: Stop) -> None:
-    """End children one after the other, each with all that it began: by SIGTERM, and by SIGKILL if that takes long.
+    """End children together with all that they began: by SIGTERM, and by SIGKILL what takes too long.
+
+    What a child began ends first: a flow run reports its end to its worker, and both to the server.
 
     Args:
-        children: in the order in which they end.
+        children: those that may end at the same time.
         stop: a second signal ends all of them at once.
     """
+    begun = [process for child in children for process in child.descendants()]
+    _end(begun, stop)
+    alive = [psutil.Process(child.process.pid) for child in children if child.process and child.is_alive()]
+    begun += [process for child in children for process in child.descendants()]
+    _end(alive, stop)
+    _end(begun, stop)  # what a worker began meanwhile
     for child in children:
-        _end(child, stop)
+        if child.process is not None:
+            child.process.wait()
 
 
-def _end(child: Child, stop: Stop) -> None:
-    child.signal(signal.SIGTERM)
-    _wait(child.is_alive, stop)
-    for orphan in child.leftovers():
-        with suppress(psutil.NoSuchProcess):
-            orphan.terminate()
-    _wait(child.leftovers, stop)
-    child.signal(signal.SIGKILL)
-    for orphan in child.leftovers():
-        with suppress(psutil.NoSuchProcess):
-            orphan.kill()
-    if child.process is not None:
-        child.process.wait()
-
-
-def _wait(is_busy: Callable[[], object], stop: Stop) -> None:
+def _end(processes: Sequence[psutil.Process], stop: Stop) -> None:
+    _send(processes, signal.SIGTERM)
     end = time.monotonic() + _GRACE_SECONDS
-    while is_busy() and not stop.at_once and time.monotonic() < end:
+    while any(map(_runs, processes)) and not stop.at_once and time.monotonic() < end:
         time.sleep(0.1)
+    _send(processes, signal.SIGKILL)
+
+
+def _send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # psutil does not take a new process of the same id for it
+            process.send_signal(number)
+
+
+def _runs(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False

@@ -15,6 +15,7 @@ __all__ = [
     "STDERR",
     "STDOUT",
     "FlowWeightsOption",
+    "NothingStarted",
     "TracebacksOption",
     "VerboseOption",
     "WorkspaceOption",
@@ -40,6 +41,17 @@ FlowWeightsOption = Annotated[
 ]
 TracebacksOption = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show Prefect's log, and tracebacks.")]
+
+
+class NothingStarted(Exception):
+    """An error before anything ran: what asked for the run is wrong, not a part of it."""
+
+    exit_code = 2
+
+    def __init__(self, reason: Exception) -> None:
+        """Wrap the error that a person reads."""
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 def say(text: str) -> None:

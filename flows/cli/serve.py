@@ -284,7 +284,8 @@ def _run(plan: _Plan, *, verbose: bool) -> None:
             watch([server, *workers], stop)
         finally:
             STDERR.print("Ending")
-            end_children([*workers, deploying, server], stop)
+            end_children([*workers, deploying], stop)
+            end_children([server], stop)
 
 
 def _wait_for_server(server: Child, plan: _Plan, stop: Stop) -> bool:

@@ -144,7 +144,7 @@ def _ensure(client: SyncPrefectClient, automation: AutomationCore) -> None:
     if not found:
         client.create_automation(automation)
         return
-    wanted = automation.model_copy(update={"enabled": found[0].enabled})
+    wanted = automation.model_copy(update={"enabled": all(each.enabled for each in found)})
     if AutomationCore(**found[0].model_dump(include=set(AutomationCore.model_fields))) != wanted:
         client.update_automation(found[0].id, wanted)
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from tasks.errors import TaskInputError
 __all__ = ["Child", "Stop", "end_children", "run_to_end", "stop_signals", "watch"]
 
 _GRACE_SECONDS = 45.0  # a flow run has 30 s to end
+_REPORT_SECONDS = 5.0  # a worker reports the death of a flow run within seconds
 _PAUSE_SECONDS = 5.0
 _LIVED_SECONDS = 60.0
 _TRIES = 3
@@ -123,6 +124,8 @@ def end_children(children: Sequence[Child], stop: Stop) -> None:
     """
     begun = [process for child in children for process in child.descendants()]
     _end(begun, stop)
+    if begun:
+        _pause(_REPORT_SECONDS, stop)
     alive = [psutil.Process(child.process.pid) for child in children if child.process and child.is_alive()]
     begun += [process for child in children for process in child.descendants()]
     _end(alive, stop)
@@ -134,10 +137,15 @@ def end_children(children: Sequence[Child], stop: Stop) -> None:
 
 def _end(processes: Sequence[psutil.Process], stop: Stop) -> None:
     _send(processes, signal.SIGTERM)
-    end = time.monotonic() + _GRACE_SECONDS
-    while any(map(_runs, processes)) and not stop.at_once and time.monotonic() < end:
-        time.sleep(0.1)
+    _pause(_GRACE_SECONDS, stop, until=lambda: not any(map(_runs, processes)))
     _send(processes, signal.SIGKILL)
+
+
+def _pause(seconds: float, stop: Stop, *, until: Callable[[], bool] = lambda: False) -> None:
+    """Wait until a condition is true or a second signal comes, so many seconds at most."""
+    end = time.monotonic() + seconds
+    while not until() and not stop.at_once and time.monotonic() < end:
+        time.sleep(0.1)
 
 
 def _send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
 from prefect.client.schemas.objects import StateType
-from prefect.events import AutomationCore, EventTrigger, Posture
+from prefect.events import AutomationCore, EventTrigger, Posture, emit_event
 from prefect.events.actions import CallWebhook, ChangeFlowRunState
 from pydantic import SecretStr
 
@@ -17,6 +24,7 @@ from flows.settings import LOST_AFTER_SECONDS, load_settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
 
 __all__ = ["FLOW_NAMES", "crash_automations", "ensure_automations", "webhook_automation"]
 
@@ -27,6 +35,9 @@ _REPORT: Final = "wave: report data sets"
 _START_SECONDS: Final = 600.0
 """Time that a worker has from taking a run to starting it in a process."""
 _ENDED: Final = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
+_OPEN: Final = {kind: f"wave.flow-run.found-{kind.value.lower()}" for kind in (StateType.RUNNING, StateType.PENDING)}
+"""Events that stand for those which a server that was away has not seen, by the state of a run."""
+_PAGE: Final = 200
 _HEARTBEAT: Final = "prefect.flow-run.heartbeat"
 _PAYLOAD: Final = (
     '{"event": {{ event.event | tojson }}, "dataset": {{ event.resource.name | tojson }}, '
@@ -37,8 +48,9 @@ _PAYLOAD: Final = (
 def ensure_automations(webhook: str | None = None, lost_after: float = LOST_AFTER_SECONDS) -> list[str]:
     """Create the automations on the server that is set, or bring those that exist up to date.
 
-    An automation that a person has switched off stays off. Without a webhook, none is called any more. It can be a
-    step in prefect.yaml.
+    An automation that a person has switched off stays off. Without a webhook, none is called any more. Runs that have
+    not ended are watched from now on, as if they had just sent a heartbeat: a server that was away has forgotten them.
+    It can be a step in prefect.yaml.
 
     Args:
         webhook: URL to call when the run of a data set has ended; by default the one of the settings.
@@ -60,6 +72,7 @@ def ensure_automations(webhook: str | None = None, lost_after: float = LOST_AFTE
             _delete(client, client.read_automations_by_name(_REPORT))
         for automation in wanted:
             _ensure(client, automation)
+        _watch_open_runs(client)
     return [automation.name for automation in wanted]
 
 
@@ -70,7 +83,7 @@ def crash_automations(lost_after: float = LOST_AFTER_SECONDS) -> list[Automation
     the death of its process itself, within seconds.
     """
     lost = EventTrigger(
-        after={_HEARTBEAT},
+        after={_HEARTBEAT, _OPEN[StateType.RUNNING]},
         expect={_HEARTBEAT, *_ENDED},
         match_related=_related(_FLOW),
         for_each={"prefect.resource.id"},
@@ -81,7 +94,7 @@ def crash_automations(lost_after: float = LOST_AFTER_SECONDS) -> list[Automation
     # Only where the worker starts a process: a container or a pod may wait much longer for its machine
     stuck = lost.model_copy(
         update={
-            "after": {"prefect.flow-run.Pending"},
+            "after": {"prefect.flow-run.Pending", _OPEN[StateType.PENDING]},
             "expect": {"prefect.flow-run.Running", _HEARTBEAT, *_ENDED},
             "match_related": _related(_FLOW, _PROCESS_POOL),
             "within": timedelta(seconds=_START_SECONDS),
@@ -124,6 +137,36 @@ def _marking(name: str, trigger: EventTrigger, message: str) -> AutomationCore:
         trigger=trigger,
         actions=[ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=message, force=False)],
     )
+
+
+def _watch_open_runs(client: SyncPrefectClient) -> None:
+    """Start the clock of every run that has not ended."""
+    for kind, event in _OPEN.items():
+        for run in _open_runs(client, kind):
+            related = [_resource("flow", client.read_flow(run.flow_id).name)]
+            if run.work_pool_name is not None:
+                pool = client.read_work_pool(run.work_pool_name)
+                related.append(_resource("work-pool", pool.name) | {"prefect.work-pool.type": pool.type})
+            emit_event(event, resource={"prefect.resource.id": f"prefect.flow-run.{run.id}"}, related=related)
+
+
+def _resource(role: str, name: str) -> dict[str, str]:
+    return {"prefect.resource.id": f"wave.{role}.{name}", "prefect.resource.role": role, "prefect.resource.name": name}
+
+
+def _open_runs(client: SyncPrefectClient, kind: StateType) -> list[FlowRun]:
+    """Return the runs of this project's flows that are in a state."""
+    found: list[FlowRun] = []
+    while True:
+        page = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=list(FLOW_NAMES))),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[kind]))),
+            limit=_PAGE,
+            offset=len(found),
+        )
+        found += page
+        if len(page) < _PAGE:
+            return found
 
 
 def _save_webhook(url: str) -> Any:

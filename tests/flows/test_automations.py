@@ -21,11 +21,12 @@ import pytest
 from prefect import State, flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.events import AutomationCore, emit_event
+from prefect.events import AutomationCore, EventTrigger, emit_event
 from prefect.events.actions import ChangeFlowRunState
-from prefect.states import Scheduled
+from prefect.states import Pending, Running, Scheduled
 from prefect.workers.process import ProcessWorker
 
+from flows import automations
 from flows.automations import FLOW_NAMES, crash_automations, ensure_automations
 from flows.edit_dataset import edit_dataset
 from flows.edit_video import edit_video
@@ -106,6 +107,31 @@ def test_what_became_of_a_data_set_reaches_the_webhook(server: str, webhook: tup
     assert set(ensure_automations("")) < set(names)
     with get_client(sync_client=True) as client:
         assert not client.read_automations_by_name(names[-1])
+
+
+def test_runs_that_have_not_ended_are_watched_since_a_server_that_was_away_has_forgotten_them(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @flow(name="edit-video")
+    def nothing() -> None:
+        pass
+
+    ended = nothing(return_state=True).state_details.flow_run_id
+    events = dict[str, str]()
+    monkeypatch.setattr(
+        automations, "emit_event", lambda event, resource, **_: events.update({resource["prefect.resource.id"]: event})
+    )
+    with get_client(sync_client=True) as client:
+        runs = {state.type.value: client.create_flow_run(nothing, state=state).id for state in (Running(), Pending())}
+        ensure_automations("")
+        for run in runs.values():
+            client.delete_flow_run(run)
+    lost, stuck = (automation.trigger for automation in crash_automations())
+    assert isinstance(lost, EventTrigger)
+    assert isinstance(stuck, EventTrigger)
+    assert events[f"prefect.flow-run.{runs['RUNNING']}"] in lost.after - stuck.after
+    assert events[f"prefect.flow-run.{runs['PENDING']}"] in stuck.after - lost.after
+    assert f"prefect.flow-run.{ended}" not in events
 
 
 class Drill:
@@ -205,3 +231,28 @@ def test_a_run_that_has_ended_is_not_marked_whatever_became_of_its_last_heartbea
             state = State(type=action.state, name=action.name, message=action.message)
             client.set_flow_run_state(run, state, force=action.force)
         assert client.read_flow_run(run).state.type.value == "COMPLETED"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_run_that_died_while_the_server_was_away_is_marked_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
+
+    env = server_environment(tmp_path / "home", free_port())
+    monkeypatch.setenv("PREFECT_API_URL", env["PREFECT_API_URL"])
+    drill = Drill(tmp_path, env)
+    with temporary_settings({PREFECT_API_URL: env["PREFECT_API_URL"]}):
+        with prefect_server(env, tmp_path / "server.log"):
+            ensure_automations("", lost_after=LOST_AFTER)
+            process = drill.python("from sleeper import sleep; sleep(3600)")
+            wait_for(lambda: len(drill.runs()) == 1, seconds=120, what="the start of the run")
+            (lost,) = drill.runs()
+            wait_for(lambda: drill.state(lost) == "RUNNING", seconds=60, what="its first heartbeat")
+        process.kill()
+        process.wait()
+        time.sleep(LOST_AFTER + 70)  # the server forgets what is older by a minute
+        with prefect_server(env, tmp_path / "server.log"):
+            ensure_automations("", lost_after=LOST_AFTER)
+            wait_for(lambda: drill.state(lost) == "CRASHED", seconds=LOST_AFTER + 90, what="the mark")

@@ -157,6 +157,7 @@ def _edit_rows(request: DatasetRequest) -> DatasetResult:
         _record_cancelled_rows(run)
         raise
     result = _finish(run, workspace)
+    get_run_logger().info("%s: %s", name, result)
     kind = "finished" if result.exit_code == 0 else "failing"
     emit_event(
         f"wave.dataset.{kind}",

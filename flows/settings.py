@@ -7,16 +7,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.errors import TaskInputError
 
-__all__ = ["TrainSettings", "WaveSettings", "current_settings", "load_settings", "using_settings"]
+__all__ = [
+    "HEARTBEAT_SECONDS",
+    "LOST_AFTER_SECONDS",
+    "TrainSettings",
+    "WaveSettings",
+    "current_settings",
+    "load_settings",
+    "using_settings",
+]
 
 PREFIX = "WAVE_"
+HEARTBEAT_SECONDS: Final = 30
+"""Time between two heartbeats of a flow run, in every process that runs one; the least that Prefect allows."""
+LOST_AFTER_SECONDS: Final = 240
+"""Time without a heartbeat after which a run counts as crashed. Above 180, Prefect's own time between heartbeats, so
+that a flow that was started without the `wave` command is not taken for dead."""
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 DtypeChoice = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -49,6 +62,8 @@ class WaveSettings(BaseSettings):
     """Disk, such as 5GB, that stays free: with less, a data set starts no further clip and ends."""
     dask_address: str | None = None
     """Scheduler of a Dask cluster with workers that advertise CPU and GPU; none by default."""
+    webhook: str = Field(default="", pattern=r"^(https?://\S+)?$")
+    """URL that is called when the run of a data set has ended (http:// or https://); empty for the log only."""
 
 
 class TrainSettings(BaseModel):

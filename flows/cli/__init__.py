@@ -16,10 +16,12 @@ from flows.cli import (  # noqa: F401  (each registers its command)
     edit,
     evaluate,
     manifest,
+    resume,
+    serve,
     train,
     workspace,
 )
-from flows.cli.console import STDERR, app, say
+from flows.cli.console import STDERR, NothingStarted, app, say
 
 __all__ = ["app", "main"]
 
@@ -37,6 +39,8 @@ def main() -> None:
             raise KeyboardInterrupt
     except _MISUSE as error:
         code = _complain(error.format_message(), code=error.exit_code)
+    except NothingStarted as error:
+        code = _complain(error.reason, code=error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = _complain(_RESUMES, code=_INTERRUPTED)
     except Exception as error:  # noqa: BLE001  (the outermost boundary: a person wants a sentence)

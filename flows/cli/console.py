@@ -15,6 +15,7 @@ __all__ = [
     "STDERR",
     "STDOUT",
     "FlowWeightsOption",
+    "NothingStarted",
     "TracebacksOption",
     "VerboseOption",
     "WorkspaceOption",
@@ -42,6 +43,17 @@ TracebacksOption = Annotated[bool, typer.Option("--verbose", help="Show tracebac
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show Prefect's log, and tracebacks.")]
 
 
+class NothingStarted(Exception):
+    """An error before anything ran: what asked for the run is wrong, not a part of it."""
+
+    exit_code = 2
+
+    def __init__(self, reason: Exception) -> None:
+        """Wrap the error that a person reads."""
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 def say(text: str) -> None:
     """Print a text to stdout as it is."""
     STDOUT.print(text, markup=False, soft_wrap=True)
@@ -52,10 +64,11 @@ def read_settings(**overrides: str | None) -> WaveSettings:
     return load_settings(**{name: value for name, value in overrides.items() if value is not None})
 
 
-def connect(*, verbose: bool) -> None:
-    """Find Prefect's server; must run before anything else imports Prefect."""
+def connect(*, verbose: bool) -> str:
+    """Find Prefect's server and return its URL, empty for none; must run before anything else imports Prefect."""
     from flows.cli.server import connect_server
 
     with STDERR.status("Looking for a Prefect server"):
         server = connect_server(verbose=verbose)
     STDERR.print(f"Prefect: {server or 'a server of its own, which takes up to a minute to start'}")
+    return server

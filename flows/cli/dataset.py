@@ -15,6 +15,7 @@ from flows.cli.console import (
     STDERR,
     STDOUT,
     FlowWeightsOption,
+    NothingStarted,
     VerboseOption,
     WorkspaceOption,
     app,
@@ -26,9 +27,10 @@ from flows.cli.options import request_options
 from tasks.planning.dataset import DatasetRequest, dataset_request, load_dataset_settings
 
 if TYPE_CHECKING:
+    from flows.settings import WaveSettings
     from tasks.planning.bulk import BulkPlan
 
-__all__: list[str] = []
+__all__ = ["plan", "run"]
 
 
 @app.command()
@@ -52,39 +54,65 @@ def dataset(
     verbose: VerboseOption = False,
     **fields: Any,
 ) -> None:
-    """Edit many clips: the rows of a manifest, or every video of a folder."""
+    """Edit many clips: the rows of a manifest, or every video of a folder.
+
+    The exit code is 0 if all rows are done, 1 if some failed, and 2 if nothing could start.
+    """
+    with _before_anything_runs():
+        request = _request(source, settings, set_default or [], fields)
+        chosen = read_settings(workspace=workspace, flow_weights=flow_weights)
+        bulk = plan(request, chosen, remember=not dry_run)
+        if dry_run:
+            _show(bulk)
+            say(f"The workspace is {bulk.execution.workspace}")
+            return
+        connect(verbose=verbose)
+    raise typer.Exit(run(request, bulk, chosen))
+
+
+@contextmanager
+def _before_anything_runs() -> Iterator[None]:
+    """Let the command end with its own exit code on an error in this context."""
+    try:
+        yield
+    except ValueError as error:  # the base of every error that the packages raise on purpose
+        raise NothingStarted(error) from error
+
+
+def plan(request: DatasetRequest, settings: WaveSettings, *, remember: bool = True) -> BulkPlan:
+    """Plan a data set; unless facts are to be remembered, nothing is written.
+
+    Raises:
+        TaskInputError: if the manifest has faults.
+        WorkspaceError: if the workspace cannot be opened, or not be written although facts are to be remembered.
+    """
     from storage.status_table import StatusTable
     from storage.workspace import Workspace
     from tasks.planning.dataset import dataset_name
 
-    request = _request(source, settings, set_default or [], fields)
-    chosen = read_settings(workspace=workspace, flow_weights=flow_weights)
-    opened = Workspace.open(chosen.workspace)
+    opened = Workspace.open(settings.workspace)
     with STDERR.status("Planning"):
         from flows.planning import plan_dataset_request
 
         table = StatusTable(opened, dataset_name(request.source))
-        bulk = plan_dataset_request(request, chosen, table=table, remember=not dry_run)
-    if dry_run:
-        from flows.cli.tables import estimate_table
-        from tasks.planning.estimate import estimate_dataset, read_costs
+        bulk = plan_dataset_request(request, settings, table=table, remember=remember)
+    if remember:
+        opened.check_writable()
+    return bulk
 
-        STDOUT.print(_plan_table(bulk))
-        STDOUT.print(estimate_table(estimate_dataset(bulk, read_costs(opened))))
-        say(f"The workspace is {bulk.execution.workspace}")
-        return
-    opened.check_writable()
-    connect(verbose=verbose)
+
+def run(request: DatasetRequest, bulk: BulkPlan, settings: WaveSettings) -> int:
+    """Run the flow on a plan with a progress bar, print the result, and return the exit code."""
     from flows.edit_dataset import edit_dataset
     from flows.planning import planned_rows
     from flows.settings import using_settings
 
-    with _bar(len(bulk.rows)), using_settings(chosen), planned_rows(request, bulk):
+    with _bar(len(bulk.rows)), using_settings(settings), planned_rows(request, bulk):
         result = edit_dataset(request)
     say(str(result))
     if result.failed:
         say(f"The failed rows are in {result.failed}")
-    raise typer.Exit(result.exit_code)
+    return result.exit_code
 
 
 def _request(source: str, settings: Path | None, defaults: list[str], fields: dict[str, Any]) -> DatasetRequest:
@@ -103,6 +131,17 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals:
         raise typer.BadParameter(f"{text!r} is not of the form NAME=VALUE", param_hint="--set")
     return name.strip().replace("-", "_"), value.strip()
+
+
+def _show(bulk: BulkPlan) -> None:
+    """Print a plan, and what it will take."""
+    from flows.cli.tables import estimate_table
+    from storage.workspace import Workspace
+    from tasks.planning.estimate import estimate_dataset, read_costs
+
+    costs = read_costs(Workspace.open(bulk.execution.workspace))
+    STDOUT.print(_plan_table(bulk))
+    STDOUT.print(estimate_table(estimate_dataset(bulk, costs)))
 
 
 def _plan_table(bulk: BulkPlan) -> Table:

@@ -15,7 +15,7 @@ SIZES = {"decode-1": 50, "edit-1": 10, "edit-2": 10, "decode-2": 45, "edit-3": 1
 
 def item(*stages: str) -> PlannedRow:
     row: Any = None
-    return PlannedRow(row=row, stages=stages)
+    return PlannedRow(row=row, stages=(stages,))
 
 
 ONE, TWO, OTHER = item("decode-1", "edit-1"), item("decode-1", "edit-2"), item("decode-2", "edit-3")

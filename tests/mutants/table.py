@@ -440,4 +440,69 @@ TASKS = (
         ("fp16 weights for float32", 'if half and (dtype == "float16" or not full):', "if half:"),
     ),
 )
-MUTANTS = (*EDITING, *CORE, *PROPAGATION, *STORAGE, *TASKS)
+SERVING = (
+    *_faults(
+        "flows/cli/serve.py",
+        "tests/flows/cli/test_serve.py",
+        ("other machines are served without a password", "if not password and not _is_loopback(host):", "if False:"),
+        ("a GPU is given to two workers", " or len(set(found)) < len(found):", ":"),
+    ),
+    *_faults(
+        "flows/cli/server.py",
+        "tests/flows/cli/test_server.py",
+        ("a server's demand for a password goes unnoticed", "return error.code in {401, 403}", "return False"),
+        ("heartbeats as slow as the environment says", "os.environ.update(FIXED)", "pass"),
+    ),
+    *_faults(
+        "flows/cli/children.py",
+        "tests/flows/cli/test_children.py",
+        ("a process that ignores SIGTERM is left", "_send(processes, signal.SIGKILL)", "pass"),
+        ("a child that dies is not started again", "                _start_again(child)", "                pass"),
+        ("a second signal changes nothing", "stop.at_once = stop.is_set()", "pass"),
+    ),
+    *_faults(
+        "flows/settings.py",
+        "tests/flows/test_automations.py",
+        (
+            "runs of slower clients are taken for dead",
+            "LOST_AFTER_SECONDS: Final = 240",
+            "LOST_AFTER_SECONDS: Final = 120",
+        ),
+    ),
+    *_faults(
+        "flows/automations.py",
+        "tests/flows/test_automations.py",
+        ("a run that has ended is marked as crashed", "force=False", "force=True"),
+        (
+            "an automation that was switched off is switched on",
+            "all(each.enabled for each in found)",
+            "any(each.enabled for each in found)",
+        ),
+        ("the webhook is called without the dataset's name", "event.resource.name", "event.resource.id"),
+    ),
+    *_faults(
+        "flows/deployments.py",
+        "tests/flows/test_deployments.py",
+        ("deploying again resets a schedule", "if before is not None and before.schedules:", "if False:"),
+    ),
+    *_faults(
+        "flows/cli/resume.py",
+        "tests/flows/cli/test_resume.py",
+        ("a run that goes on is resumed", "if run.state is None or not run.state.is_final():", "if run.state is None:"),
+        (
+            "an edit is resumed under the settings of the environment",
+            'parameters.get("settings") or {}',
+            'parameters.get("nothing") or {}',
+        ),
+    ),
+    *_faults(
+        "flows/cli/dataset.py",
+        "tests/flows/cli/test_resume.py",
+        (
+            "a data set that cannot start ends like one with failed rows",
+            "raise NothingStarted(error) from error",
+            "raise",
+        ),
+    ),
+)
+MUTANTS = (*EDITING, *CORE, *PROPAGATION, *STORAGE, *TASKS, *SERVING)

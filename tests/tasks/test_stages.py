@@ -44,12 +44,13 @@ from tasks.planning.stages import (
 from tasks.propagate import finish_propagation
 from tests._checkpoints import save_sd21
 from tests._clips import save_clip
-from tests._stages import artifact_of, contents, make_plan, run_propagation, run_stages
+from tests._stages import artifact_of, contents, make_plan, run_propagation, run_stages, run_until_edited
 from wave_ops.guided_upsampling import upsample_edit
 from wave_ops.masks import warp_mask
 from wave_ops.resize import resize_frames, to_images
 from wave_ops.scenes.rendering import cut, render
 from wave_ops.scenes.specs import random_scene
+from wave_ops.warp import resize_flow
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -251,6 +252,30 @@ def _clip_of(plan: EditPlan, frames: NDArray[np.uint8], workspace: Path) -> Edit
     artifact.write_region("frames", 0, frames)
     artifact.complete()
     return alone
+
+
+def test_an_interval_is_propagated_with_its_own_frames_keyframes_and_flow(
+    request_: EditRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[tuple[Any, dict[str, Any]]] = []
+    monkeypatch.setattr("tasks.propagate.propagate_interval", lambda source, **given: _record(found, source, given))
+    plan = run_until_edited(make_plan(request_, tmp_path))
+    run_propagation(plan)
+    source, keyframes = (artifact_of(plan, stage).read_region("frames") for stage in (DECODE, EDIT))
+    flow = artifact_of(plan, FRAME_FLOW)
+    assert len(found) == len(plan.intervals) > 1
+    for (first, last), (frames, given) in zip(plan.intervals, found, strict=True):
+        assert np.array_equal(frames, resize_frames(source[first : last + 1], plan.size))
+        for name, frame in (("first", first), ("last", last)):
+            assert np.array_equal(given[name], keyframes[plan.keyframes.index(frame)])
+        for name in ("to_prev", "to_cur"):
+            stored = torch.from_numpy(flow.read_region(name, first, last)).float()
+            assert np.array_equal(given[f"flows_{name}"], resize_flow(stored, plan.size).numpy())
+
+
+def _record(found: list[tuple[Any, dict[str, Any]]], source: Any, given: dict[str, Any]) -> Any:
+    found.append((source, given))
+    return source
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,30 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from flows.cli import server
+from flows.settings import HEARTBEAT_SECONDS
 from tasks.errors import TaskInputError
 
 
 class Answering(BaseHTTPRequestHandler):
-    """A server that returns its health and its version."""
+    """A server that returns its health and its version, the latter for the right password."""
 
     version = "3.8.8"
+    password = ""
 
     def do_GET(self) -> None:
+        asked = self.password and not self.path.endswith("/health")
+        if asked and self.headers["Authorization"] != f"Basic {b64encode(self.password.encode()).decode()}":
+            self.send_error(401)
+            return
         body = json.dumps(True if self.path.endswith("/health") else self.version).encode()
         self.send_response(200)
         self.end_headers()
@@ -62,3 +70,34 @@ def test_a_server_that_is_set_and_silent_is_an_error(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(server, "_configured", lambda: "http://127.0.0.1:9/api")
     with pytest.raises(TaskInputError, match="does not answer"):
         server.find_server()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [("", "asks for a password: set PREFECT_API_AUTH_STRING"), ("wave:wrong", "does not accept the password")],
+)
+@pytest.mark.parametrize("is_set", [True, False])
+def test_a_server_that_is_not_given_its_password_is_an_error_at_once(
+    local: str, monkeypatch: pytest.MonkeyPatch, given: str, words: str, is_set: bool
+) -> None:
+    monkeypatch.setattr(server, "_configured", lambda: local if is_set else "")
+    monkeypatch.setattr(server, "_password", lambda: given)
+    monkeypatch.setattr(Answering, "password", "wave:right")
+    with pytest.raises(TaskInputError, match=words):
+        server.find_server()
+
+
+def test_a_server_that_is_given_its_password_is_taken(local: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_configured", lambda: "")
+    monkeypatch.setattr(server, "_password", lambda: "wave:right")
+    monkeypatch.setattr(Answering, "password", "wave:right")
+    assert server.find_server() == local
+
+
+def test_every_command_has_the_heartbeats_that_the_automations_count_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*server.FIXED, *server.DEFAULTS, *server.QUIET):
+        monkeypatch.setenv(name, "600")
+    monkeypatch.setattr(server, "find_server", lambda: "")
+    monkeypatch.setattr(server, "_refresh", lambda: None)
+    server.connect_server()
+    assert os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_SECONDS)

@@ -240,8 +240,8 @@ def test_ten_thousand_rows_are_estimated_in_a_fraction_of_a_second(plan: EditPla
     rows = [
         PlannedRow(
             row=row,
-            stages=tuple(f"{place} {spec.name}" for spec in STAGES),
-            loads=tuple(replace(load, pixels=load.pixels + place) for load in loads),
+            stages=tuple((f"{place} {spec.name}",) for spec in STAGES),
+            loads=tuple((replace(load, pixels=load.pixels + place),) for load in loads),
         )
         for place in range(10_000)
     ]

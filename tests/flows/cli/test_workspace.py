@@ -72,13 +72,13 @@ def test_without_a_name_the_data_sets_are_listed_with_their_rows_by_state(wave: 
     fill(workspace)
     code, out, _ = wave("status")
     assert code == 0
-    assert line(out, "data set") == ["data", "set", "done", "skipped", "failed", "quarantined", "running"]
-    assert line(out, "nightly") == ["nightly", "148", "4", "6", "1", "1"]
-    assert line(out, "weekly") == ["weekly", "1", "0", "0", "0", "0"]
+    assert line(out, "data set") == ["data", "set", "done", "skipped", "failed", "quarantined", "cancelled", "running"]
+    assert line(out, "nightly") == ["nightly", "148", "4", "6", "1", "0", "1"]
+    assert line(out, "weekly") == ["weekly", "1", "0", "0", "0", "0", "0"]
     _, out, _ = wave("status", "--json")
     assert [json.loads(row) for row in out.splitlines()] == [
-        {"dataset": "nightly", "done": 148, "skipped": 4, "failed": 6, "quarantined": 1, "running": 1},
-        {"dataset": "weekly", "done": 1, "skipped": 0, "failed": 0, "quarantined": 0, "running": 0},
+        {"dataset": "nightly", "done": 148, "skipped": 4, "failed": 6, "quarantined": 1, "cancelled": 0, "running": 1},
+        {"dataset": "weekly", "done": 1, "skipped": 0, "failed": 0, "quarantined": 0, "cancelled": 0, "running": 0},
     ]
 
 
@@ -302,9 +302,10 @@ def test_a_size_that_is_not_a_number_is_refused(text: str) -> None:
         parse_size(text)
 
 
+@pytest.mark.parametrize("shot", ["", "/s"])
 @pytest.mark.parametrize("variant", ["", "_full"])
-def test_the_artifacts_of_every_stage_have_a_kind_of_their_own(variant: str, workspace: Workspace) -> None:
-    paths = [f"clips/c1/{spec.path.format(digest='d', propagate='p', variant=variant)}" for spec in STAGES]
+def test_the_artifacts_of_every_stage_have_a_kind_of_their_own(variant: str, shot: str, workspace: Workspace) -> None:
+    paths = [f"clips/c1/{spec.path.format(digest='d', edits='p', variant=variant, shot=shot)}" for spec in STAGES]
     add(workspace, paths)
     found = take_inventory(workspace).artifacts
     assert {artifact.path for artifact in found} == set(paths)

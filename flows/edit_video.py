@@ -25,7 +25,7 @@ from tasks.planning.input_video import clip_name, kept_downloads
 from tasks.planning.plan import EditPlan
 from tasks.planning.prepare import is_complete, replan
 from tasks.planning.request import EditRequest
-from tasks.planning.stages import EDIT, ENCODE
+from tasks.planning.stages import ASSESS, ENCODE
 from tasks.propagate import begin_propagation, finish_propagation, propagate_frames
 from tasks.record import preview_keyframes, record_run
 from tasks.stage import StageTask, Submission
@@ -57,10 +57,19 @@ def edit_video(request: EditRequest, settings: WaveSettings | None = None) -> Ar
     settings = settings or load_settings()
     configure_runner(settings)
     with kept_downloads():
-        return cancellable_flow(lambda: _run_stages(planned_edit(request, settings), settings))
+        return cancellable_flow(lambda: _run(planned_edit(request, settings), settings))
 
 
-def _run_stages(plan: EditPlan, settings: WaveSettings) -> ArtifactRef:
+def _run(plan: EditPlan, settings: WaveSettings) -> ArtifactRef:
+    """Run the stages, unless the video and its report are there: what they were made from may have been freed."""
+    if not all(is_complete(plan, spec) for spec in (ENCODE, ASSESS)):
+        plan = _run_stages(plan, settings)
+    with placed(settings, "cpu"):
+        _result(record_run.submit(plan))
+    return plan[ENCODE].ref
+
+
+def _run_stages(plan: EditPlan, settings: WaveSettings) -> EditPlan:
     def submit(stage: StageTask, *after: Submission) -> Submission:
         with placed(settings, stage.runs_on(plan)):
             return stage.submit(plan, *after)
@@ -71,24 +80,20 @@ def _run_stages(plan: EditPlan, settings: WaveSettings) -> ArtifactRef:
     keyframe_flow = submit(estimate_keyframe_flow)
     frame_flow = submit(estimate_frame_flow)
     inversion = submit(invert_keyframes, keyframe_flow)
-    shown = is_complete(plan, EDIT)
     keyframes = submit(edit_keyframes, inversion)
     with placed(settings, "cpu"):
         waits = keyframes.of(plan.frames)
-        previews = [] if shown else [preview_keyframes.submit(plan, wait_for=waits, return_state=False)]
+        previews = [] if keyframes.stored else [preview_keyframes.submit(plan, wait_for=waits, return_state=False)]
     begin_propagation(plan)
     stretches = submit(propagate_frames, keyframes, frame_flow)
     frames = submit(finish_propagation, stretches)
     video = submit(encode_edit, frames)
     report = submit(assess_edit, video)
-    with placed(settings, "cpu"):
-        record = record_run.submit(plan, wait_for=report.of(plan.frames), return_state=False)
     # In their order, so that the stage that failed is the one whose error is raised
     for stage in (keyframe_flow, frame_flow, inversion, keyframes, stretches, frames, video, report):
         _wait(stage)
-    _result(record)
     wait(previews)  # whatever became of them
-    return plan[ENCODE].ref
+    return plan
 
 
 def _wait(stage: Submission) -> None:

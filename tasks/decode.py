@@ -16,6 +16,7 @@ from storage.workspace import open_artifact
 from tasks.artifacts import AUDIO, shard_rows
 from tasks.errors import TaskInputError
 from tasks.planning.batches import Job
+from tasks.planning.decoded_facts import remember_decoded_facts
 from tasks.planning.input_video import local_video
 from tasks.planning.stages import DECODE
 from tasks.progress import StageProgress, stage_progress
@@ -50,6 +51,7 @@ def decode_clip(job: Job) -> None:
             "last_duration": final_duration(info, timestamps),
         }
         artifact.complete(_metadata(info) | found | cost())
+        remember_decoded_facts(plan[DECODE].ref, frame_count=len(timestamps), cuts=cuts)
 
 
 class _StoringFrames:

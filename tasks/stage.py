@@ -70,6 +70,8 @@ class Submission:
     """The tasks of one stage of a clip, each with the frames of the clip that it belongs to."""
 
     futures: tuple[tuple[range, PrefectFuture[list[str]]], ...]
+    stored: bool
+    """Whether the workspace contained everything before."""
 
     def of(self, frames: range) -> list[PrefectFuture[list[str]]]:
         """Return the tasks that have a frame in common with a range."""
@@ -98,15 +100,16 @@ class StageTask:
 
         A result that Prefect remembers counts only where the workspace contains all artifacts of the task.
         """
-        stored = _Stored(self.spec)
-        futures = []
+        is_stored = _Stored(self.spec)
+        futures, all_stored = [], True
         for batch in self.batches(plan):
-            refresh = not all(map(stored, batch.jobs))
-            task = self.task.with_options(refresh_cache=refresh, tags=["wave", self.runs_on(plan)])
+            stored = all(map(is_stored, batch.jobs))
+            all_stored = all_stored and stored
+            task = self.task.with_options(refresh_cache=not stored, tags=["wave", self.runs_on(plan)])
             store_results(task, plan.execution.workspace)
             waits = [future for earlier in after for future in earlier.of(batch.frames)]
             futures.append((batch.frames, task.submit(batch.jobs, wait_for=waits, return_state=False)))
-        return Submission(tuple(futures))
+        return Submission(tuple(futures), stored=all_stored)
 
     def run(self, plan: EditPlan) -> None:
         """Compute the stage in this thread, without Prefect."""

@@ -14,6 +14,7 @@ from storage.workspace import Workspace
 from tasks.errors import TaskInputError
 from tasks.models.checkpoints import ModelIdentity, NetworkIdentity, resolve_controlnet, resolve_model
 from tasks.models.flow_estimators import FlowIdentity, resolve_flow
+from tasks.planning.decoded_facts import read_decoded_facts
 from tasks.planning.outline import ClipFacts, Execution, ResolvedInputs
 from tasks.planning.plan import EditPlan, plan_edit
 from tasks.planning.request import FlowName
@@ -181,11 +182,7 @@ def _with_decoded(plan: EditPlan, workspace: Workspace, decoded: dict[str, ClipF
     """Plan again with the number of frames and the cuts that decoding has found, where the clip has been decoded."""
     ref = plan[DECODE].ref
     if ref.path not in decoded:
-        artifact = workspace.artifact(ref)
-        if not artifact.is_complete():
-            return plan
-        found = artifact.metadata
-        decoded[ref.path] = replace(plan.clip, frame_count=found["frame_count"], cuts=tuple(found["cuts"]))
+        decoded[ref.path] = read_decoded_facts(plan.clip, ref, workspace)
     clip = replace(decoded[ref.path], name=plan.clip.name)
     return plan if clip == plan.clip else plan_edit(replace(plan.inputs, clip=clip))
 

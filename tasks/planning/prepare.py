@@ -9,6 +9,7 @@ from storage.video import VideoInfo, probe
 from storage.workspace import Workspace, open_artifact
 from tasks.models.checkpoints import resolve_controlnet, resolve_model
 from tasks.models.flow_estimators import resolve_flow
+from tasks.planning.decoded_facts import read_decoded_facts
 from tasks.planning.input_video import clip_name, local_video
 from tasks.planning.plan import ClipFacts, EditPlan, Execution, ResolvedInputs, plan_edit
 from tasks.planning.request import EditRequest
@@ -36,8 +37,7 @@ def prepare_edit(request: EditRequest, *, execution: Execution, flow_weights: st
         flow=resolve_flow(request.flow, weights=flow_weights),
         execution=replace(execution, workspace=Workspace.open(execution.workspace).url),
     )
-    plan = plan_edit(inputs)
-    return replan(plan) if is_complete(plan, DECODE) else plan
+    return replan(plan_edit(inputs))
 
 
 def _facts(name: str, digest: str, info: VideoInfo) -> ClipFacts:
@@ -45,9 +45,9 @@ def _facts(name: str, digest: str, info: VideoInfo) -> ClipFacts:
 
 
 def replan(plan: EditPlan) -> EditPlan:
-    """Plan again with what decoding has found: the number of frames and the cuts."""
-    found = open_artifact(plan[DECODE].ref).metadata
-    clip = replace(plan.clip, frame_count=found["frame_count"], cuts=tuple(found["cuts"]))
+    """Plan again with what decoding has found, if the clip has been decoded: the number of frames and the cuts."""
+    ref = plan[DECODE].ref
+    clip = read_decoded_facts(plan.clip, ref, Workspace.open(ref.workspace))
     return plan if clip == plan.clip else plan_edit(replace(plan.inputs, clip=clip))
 
 

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import timedelta
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,20 @@ from flows import placement
 from flows.edit_video import edit_video
 from flows.planning import plan_edit_request
 from flows.settings import WaveSettings
+from storage.inventory import collect, plan_collection, take_inventory
 from storage.tables import read_runs
-from storage.video import probe
+from storage.video import probe, write_video
 from storage.workspace import Workspace, open_artifact
 from tasks.artifacts import EDITED, REPORT
 from tasks.errors import TaskInputError
 from tasks.planning.plan import EditPlan
+from tasks.planning.prepare import is_complete
 from tasks.planning.request import EditRequest, edit_request
-from tasks.planning.stages import ASSESS, ENCODE, INVERT, STAGES, StageSpec
+from tasks.planning.stages import ASSESS, DECODE, ENCODE, INVERT, STAGES, StageSpec
 from tests._stages import contents, run_stages
 from wave_ops.errors import WaveOpsError
+from wave_ops.scenes.rendering import cut
+from wave_ops.scenes.specs import random_scene
 
 ROOT = Path(__file__).parents[2]
 
@@ -132,16 +138,26 @@ def test_what_a_stage_logs_reaches_the_logs_of_its_task_run(
 
 
 def test_a_second_prompt_takes_decoding_flow_and_inversion_from_the_cache(
-    server: str, request_: EditRequest, settings: WaveSettings
+    server: str, request_: EditRequest, plan: EditPlan, settings: WaveSettings
 ) -> None:
-    edit_video(request_, settings)  # the copy's own results, which name their workspace
+    remember_results(plan, settings)
     run = flow_run_of(server, request_.model_copy(update={"prompt": "a green ring"}), settings)
     assert states(server, run)["Cached"] == 4
     assert len(read_runs(Workspace.open(settings.workspace))) == 3
 
 
+def lose(plan: EditPlan, spec: StageSpec[Any]) -> None:
+    open_artifact(plan[spec].ref).discard()
+
+
+def remember_results(plan: EditPlan, settings: WaveSettings) -> None:
+    """Let Prefect have results of all stages for this copy of a workspace: they name it."""
+    lose(plan, ENCODE)
+    edit_video(plan.request, settings)
+
+
 def test_results_of_prefect_are_in_a_workspace_at_a_url_as_well(
-    server: str, request_: EditRequest, plan: EditPlan, tmp_path: Path
+    server: str, request_: EditRequest, tmp_path: Path
 ) -> None:
     remote = WaveSettings(workspace=f"memory://{tmp_path}")
     edit_video(request_, remote)
@@ -149,20 +165,39 @@ def test_results_of_prefect_are_in_a_workspace_at_a_url_as_well(
     assert len(found) == len(STAGES) + 1  # two tasks of the propagation
     home = PREFECT_LOCAL_STORAGE_PATH.value()
     assert not set(found) & ({path.name for path in home.iterdir()} if home.exists() else set())
+    lose(plan_edit_request(request_, remote), ENCODE)
     run = flow_run_of(server, request_, remote)
-    assert states(server, run)["Cached"] == 8 + len(plan.intervals)
+    assert states(server, run) == {"Cached": len(STAGES), "Completed": 2}  # encode, record
 
 
 def test_prefects_cache_does_not_stand_in_for_what_the_workspace_has_lost(
     server: str, plan: EditPlan, request_: EditRequest, settings: WaveSettings
 ) -> None:
-    edit_video(request_, settings)
+    remember_results(plan, settings)
     before = contents(Path(settings.workspace))
-    shutil.rmtree(Path(settings.workspace) / plan[INVERT].ref.path)
-    shutil.rmtree(Path(settings.workspace) / plan[ENCODE].ref.path)
+    lose(plan, INVERT)
+    lose(plan, ENCODE)
     run = flow_run_of(server, request_, settings)
     assert contents(Path(settings.workspace)) == before
     assert states(server, run) == {"Completed": 3, "Cached": 7}  # invert, encode, record
+
+
+def test_nothing_is_computed_again_whose_result_is_kept_though_the_rest_was_freed(
+    server: str, request_: EditRequest, settings: WaveSettings, tmp_path: Path
+) -> None:
+    scene = cut(*(random_scene(seed, size=(48, 64), frame_count=4) for seed in (3, 8)))
+    path = tmp_path / "cut.mp4"
+    write_video(path, scene.frames, timestamps=range(8), time_base=Fraction(1, 12))
+    request = request_.model_copy(update={"video": str(path), "steps": 1})
+    edit_video(request, settings)
+    workspace = Workspace.open(settings.workspace)
+    freed = plan_collection(take_inventory(workspace), keep="results", older_than=timedelta(0))
+    collect(workspace, freed)
+    assert {"source", "frames", "inversion"} <= {choice.artifact.kind for choice in freed.removed}
+    plan = plan_edit_request(request, settings)
+    assert plan.clip.cuts == (4,)
+    assert states(server, flow_run_of(server, request, settings)) == {"Completed": 1}
+    assert not is_complete(plan, DECODE)
 
 
 def test_a_workspace_that_was_moved_is_used_where_it_is_now(

@@ -20,21 +20,33 @@ def is_owned(files: Files, path: str, digest: str | None) -> bool:
     return _has_digest(files.read_many([key]).get(key), digest)
 
 
-def claim(files: Files, path: str, digest: str, *, discard: Callable[[], None]) -> None:
-    """Create the artifact's group and the groups above it; call `discard` first if another digest owns the path."""
+def claim(files: Files, path: str, digest: str, *, discard: Callable[[], None]) -> bool:
+    """Create the artifact's group and the groups above it; call `discard` first if another digest owns the path.
+
+    Returns:
+        Whether the group was created, which means that nothing of this artifact is there.
+    """
     own = f"{path}/{layout.NODE}"
     present = files.read_many([own]).get(own)
     if _has_digest(present, digest):
-        return
+        return False
     if layout.load(present) is not None:
         discard()
-    folders = path.split("/")
-    ancestors = ["/".join([*folders[:depth], layout.NODE]) for depth in range(len(folders))]
-    found = files.read_many(ancestors)
+    for key in _missing_groups(files, path):
+        files.write(key, layout.group({}))
     files.write(own, layout.group({"digest": digest}))
-    for key in ancestors:
-        if key not in found:
-            files.write(key, layout.group({}))
+    return True
+
+
+def _missing_groups(files: Files, path: str) -> list[str]:
+    """Return the keys of the absent groups above a path, the outermost first; above one that exists, all do."""
+    folders, missing = path.split("/"), list[str]()
+    for depth in range(len(folders) - 1, -1, -1):
+        key = "/".join([*folders[:depth], layout.NODE])
+        if key in files.read_many([key]):
+            break
+        missing.insert(0, key)
+    return missing
 
 
 def _has_digest(group: bytes | None, digest: str | None) -> bool:

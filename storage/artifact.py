@@ -47,6 +47,8 @@ class Artifact:
     """Digest of everything that determines the content; None for an artifact opened by its path alone."""
     _claimed: bool = False
     _owned: bool = False
+    _new: bool = False
+    """Whether this object has created the artifact."""
     _arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict)
 
     # --- completion -------------------------------------------------------------------------------------------
@@ -103,7 +105,7 @@ class Artifact:
     def discard(self) -> None:
         """Remove everything under the artifact: the record first, the description of each array last."""
         self._arrays.clear()
-        self._claimed = self._owned = False
+        self._claimed = self._owned = self._new = False
         self.files.delete(self._key(key) for key in sorted(self.files.sizes(self.path), key=layout.removal_order))
 
     # --- arrays -----------------------------------------------------------------------------------------------
@@ -138,6 +140,9 @@ class Artifact:
         )
         self._claim()
         path = self._key(layout.checked_name(name))
+        if self._new and name not in self._arrays:
+            self._arrays[name] = self._create_array(path, spec)
+            return self._arrays[name]
         try:
             array = arrays.open_array(self.store, path)
         except FileNotFoundError:
@@ -428,5 +433,5 @@ class Artifact:
             return
         if self.digest is None:
             raise WorkspaceError(f"{self._where} was opened by its path: open it by a reference to write to it")
-        claim(self.files, self.path, self.digest, discard=self.discard)
+        self._new = claim(self.files, self.path, self.digest, discard=self.discard)
         self._claimed = self._owned = True

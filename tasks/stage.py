@@ -184,8 +184,6 @@ def _compute(function: Callable[[Job], object], job: Job, spec: StageSpec[StageS
     """Compute a job unless it is complete; return the path of what it writes."""
     raise_if_stopped()
     name = job.name(spec)
-    if _is_stored(job, spec):
-        return name
     workspace, limit = Workspace.open(job.plan[spec].ref.workspace), spec.time_limit(job.plan)
     # The time limit is ours: that of Prefect cannot end a thread either, and warns of each. Waiting is free
     with claim(workspace, name, check=raise_if_stopped), time_limit(limit):

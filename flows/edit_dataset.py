@@ -34,7 +34,7 @@ from tasks.cancel import cancellable_flow, cancellable_task, raise_if_stopped
 from tasks.delivery import deliver_video, is_delivered, output_location, write_metadata, write_webdataset
 from tasks.failures import FailureBudget, error_kind, may_heal
 from tasks.logs import send_logs_to_run
-from tasks.planning.bulk import BulkPlan, PlannedRow, row_plan
+from tasks.planning.bulk import BulkPlan, PlannedRow, planned_again, row_plan
 from tasks.planning.dataset import DatasetRequest, dataset_name
 from tasks.planning.estimate import read_costs, result_sizes
 from tasks.planning.row import Row, manifest_columns
@@ -81,6 +81,8 @@ class _Run:
     attempts: dict[tuple[str, int], int]
     window: DiskWindow
     outcomes: dict[tuple[str, int], StatusRecord] = field(default_factory=dict)
+    made: dict[tuple[str, int], PlannedRow] = field(default_factory=dict)
+    """Rows that this run has computed, planned again with what decoding has found."""
     stopped: str = ""
     shown: float = 0.0
 
@@ -254,6 +256,7 @@ def _settle(run: _Run, item: PlannedRow, state: State[Any]) -> str:
     """Record how a row ended; return "again" for another attempt."""
     if state.is_completed():
         try:
+            item = run.made[item.row.key] = planned_again(item, run.bulk)
             _deliver(run, item)
             run.budget.succeed()
             run.settle(_done(run, item))
@@ -386,7 +389,8 @@ def _write_output(run: _Run) -> None:
     finished = [item for item in run.bulk.rows if run.state(item) in {"done", "skipped"}]
     rows = [{"file_name": f"{item.row.output}.mp4", **_cells(item.row)} for item in finished]
     if run.request.layout == "webdataset":
-        samples = [(item.row.output, item.video, row) for item, row in zip(finished, rows, strict=True) if item.video]
+        made = [run.made.get(item.row.key, item) for item in finished]
+        samples = [(item.row.output, item.video, row) for item, row in zip(made, rows, strict=True) if item.video]
         write_webdataset(run.request.output, samples, shard=run.request.shard)
     elif rows:
         with claim(Workspace.open(run.bulk.execution.workspace), f"outputs/{run.table.dataset}"):

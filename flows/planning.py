@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from flows.placement import cuda_where_stages_run
+from flows.gpu_workers import cuda_where_stages_run
 from flows.settings import WaveSettings
 from storage.status_table import StatusTable, row_key
 from storage.workspace import Workspace

@@ -22,7 +22,7 @@ from tasks.planning.row import Row
 from tasks.planning.source_facts import SourceFacts, read_source_facts
 from tasks.planning.stages import ASSESS, DECODE, ENCODE, STAGES, StageLoad
 
-__all__ = ["BulkPlan", "PlannedRow", "plan_rows", "row_plan"]
+__all__ = ["BulkPlan", "PlannedRow", "plan_rows", "planned_again", "row_plan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +134,26 @@ def row_plan(item: PlannedRow, bulk: BulkPlan) -> EditPlan:
     return _with_decoded(_plan(item.row, found.clip, bulk.execution, bulk.flow_weights), workspace, {})
 
 
+def planned_again(item: PlannedRow, bulk: BulkPlan) -> PlannedRow:
+    """Plan a row with what decoding has found: cuts decide which results it has.
+
+    Raises:
+        TaskInputError: see `row_plan`.
+    """
+    return replace(item, **_results(row_plan(item, bulk)))
+
+
+def _results(plan: EditPlan) -> dict[str, Any]:
+    """Return the fields of a planned row that say what is made."""
+    return {
+        "video": plan[ENCODE].ref,
+        "report": plan[ASSESS].ref,
+        "identity": _identity(plan),
+        "stages": tuple(tuple(stage.ref.digest for stage in plan.stages_of(spec)) for spec in STAGES),
+        "loads": tuple(tuple(spec.load(part) for part in plan.parts(spec)) for spec in STAGES),
+    }
+
+
 def _plan_row(
     row: Row,
     found: SourceFacts,
@@ -149,17 +169,13 @@ def _plan_row(
         plan = _with_decoded(_plan(row, found.clip, execution, flow_weights), workspace, decoded)
     except TaskInputError as error:
         return PlannedRow(row=row, error=str(error))
-    identity = _identity(plan)
+    results = _results(plan)
     complete = all(workspace.artifact(plan[spec].ref).is_complete() for spec in (ASSESS, ENCODE))
     return PlannedRow(
         row=row,
-        video=plan[ENCODE].ref,
-        report=plan[ASSESS].ref,
         complete=complete,
-        reason="" if complete else _reason(identity, before),
-        identity=identity,
-        stages=tuple(tuple(stage.ref.digest for stage in plan.stages_of(spec)) for spec in STAGES),
-        loads=tuple(tuple(spec.load(part) for part in plan.parts(spec)) for spec in STAGES),
+        reason="" if complete else _reason(results["identity"], before),
+        **results,
     )
 
 

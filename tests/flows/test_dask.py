@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from distributed import LocalCluster
 
-from flows import placement
+from flows import gpu_workers
 from flows.edit_video import edit_video
-from flows.placement import cuda_where_stages_run
+from flows.gpu_workers import cuda_where_stages_run
 from flows.planning import plan_edit_request
 from flows.settings import WaveSettings
 from storage.workspace import open_artifact
@@ -74,7 +74,7 @@ def test_only_the_workers_with_a_gpu_are_asked_for_cuda(monkeypatch: pytest.Monk
     options: dict[str, Any] = {"processes": False, "threads_per_worker": 1, "dashboard_address": None}
     with LocalCluster(n_workers=0, **options) as local:
         address = local.scheduler_address
-        assert placement._cuda_of_gpu_workers(address) == {}
+        assert gpu_workers._cuda_of_gpu_workers(address) == {}
         local.worker_spec.update(
             {
                 name: {**local.new_spec, "options": {**local.new_spec["options"], "resources": {name.upper(): 1}}}
@@ -83,7 +83,7 @@ def test_only_the_workers_with_a_gpu_are_asked_for_cuda(monkeypatch: pytest.Monk
         )
         local.sync(local._correct_state)
         local.wait_for_workers(2)
-        assert list(placement._cuda_of_gpu_workers(address).values()) == [True]
+        assert list(gpu_workers._cuda_of_gpu_workers(address).values()) == [True]
 
 
 def test_a_cluster_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

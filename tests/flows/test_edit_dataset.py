@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import tarfile
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from flows.edit_dataset import DatasetResult, edit_dataset
 from flows.settings import WaveSettings, using_settings
 from storage.inventory import take_inventory
 from storage.status_table import StatusTable
+from storage.video import write_video
 from storage.workspace import Workspace
 from tasks.errors import TaskInputError
 from tasks.failures import FailureBudget, error_kind
 from tasks.planning.dataset import DatasetRequest, dataset_request
 from tests._clips import save_clip
+from wave_ops.scenes.rendering import cut
+from wave_ops.scenes.specs import random_scene
 
 
 @pytest.fixture
@@ -93,6 +97,26 @@ def test_everything_that_can_be_done_is_done_and_only_what_failed_is_left(
     again = run(request_, settings)
     assert str(again) == "0 done, 3 skipped, 1 failed"
     assert {path.name: path.stat().st_mtime_ns for path in (folder / "out").glob("*.mp4")} == videos
+
+
+def test_a_clip_with_cuts_is_delivered_and_complete_the_next_time_whatever_is_kept(
+    server: str, sd15: Path, settings: WaveSettings, folder: Path
+) -> None:
+    scene = cut(*(random_scene(seed, size=(48, 64), frame_count=3) for seed in (3, 8)))
+    path = folder / "cut" / "cut.mp4"
+    path.parent.mkdir()
+    write_video(path, scene.frames, timestamps=range(6), time_base=Fraction(1, 12))
+    request = dataset_request(
+        source=str(path.parent),
+        prompt="a blue star",
+        output=str(folder / "out"),
+        keep="results",
+        defaults={"model": str(sd15), "steps": 1, "keyframe_interval": 2},
+    )
+    assert str(run(request, settings)) == "1 done, 0 skipped, 0 failed"
+    assert (folder / "out" / "cut.mp4").exists()
+    assert "source" not in {artifact.kind for artifact in take_inventory(Workspace.open(settings.workspace)).artifacts}
+    assert str(run(request, settings)) == "0 done, 1 skipped, 0 failed"
 
 
 def test_a_changed_source_is_found_and_a_deleted_output_is_made_again(

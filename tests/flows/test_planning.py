@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -20,6 +21,8 @@ from storage.errors import WorkspaceError
 from storage.workspace import Workspace
 from tasks.planning.input_video import kept_downloads, local_video
 from tasks.planning.request import edit_request
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -124,3 +127,9 @@ def test_a_flow_that_is_handed_no_plan_checks_the_workspace_itself(
     assert calls["probes"] == 0
     planned_edit(request, settings)
     assert calls["probes"] == 1
+
+
+def test_plans_are_made_without_prefect_which_is_configured_only_before_its_first_import() -> None:
+    program = "import sys, flows.planning, flows.cli.dataset, flows.cli.edit; print('prefect.main' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -36,10 +36,12 @@ class RowReader:
 
     def __getitem__(self, row: int) -> npt.NDArray[Any]:
         """Return a row. Raises WorkspaceError if it is outside the array or damaged."""
+        if not 0 <= row < self._length:
+            raise WorkspaceError(f"row {row} is outside {self._name}, which has {self._length}")
         number = row // self._rows
         if number not in self._objects:
             start = number * self._rows
-            stop = max(min(start + self._rows, self._length), row + 1)
+            stop = min(start + self._rows, self._length)
             self._objects[number] = self._artifact.read_region(self._name, start, stop)
         self._objects.move_to_end(number)
         while len(self._objects) > 1 and sum(each.nbytes for each in self._objects.values()) > self._keep_bytes:

@@ -304,6 +304,30 @@ STORAGE = (
         ),
     ),
     *_faults(
+        "storage/row_access.py",
+        "tests/storage/test_artifact.py",
+        ("the rows of another object", "number = row // self._rows", "number = 0"),
+        ("an object is written before it is whole", "if len(self._pending) == self._rows:", "if self._pending:"),
+        ("a writer begins inside an object", "if start % self._rows and start != self._length:", "if False:"),
+    ),
+    *_faults(
+        "storage/_ownership.py",
+        "tests/storage/test_artifact.py tests/storage/test_workspace.py",
+        ("the groups above an artifact are not made", "        missing.insert(0, key)\n", "        break\n"),
+    ),
+    *_faults(
+        "tasks/planning/batches.py",
+        "tests/tasks/planning/test_shots.py",
+        ("a task for every shot", "        if frames >= least:", "        if frames:"),
+        ("tasks grow with the clip", "len(plan.frames) / most)", "0)"),
+        ("a shard cuts an interval", "return interval * max(1, frames // interval)", "return frames"),
+    ),
+    *_faults(
+        "tasks/planning/decoded_facts.py",
+        "tests/flows/test_edit_dataset.py tests/tasks/test_stages.py",
+        ("the cuts are not remembered", 'cuts=tuple(found["cuts"]))\n    artifact', "cuts=())\n    artifact"),
+    ),
+    *_faults(
         "storage/artifact.py",
         "tests/storage/test_artifact.py",
         (

@@ -266,6 +266,28 @@ def test_a_shard_is_one_object_written_whole_and_its_rows_are_read_singly(worksp
     assert objects == ["c/0/0/0", "c/1/0/0", "c/2/0/0"]
 
 
+@pytest.mark.parametrize(("keep_bytes", "reads"), [(0, 4), (1000, 3)])
+def test_a_row_reader_reads_whole_objects_and_keeps_as_many_as_fit(
+    keep_bytes: int, reads: int, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact, values = sharded(workspace)
+    artifact.write_region("a", 0, values)
+    regions: list[tuple[int, int]] = []
+    original = Artifact.read_region
+
+    def read_region(self: Artifact, name: str, start: int, stop: int) -> npt.NDArray[np.uint8]:
+        regions.append((start, stop))
+        return original(self, name, start, stop)
+
+    monkeypatch.setattr(Artifact, "read_region", read_region)
+    reader = artifact.row_reader("a", keep_bytes=keep_bytes)
+    for row in (0, 5, 4, 8, 3):
+        assert np.array_equal(reader[row], values[row])
+    assert regions == [(0, 4), (4, 8), (8, 9), (0, 4)][:reads]
+    with pytest.raises(WorkspaceError):
+        reader[9]
+
+
 def test_a_row_writer_writes_objects_once_they_are_whole(workspace: Workspace) -> None:
     artifact, values = sharded(workspace)
     writer = artifact.row_writer("a")

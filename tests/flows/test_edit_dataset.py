@@ -18,7 +18,7 @@ from flows.cli import main
 from flows.edit_dataset import DatasetResult, edit_dataset
 from flows.settings import WaveSettings, using_settings
 from storage.inventory import take_inventory
-from storage.status_table import StatusTable
+from storage.status_table import StatusRecord, StatusTable
 from storage.workspace import Workspace
 from tasks.errors import TaskInputError
 from tasks.failures import FailureBudget, error_kind
@@ -165,6 +165,27 @@ def test_rows_that_an_interrupted_run_leaves_do_not_count_as_having_killed_their
     assert set(table.latest()["state"]) <= {"cancelled", "failed", "done"}
     counts = run(request_, settings).counts
     assert (counts["done"] + counts["skipped"], counts["failed"], counts["quarantined"]) == (3, 1, 0)
+
+
+def test_rows_that_ran_when_a_worker_died_run_alone_and_last_and_only_one_that_kills_two_is_set_aside(
+    server: str, request_: DatasetRequest, settings: WaveSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = StatusTable(Workspace.open(settings.workspace), "set")
+    started: list[tuple[str, list[str]]] = []
+    submit = module._submit
+
+    def start(run: Any, item: Any, ended: Any) -> None:
+        running = [key[0] for key in run.attempts if key not in run.outcomes]
+        started.append((item.row.id, running))
+        submit(run, item, ended)
+
+    monkeypatch.setattr(module, "_submit", start)
+    table.append([StatusRecord(id=name, state="running", attempts=1) for name in ("one-blue", "one-green")])
+    table.append(StatusRecord(id="one-blue", state="running", attempts=1))
+    counts = run(request_, settings.model_copy(update={"max_clips": 3})).counts
+    assert started == [("two-blue", []), ("one-green", [])]
+    assert (counts["done"], counts["quarantined"]) == (2, 1)
+    assert latest(settings).loc["one-blue", "state"] == "quarantined"
 
 
 def test_only_results_are_kept_of_clips_with_all_their_rows_done(

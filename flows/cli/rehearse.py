@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -48,10 +49,11 @@ def rehearse(
     check_parts(request)
     if folder is not None and folder.exists():
         raise TaskInputError(f"The folder {folder} exists: name a new one.")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended then, too
     started = time.monotonic()
 
     def note(line: str) -> None:
-        STDERR.print(f"{time.monotonic() - started:6.0f} s  {line}", markup=False)
+        STDERR.print(f"{time.monotonic() - started:6.0f} s  {line}", markup=False, soft_wrap=True)
 
     with tempfile.TemporaryDirectory(prefix="wave-rehearsal-") as temporary:
         place = Path(temporary) / "rehearsal" if folder is None else folder.absolute()

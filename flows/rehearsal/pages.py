@@ -15,7 +15,7 @@ __all__ = ["Browser", "find_chromium"]
 
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
 _SECONDS: Final = 180
-_BUDGET_MS: Final = 15_000  # of the page's own clock, for its requests
+_BUDGET_MS: Final = 40_000  # of the page's own clock, for its requests
 
 
 def find_chromium() -> str | None:
@@ -47,7 +47,7 @@ class Browser:
                 find_chromium() or _NAMES[0],
                 *("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"),
                 f"--user-data-dir={profile}",
-                "--window-size=1200,860",
+                "--window-size=1200,1100",
                 f"--virtual-time-budget={_BUDGET_MS}",
                 f"--screenshot={target}",
                 f"{self.address}{path}",

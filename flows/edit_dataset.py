@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from queue import Empty, SimpleQueue
@@ -106,6 +107,10 @@ class _Run:
         return output_location(self.request.output, item.row.output)
 
 
+# Not a parameter of the task, since Prefect sends those to Dask's workers with each stage
+_RUN: ContextVar[_Run] = ContextVar("run of a data set")
+
+
 @task(
     name="edit row",
     task_run_name="{label}",
@@ -113,8 +118,13 @@ class _Run:
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def edit_row(label: str, item: PlannedRow, run: Any) -> ArtifactRef:
+def edit_row(label: str, item: PlannedRow) -> ArtifactRef:
     """Edit one row: a flow run of its own, so that its failure ends in its own state."""
+    return _edit(item)
+
+
+def _edit(item: PlannedRow) -> ArtifactRef:
+    run = _RUN.get()
     plan = row_plan(item, run.bulk)
     with planned(plan):
         return cancellable_task(lambda: edit_video(plan.request, run.settings))
@@ -155,11 +165,14 @@ def _edit_rows(request: DatasetRequest) -> DatasetResult:
         window=_disk_window(bulk, settings),
     )
     _record_known_rows(run)
+    token = _RUN.set(run)
     try:
         _run_rows(run)
     except BaseException:  # a person or Prefect ended it: the rows in flight have not killed their workers
         _record_cancelled_rows(run)
         raise
+    finally:
+        _RUN.reset(token)
     result = _finish(run, workspace)
     get_run_logger().info("%s: %s", name, result)
     kind = "finished" if result.exit_code == 0 else "failing"
@@ -260,7 +273,7 @@ def _submit(run: _Run, item: PlannedRow, ended: SimpleQueue[tuple[PlannedRow, An
     key = item.row.key
     run.attempts[key] = run.attempts.get(key, 0) + 1
     run.table.append(_record(run, item, "running"))
-    future = edit_row.submit(_label(item), cast("Any", opaque(item)), opaque(run))
+    future = edit_row.submit(_label(item), cast("Any", opaque(item)))
     future.add_done_callback(lambda ended_future: ended.put((item, ended_future)))
 
 

@@ -24,7 +24,7 @@ BAD_ROWS: Final[Mapping[str, str]] = {
 }
 """Rows that cannot be edited, with a word of the reason that they must fail with."""
 _SIZE, _FRAMES, _RATE = (48, 64), 5, 12
-_SHORT, _LONG = 2, 60
+_SHORT, _LONG = 2, 30
 """Steps: few, and so many that the process can be killed meanwhile."""
 _COLOURS = ("blue", "green", "yellow", "red", "purple", "orange", "white", "black")
 _COLUMNS = ("id", "source", "prompt", "model", "steps", "keyframe_interval")

@@ -9,8 +9,10 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pandas as pd
 import pytest
+from prefect.context import serialize_context
 from prefect.exceptions import CancelledRun
 
 from flows import edit_dataset as module
@@ -134,6 +136,22 @@ def test_a_row_is_tried_again_where_that_may_help_and_the_run_stops_when_all_fai
     table = latest(settings)
     assert table.loc["one-blue", "attempts"] == 2
     assert table.loc["one-blue", "error_kind"] == "transient"
+
+
+def test_what_prefect_sends_to_a_dask_worker_with_each_stage_of_a_row_can_be_pickled(
+    server: str, request_: DatasetRequest, settings: WaveSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+
+    def send(*_: Any) -> None:
+        sent.append(len(cloudpickle.dumps(serialize_context())))
+        raise TaskInputError("sent")
+
+    monkeypatch.setattr(module, "edit_video", send)
+    assert set(run(request_, settings).counts.items()) >= {("failed", 4)}
+    assert set(latest(settings)["message"]) >= {"sent"}
+    assert len(sent) == 3
+    assert max(sent) < 100_000
 
 
 def test_a_row_that_was_cancelled_has_not_failed_and_is_not_tried_again(

@@ -120,6 +120,7 @@ class _Drill:
 
     def run(self) -> None:
         self._api.wait(seconds=600)
+        self._served.worker()  # which starts after the deployments and the automations have been created
         ensure_automations("", _LOST_AFTER, start_within=_START_WITHIN)
         self._say(f"Prefect: {self._parts.api.removesuffix('/api')}")
         started = time.monotonic()
@@ -221,7 +222,6 @@ class _Drill:
         self._story.server = True
         self._say("Killed the server")
         started = time.monotonic()
-        self._until(lambda: True, "a moment")
         self._api.wait()
         self._say(f"The server is back after {time.monotonic() - started:.0f} s")
         self._picture(run, "middle")

@@ -20,7 +20,7 @@ from prefect.events import AutomationCore, EventTrigger, Posture, emit_event
 from prefect.events.actions import CallWebhook, ChangeFlowRunState
 from pydantic import SecretStr
 
-from flows.settings import LOST_AFTER_SECONDS, load_settings
+from flows.settings import LOST_AFTER_SECONDS, START_SECONDS, load_settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -32,8 +32,6 @@ FLOW_NAMES: Final = ("edit-video", "edit-dataset", "evaluate", "train-embedded")
 """Flows that the automations watch. Those of other projects on the same server may have slower heartbeats."""
 _WEBHOOK: Final = "wave-webhook"
 _REPORT: Final = "wave: report data sets"
-_START_SECONDS: Final = 600.0
-"""Time that a worker has from taking a run to starting it in a process."""
 _ENDED: Final = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
 _OPEN: Final = {kind: f"wave.flow-run.found-{kind.value.lower()}" for kind in (StateType.RUNNING, StateType.PENDING)}
 """Events that stand for those which a server that was away has not seen, by the state of a run."""
@@ -45,7 +43,9 @@ _PAYLOAD: Final = (
 )
 
 
-def ensure_automations(webhook: str | None = None, lost_after: float = LOST_AFTER_SECONDS) -> list[str]:
+def ensure_automations(
+    webhook: str | None = None, lost_after: float = LOST_AFTER_SECONDS, *, start_within: float = START_SECONDS
+) -> list[str]:
     """Create the automations on the server that is set, or bring those that exist up to date.
 
     An automation that a person has switched off stays off. Without a webhook, none is called any more. Runs that have
@@ -56,6 +56,7 @@ def ensure_automations(webhook: str | None = None, lost_after: float = LOST_AFTE
         webhook: URL to call when the run of a data set has ended; by default the one of the settings.
         lost_after: seconds without a heartbeat after which a run is marked as crashed; more than the time between two
             heartbeats (HEARTBEAT_SECONDS).
+        start_within: seconds after a worker of processes has taken a run in which it must begin; else it is marked.
 
     Returns:
         The names of the automations.
@@ -65,7 +66,7 @@ def ensure_automations(webhook: str | None = None, lost_after: float = LOST_AFTE
     """
     webhook = load_settings().webhook if webhook is None else webhook
     with get_client(sync_client=True) as client:
-        wanted = crash_automations(lost_after)
+        wanted = crash_automations(lost_after, start_within)
         if webhook:
             wanted = [*wanted, webhook_automation(_save_webhook(webhook))]
         else:
@@ -76,7 +77,9 @@ def ensure_automations(webhook: str | None = None, lost_after: float = LOST_AFTE
     return [automation.name for automation in wanted]
 
 
-def crash_automations(lost_after: float = LOST_AFTER_SECONDS) -> list[AutomationCore]:
+def crash_automations(
+    lost_after: float = LOST_AFTER_SECONDS, start_within: float = START_SECONDS
+) -> list[AutomationCore]:
     """Describe the automations that mark a run as crashed after its process and its worker have died.
 
     A run that has ended cannot be marked: Prefect refuses to make a crashed run of it. A worker that is alive reports
@@ -97,13 +100,13 @@ def crash_automations(lost_after: float = LOST_AFTER_SECONDS) -> list[Automation
             "after": {"prefect.flow-run.Pending", _OPEN[StateType.PENDING]},
             "expect": {"prefect.flow-run.Running", _HEARTBEAT, *_ENDED},
             "match_related": _related(_FLOW, _PROCESS_POOL),
-            "within": timedelta(seconds=_START_SECONDS),
+            "within": timedelta(seconds=start_within),
         }
     )
     return [
         _marking("wave: mark lost runs as crashed", lost, f"No heartbeat for {lost_after:.0f} s: its process is gone."),
         _marking(
-            "wave: mark runs that never began as crashed", stuck, f"It did not begin within {_START_SECONDS:.0f} s."
+            "wave: mark runs that never began as crashed", stuck, f"It did not begin within {start_within:.0f} s."
         ),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from queue import Empty, SimpleQueue
@@ -26,6 +27,7 @@ from flows.settings import WaveSettings, current_settings
 from storage.claims import claim
 from storage.cost_table import CostTable
 from storage.inventory import collect, plan_collection, take_inventory, used_clips
+from storage.job_table import JobTable
 from storage.reference import ArtifactRef
 from storage.status_table import STATES, RowState, StatusRecord, StatusTable, counts_text, row_key
 from storage.workspace import Workspace, open_artifact
@@ -45,6 +47,7 @@ __all__ = ["DatasetResult", "edit_dataset"]
 _SECONDS_BETWEEN_TABLES = 15.0
 _SECONDS_BETWEEN_LOOKS = 0.5
 _ROWS_SHOWN = 200
+_DEATHS = 2  # of workers, while a row ran, until it is set aside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,8 @@ class _Run:
     budget: FailureBudget
     attempts: dict[tuple[str, int], int]
     window: DiskWindow
+    suspects: set[tuple[str, int]] = field(default_factory=set)
+    """Rows that ran when a worker died."""
     outcomes: dict[tuple[str, int], StatusRecord] = field(default_factory=dict)
     made: dict[tuple[str, int], PlannedRow] = field(default_factory=dict)
     """Rows that this run has computed, planned again with what decoding has found."""
@@ -104,6 +109,10 @@ class _Run:
         return output_location(self.request.output, item.row.output)
 
 
+# Not a parameter of the task, since Prefect sends those to Dask's workers with each stage
+_RUN: ContextVar[_Run] = ContextVar("run of a data set")
+
+
 @task(
     name="edit row",
     task_run_name="{label}",
@@ -111,8 +120,13 @@ class _Run:
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def edit_row(label: str, item: PlannedRow, run: Any) -> ArtifactRef:
+def edit_row(label: str, item: PlannedRow) -> ArtifactRef:
     """Edit one row: a flow run of its own, so that its failure ends in its own state."""
+    return _edit(item)
+
+
+def _edit(item: PlannedRow) -> ArtifactRef:
+    run = _RUN.get()
     plan = row_plan(item, run.bulk)
     with planned(plan):
         return cancellable_task(lambda: edit_video(plan.request, run.settings))
@@ -153,11 +167,14 @@ def _edit_rows(request: DatasetRequest) -> DatasetResult:
         window=_disk_window(bulk, settings),
     )
     _record_known_rows(run)
+    token = _RUN.set(run)
     try:
         _run_rows(run)
     except BaseException:  # a person or Prefect ended it: the rows in flight have not killed their workers
         _record_cancelled_rows(run)
         raise
+    finally:
+        _RUN.reset(token)
     result = _finish(run, workspace)
     get_run_logger().info("%s: %s", name, result)
     kind = "finished" if result.exit_code == 0 else "failing"
@@ -179,7 +196,8 @@ def _disk_window(bulk: BulkPlan, settings: WaveSettings) -> DiskWindow:
 def _record_known_rows(run: _Run) -> None:
     """Settle the rows that need no run: complete ones, faulty ones, and those that killed their workers."""
     known = {row_key(record): record for record in run.table.latest().to_dict("records")}
-    lost = {row_key(record) for record in run.table.lost().to_dict("records")}
+    unended = {row_key(record): record["unended"] for record in run.table.lost(1).to_dict("records")}
+    run.suspects = set(unended)
     for item in run.bulk.rows:
         before = known.get(item.row.key)
         if item.complete:
@@ -190,17 +208,21 @@ def _record_known_rows(run: _Run) -> None:
                 run.settle(_done(run, item))
         elif item.error:
             run.settle(_record(run, item, "failed", kind="input", message=item.error))
-        elif item.row.key in lost:
+        elif unended.get(item.row.key, 0) >= _DEATHS:
             run.settle(_record(run, item, "quarantined", message="its worker died twice while it ran"))
 
 
 def _run_rows(run: _Run) -> None:
-    """Keep a few rows running until all have ended or the budget is spent."""
-    waiting = deque(item for item in run.bulk.to_run if item.row.key not in run.outcomes)
+    """Keep a few rows running until all have ended or the budget is spent.
+
+    Rows that ran when a worker died come last, each alone: if it dies again, no other row is blamed for it.
+    """
+    to_run = [item for item in run.bulk.to_run if item.row.key not in run.outcomes]
+    waiting = deque(sorted(to_run, key=lambda item: item.row.key in run.suspects))
     ended: SimpleQueue[tuple[PlannedRow, Any]] = SimpleQueue()
     running = 0
     while True:
-        while waiting and running < run.settings.max_clips and _may_start(run, waiting[0]):
+        while waiting and running < _limit(run, waiting[0]) and _may_start(run, waiting[0]):
             item = waiting.popleft()
             run.window.start(item)
             _submit(run, item, ended)
@@ -217,6 +239,11 @@ def _run_rows(run: _Run) -> None:
             run.window.end(item)
             _tidy(run, item)
         _show(run)
+
+
+def _limit(run: _Run, item: PlannedRow) -> int:
+    """Return how many rows may run at the same time as the last one of them starts."""
+    return 1 if item.row.key in run.suspects else run.settings.max_clips
 
 
 def _next(ended: SimpleQueue[tuple[PlannedRow, Any]]) -> tuple[PlannedRow, Any]:
@@ -248,7 +275,7 @@ def _submit(run: _Run, item: PlannedRow, ended: SimpleQueue[tuple[PlannedRow, An
     key = item.row.key
     run.attempts[key] = run.attempts.get(key, 0) + 1
     run.table.append(_record(run, item, "running"))
-    future = edit_row.submit(_label(item), cast("Any", opaque(item)), opaque(run))
+    future = edit_row.submit(_label(item), cast("Any", opaque(item)))
     future.add_done_callback(lambda ended_future: ended.put((item, ended_future)))
 
 
@@ -365,6 +392,7 @@ def _finish(run: _Run, workspace: Workspace) -> DatasetResult:
     _write_output(run)
     run.table.compact()
     CostTable(workspace).compact()
+    JobTable(workspace).compact()
     return DatasetResult(dataset=run.table.dataset, counts=counts, failed=failed, stopped=run.stopped)
 
 

@@ -17,6 +17,7 @@ from tasks.errors import TaskInputError
 __all__ = [
     "HEARTBEAT_SECONDS",
     "LOST_AFTER_SECONDS",
+    "START_SECONDS",
     "TrainSettings",
     "WaveSettings",
     "current_settings",
@@ -30,6 +31,8 @@ HEARTBEAT_SECONDS: Final = 30
 LOST_AFTER_SECONDS: Final = 240
 """Time without a heartbeat after which a run counts as crashed. Above 180, Prefect's own time between heartbeats, so
 that a flow that was started without the `wave` command is not taken for dead."""
+START_SECONDS: Final = 600
+"""Time that a worker of processes has from taking a run to its begin; after that the run counts as crashed."""
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 DtypeChoice = Literal["auto", "float32", "float16", "bfloat16"]
 

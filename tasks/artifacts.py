@@ -45,6 +45,8 @@ REPORT = "report.json"
 
 SHARD_LATENTS = 400
 """Latents of keyframes at one noise level that make a shard: seconds of work for a GPU."""
+SHARD_STEPS = 17
+"""Steps in one shard at most: a third of the usual ones."""
 
 
 def stream_frames(
@@ -128,7 +130,7 @@ def require_latents(artifact: Artifact, steps: int, latents: Tensor) -> int:
         "latents",
         shape=shape,
         chunks=(1, *shape[1:]),
-        shard_rows=max(1, min(10, -(-SHARD_LATENTS // len(latents)), steps + 1)),
+        shard_rows=max(1, min(SHARD_STEPS, -(-SHARD_LATENTS // len(latents)), steps + 1)),
         dtype="float32",
         dimension_names=("step", "keyframe", "channel", "height", "width"),
     )

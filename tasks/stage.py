@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +16,11 @@ from typing import Any, Final, cast
 
 from prefect import State, Task, task
 from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run, task_run
 
 from storage.claims import claim
 from storage.digest import digest_of
+from storage.job_table import JobRecord, JobTable
 from storage.reference import ArtifactRef
 from storage.workspace import Workspace, open_artifact
 from tasks.cancel import cancellable_task, raise_if_stopped, time_limit
@@ -189,7 +193,18 @@ def _compute(function: Callable[[Job], object], job: Job, spec: StageSpec[StageS
     with claim(workspace, name, check=raise_if_stopped), time_limit(limit):
         if not _is_stored(job, spec):  # another run may have computed it while this one waited
             function(job)
+            JobTable(workspace).append(_job_record(name, spec))
     return name
+
+
+def _job_record(name: str, spec: StageSpec[StageSettings]) -> JobRecord:
+    return JobRecord(
+        job=name,
+        stage=spec.name,
+        attempt=task_run.run_count or 1,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        run=str(flow_run.id or ""),
+    )
 
 
 def _is_stored(job: Job, spec: StageSpec[StageSettings]) -> bool:

@@ -16,6 +16,7 @@ from flows.cli import (  # noqa: F401  (each registers its command)
     edit,
     evaluate,
     manifest,
+    rehearse,
     resume,
     serve,
     train,

@@ -14,6 +14,7 @@ from flows import gpu_workers
 from flows.edit_video import edit_video
 from flows.gpu_workers import cuda_where_stages_run
 from flows.planning import plan_edit_request
+from flows.rehearsal.dask_cluster import cluster
 from flows.settings import WaveSettings
 from storage.workspace import open_artifact
 from tasks.errors import TaskInputError
@@ -21,7 +22,6 @@ from tasks.planning.request import EditRequest, edit_request
 from tasks.planning.stages import ASSESS, STAGES
 from tasks.progress import listening
 from tests._clips import save_clip
-from tests._dask import cluster
 from tests._reporting_run import started, wait_for
 
 

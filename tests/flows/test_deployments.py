@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.workers.process import ProcessWorker
 
 from flows.deployments import DEPLOYMENTS, POOL, create_deployments
-from tests._prefect import ROOT
+from tests._prefect import ROOT, free_port, prefect_server, server_environment, wait_for
 
 
 def test_deploying_again_keeps_the_schedule_that_a_person_has_changed(server: str, tmp_path: Path) -> None:
@@ -30,6 +31,27 @@ def test_deploying_again_keeps_the_schedule_that_a_person_has_changed(server: st
         assert after.global_concurrency_limit is None
         assert not after.pull_steps
         client.delete_deployment(after.id)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_server_creates_the_runs_of_a_schedule_that_is_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = server_environment(tmp_path / "home", free_port())
+    monkeypatch.setenv("PREFECT_API_URL", env["PREFECT_API_URL"])
+    settings = {PREFECT_API_URL: env["PREFECT_API_URL"]}
+    with (
+        prefect_server(env, tmp_path / "server.log"),
+        temporary_settings(settings),
+        get_client(sync_client=True) as client,
+    ):
+        create_deployments(tmp_path)
+        deployment = client.read_deployment_by_name("edit-dataset/dataset")
+        (schedule,) = deployment.schedules
+        client.update_deployment_schedule(deployment.id, schedule.id, active=True)
+        wait_for(client.read_flow_runs, seconds=300, what="the first run of the schedule")
+        run = client.read_flow_runs()[0]
+        assert run.auto_scheduled
+        assert run.deployment_id == deployment.id
 
 
 @pytest.mark.slow

@@ -10,8 +10,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pandas as pd
 import pytest
+from prefect.context import serialize_context
 from prefect.exceptions import CancelledRun
 
 from flows import edit_dataset as module
@@ -19,7 +21,7 @@ from flows.cli import main
 from flows.edit_dataset import DatasetResult, edit_dataset
 from flows.settings import WaveSettings, using_settings
 from storage.inventory import take_inventory
-from storage.status_table import StatusTable
+from storage.status_table import StatusRecord, StatusTable
 from storage.video import write_video
 from storage.workspace import Workspace
 from tasks.errors import TaskInputError
@@ -160,6 +162,22 @@ def test_a_row_is_tried_again_where_that_may_help_and_the_run_stops_when_all_fai
     assert table.loc["one-blue", "error_kind"] == "transient"
 
 
+def test_what_prefect_sends_to_a_dask_worker_with_each_stage_of_a_row_can_be_pickled(
+    server: str, request_: DatasetRequest, settings: WaveSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+
+    def send(*_: Any) -> None:
+        sent.append(len(cloudpickle.dumps(serialize_context())))
+        raise TaskInputError("sent")
+
+    monkeypatch.setattr(module, "edit_video", send)
+    assert set(run(request_, settings).counts.items()) >= {("failed", 4)}
+    assert set(latest(settings)["message"]) >= {"sent"}
+    assert len(sent) == 3
+    assert max(sent) < 100_000
+
+
 def test_a_row_that_was_cancelled_has_not_failed_and_is_not_tried_again(
     server: str, request_: DatasetRequest, settings: WaveSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +207,27 @@ def test_rows_that_an_interrupted_run_leaves_do_not_count_as_having_killed_their
     assert set(table.latest()["state"]) <= {"cancelled", "failed", "done"}
     counts = run(request_, settings).counts
     assert (counts["done"] + counts["skipped"], counts["failed"], counts["quarantined"]) == (3, 1, 0)
+
+
+def test_rows_that_ran_when_a_worker_died_run_alone_and_last_and_only_one_that_kills_two_is_set_aside(
+    server: str, request_: DatasetRequest, settings: WaveSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = StatusTable(Workspace.open(settings.workspace), "set")
+    started: list[tuple[str, list[str]]] = []
+    submit = module._submit
+
+    def start(run: Any, item: Any, ended: Any) -> None:
+        running = [key[0] for key in run.attempts if key not in run.outcomes]
+        started.append((item.row.id, running))
+        submit(run, item, ended)
+
+    monkeypatch.setattr(module, "_submit", start)
+    table.append([StatusRecord(id=name, state="running", attempts=1) for name in ("one-blue", "one-green")])
+    table.append(StatusRecord(id="one-blue", state="running", attempts=1))
+    counts = run(request_, settings.model_copy(update={"max_clips": 3})).counts
+    assert started == [("two-blue", []), ("one-green", [])]
+    assert (counts["done"], counts["quarantined"]) == (2, 1)
+    assert latest(settings).loc["one-blue", "state"] == "quarantined"
 
 
 def test_only_results_are_kept_of_clips_with_all_their_rows_done(

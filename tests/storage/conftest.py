@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from flows.rehearsal.seaweed import ACCESS, find_seaweed, seaweed
 from storage.workspace import Workspace
-from tests._seaweed import ACCESS, find_seaweed, seaweed
 
 MakeClip: TypeAlias = Callable[..., Path]
 WORKSPACES = ("folder", "file", "memory", "s3")

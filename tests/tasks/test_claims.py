@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from storage.workspace import open_artifact
+from storage.job_table import JobTable
+from storage.workspace import Workspace, open_artifact
 from tasks.planning.stages import PROPAGATE
 from tests._claimed_stage import PlanOfOneStage, run
 
@@ -69,6 +70,10 @@ def test_a_stage_that_another_process_computes_is_awaited_and_computed_here_only
         waiting.result(timeout=5)
     assert logs[1].read_text().split() == ["begin", "begin", "end"]
     assert open_artifact(plan[PROPAGATE].ref).is_complete()
+    # Computed once, and by whom
+    jobs = JobTable(Workspace.open(workspace)).read()
+    assert list(jobs["job"]) == ["clips/c/finished/propagate", "clips/c/killed/propagate"]
+    assert [worker.rpartition(":")[2] for worker in jobs["worker"]] == [str(another.pid), str(os.getpid())]
 
 
 def test_threads_that_run_one_part_at_once_compute_it_once(workspace: str, tmp_path: Path) -> None:
@@ -76,6 +81,7 @@ def test_threads_that_run_one_part_at_once_compute_it_once(workspace: str, tmp_p
         plan = PlanOfOneStage(workspace=workspace, log=tmp_path / "log", seconds=0.3)
         runs = [pool.submit(run, plan, (0, 4)) for _ in range(4)]
         assert {tuple(each.result()) for each in runs} == {("clips/c/d/propagate/000000-000004",)}
+    assert list(JobTable(Workspace.open(workspace)).read()["job"]) == ["clips/c/d/propagate/000000-000004"]
     assert (tmp_path / "log").read_text().split() == ["begin", "end"]
 
 
@@ -92,4 +98,4 @@ def test_different_parts_and_artifacts_do_not_wait_for_one_another(what: str, wo
 
 def test_a_finished_stage_leaves_no_claim(tmp_path: Path) -> None:
     run(PlanOfOneStage(workspace=str(tmp_path / "workspace"), log=tmp_path / "log"), (0, 4))
-    assert {path.name for path in (tmp_path / "workspace").iterdir()} == {"zarr.json", "clips"}
+    assert {path.name for path in (tmp_path / "workspace").iterdir()} == {"zarr.json", "clips", "tables"}

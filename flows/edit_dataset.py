@@ -21,7 +21,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import opaque
 
 from flows.back_pressure import DiskWindow, free_disk
-from flows.edit_video import edit_video
 from flows.planning import planned, planned_dataset
 from flows.settings import WaveSettings, current_settings
 from storage.claims import claim
@@ -127,6 +126,8 @@ def edit_row(label: str, item: PlannedRow) -> ArtifactRef:
 
 def _edit(item: PlannedRow) -> ArtifactRef:
     run = _RUN.get()
+    from flows.edit_video import edit_video  # noqa: PLC0415  (takes seconds, and complete rows need none)
+
     plan = row_plan(item, run.bulk)
     with planned(plan):
         return cancellable_task(lambda: edit_video(plan.request, run.settings))

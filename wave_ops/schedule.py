@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any, Literal, get_args
 
-import diffusers
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -49,6 +48,8 @@ class DDIMSchedule:
             WaveOpsError: the number of steps is out of range, or the prediction type is unknown.
         """
         # Configs of other schedulers have entries that DDIM's constructor does not accept
+        import diffusers  # noqa: PLC0415  (takes seconds, and a plan needs none)
+
         known = set(diffusers.DDIMScheduler().config) - {"_use_default_values"}
         scheduler = diffusers.DDIMScheduler(**{key: value for key, value in config.items() if key in known})
         trained = scheduler.config.num_train_timesteps

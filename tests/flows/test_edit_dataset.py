@@ -153,7 +153,7 @@ def test_a_row_is_tried_again_where_that_may_help_and_the_run_stops_when_all_fai
     def fail(*_: Any, **__: Any) -> None:
         raise ConnectionResetError("gone")
 
-    monkeypatch.setattr(module, "edit_video", fail)
+    monkeypatch.setattr("flows.edit_video.edit_video", fail)
     result = run(request_.model_copy(update={"attempts": 2, "max_failures": "1"}), settings)
     assert result.stopped.startswith("failed rows: 2")
     assert result.exit_code == 1
@@ -171,7 +171,7 @@ def test_what_prefect_sends_to_a_dask_worker_with_each_stage_of_a_row_can_be_pic
         sent.append(len(cloudpickle.dumps(serialize_context())))
         raise TaskInputError("sent")
 
-    monkeypatch.setattr(module, "edit_video", send)
+    monkeypatch.setattr("flows.edit_video.edit_video", send)
     assert set(run(request_, settings).counts.items()) >= {("failed", 4)}
     assert set(latest(settings)["message"]) >= {"sent"}
     assert len(sent) == 3
@@ -187,7 +187,7 @@ def test_a_row_that_was_cancelled_has_not_failed_and_is_not_tried_again(
         asked.append(edit.prompt)
         raise CancelledRun("The run was cancelled.")
 
-    monkeypatch.setattr(module, "edit_video", cancel)
+    monkeypatch.setattr("flows.edit_video.edit_video", cancel)
     result = run(request_.model_copy(update={"attempts": 3, "max_failures": "1"}), settings)
     assert (result.counts["cancelled"], result.counts["failed"], result.stopped, result.exit_code) == (3, 1, "", 1)
     assert len(asked) == 3

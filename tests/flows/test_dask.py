@@ -34,7 +34,7 @@ def test_a_plan_follows_the_workers_with_a_gpu_and_not_the_host_of_the_flow(
     cuda: bool, clip: Path, sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: not cuda)
-    monkeypatch.setattr(placement, "_cuda_of_gpu_workers", lambda _: {"a": cuda, "b": cuda})
+    monkeypatch.setattr(gpu_workers, "_cuda_of_gpu_workers", lambda _: {"a": cuda, "b": cuda})
     request = edit_request(video=str(clip), prompt="a blue star", model=str(sd15))
     execution = plan_edit_request(request, choices(workspace=str(tmp_path))).execution
     expected = ("float16", "torch") if cuda else ("float32", "numba")
@@ -54,7 +54,7 @@ def test_a_plan_follows_the_workers_with_a_gpu_and_not_the_host_of_the_flow(
 def test_the_cluster_is_not_asked_where_the_settings_say_what_is_computed(
     settings: dict[str, str], cuda: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(placement, "_cuda_of_gpu_workers", lambda _: pytest.fail("asked"))
+    monkeypatch.setattr(gpu_workers, "_cuda_of_gpu_workers", lambda _: pytest.fail("asked"))
     assert cuda_where_stages_run(choices(**settings)) is cuda
 
 
@@ -64,7 +64,7 @@ def test_the_cluster_is_not_asked_where_the_settings_say_what_is_computed(
 def test_a_cluster_that_cannot_run_the_plan_is_refused_in_one_sentence(
     workers: dict[str, bool], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(placement, "_cuda_of_gpu_workers", lambda _: workers)
+    monkeypatch.setattr(gpu_workers, "_cuda_of_gpu_workers", lambda _: workers)
     with pytest.raises(TaskInputError, match=words):
         cuda_where_stages_run(choices())
 
@@ -87,7 +87,7 @@ def test_only_the_workers_with_a_gpu_are_asked_for_cuda(monkeypatch: pytest.Monk
 
 
 def test_a_cluster_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "_SECONDS_TO_CONNECT", 1)
+    monkeypatch.setattr(gpu_workers, "_SECONDS_TO_CONNECT", 1)
     with pytest.raises(TaskInputError, match=r"cluster at tcp://127\.0\.0\.1:1 does not answer"):
         cuda_where_stages_run(choices())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ _SECONDS_BETWEEN_TABLES = 15.0
 _SECONDS_BETWEEN_LOOKS = 0.5
 _ROWS_SHOWN = 200
 _DEATHS = 2  # of workers, while a row ran, until it is set aside
+_ASIDE = "its worker died twice while it ran"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +201,8 @@ def _record_known_rows(run: _Run) -> None:
     known = {row_key(record): record for record in run.table.latest().to_dict("records")}
     unended = {row_key(record): record["unended"] for record in run.table.lost(1).to_dict("records")}
     run.suspects = set(unended)
+    # They stay so until they change, or a run asks for them alone
+    aside = {item.row.key for item in run.bulk.rows if _was_set_aside(item, known.get(item.row.key))}
     for item in run.bulk.rows:
         before = known.get(item.row.key)
         if item.complete:
@@ -209,8 +213,17 @@ def _record_known_rows(run: _Run) -> None:
                 run.settle(_done(run, item))
         elif item.error:
             run.settle(_record(run, item, "failed", kind="input", message=item.error))
+        elif item.row.key in aside and len(aside) < len(run.bulk.rows):
+            run.settle(_record(run, item, "quarantined", message=_ASIDE), write=False)
         elif unended.get(item.row.key, 0) >= _DEATHS:
-            run.settle(_record(run, item, "quarantined", message="its worker died twice while it ran"))
+            run.settle(_record(run, item, "quarantined", message=_ASIDE))
+
+
+def _was_set_aside(item: PlannedRow, before: Mapping[Any, Any] | None) -> bool:
+    return before is not None and (before["state"], before["digest"]) == (
+        "quarantined",
+        item.identity.get("result", ""),
+    )
 
 
 def _run_rows(run: _Run) -> None:

@@ -119,8 +119,7 @@ class _Drill:
         self._dataset = {"source": str(data.manifest), "output": story.output}
 
     def run(self) -> None:
-        self._api.wait(seconds=600)
-        self._served.worker()  # which starts after the deployments and the automations have been created
+        self._served.worker(seconds=900)  # it starts after the deployments and the automations have been created
         ensure_automations("", _LOST_AFTER, start_within=_START_WITHIN)
         self._say(f"Prefect: {self._parts.api.removesuffix('/api')}")
         started = time.monotonic()

@@ -91,7 +91,9 @@ def check_parts(request: RehearsalRequest) -> None:
 def start_parts(request: RehearsalRequest, folder: Path) -> Iterator[Parts]:
     """Start the parts, with all that they store in a folder, and end them."""
     check_parts(request)
-    port = _free_port()
+    # Reserved until the other parts have chosen theirs
+    reserved = create_server(("127.0.0.1", 0))
+    port = int(reserved.getsockname()[1])
     environment = _plain_environment() | {
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
@@ -100,7 +102,7 @@ def start_parts(request: RehearsalRequest, folder: Path) -> Iterator[Parts]:
         "WAVE_MAX_TASKS": "2",
     }
     store, database = str(folder / "store"), None
-    with ExitStack() as stack:
+    with reserved, ExitStack() as stack:
         if request.postgres and (binaries := find_postgres()) is not None:
             database = stack.enter_context(postgres(binaries, folder / "postgres"))
         if request.s3 and (binary := find_seaweed()) is not None:
@@ -113,6 +115,7 @@ def start_parts(request: RehearsalRequest, folder: Path) -> Iterator[Parts]:
             workers = {"CPU=2": ("--nanny",), "GPU=1": ("--nanny", "--nthreads", "1")}
             address = stack.enter_context(cluster(folder / "dask", workers, environment=environment))
             environment |= {"WAVE_DASK_ADDRESS": address}
+        reserved.close()
         yield Parts(folder=folder, store=store, database=database, port=port, environment=environment)
 
 
@@ -155,9 +158,13 @@ class Served:
         """Return the process of Prefect's server, once it runs."""
         return self._child("server", "start")
 
-    def worker(self) -> psutil.Process:
-        """Return the process of the worker, once it runs."""
-        return self._child("worker", "start")
+    def worker(self, *, seconds: float = _FOUND_SECONDS) -> psutil.Process:
+        """Return the process of the worker, once it runs.
+
+        Raises:
+            TaskInputError: if it does not start in time, or `wave serve` has ended.
+        """
+        return self._child("worker", "start", seconds=seconds)
 
     def runs(self) -> list[psutil.Process]:
         """Return the processes of flow runs that the worker has started."""
@@ -178,8 +185,8 @@ class Served:
     def _is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def _child(self, *words: str) -> psutil.Process:
-        end = time.monotonic() + _FOUND_SECONDS
+    def _child(self, *words: str, seconds: float = _FOUND_SECONDS) -> psutil.Process:
+        end = time.monotonic() + seconds
         while self._is_alive() and time.monotonic() < end:
             for child in psutil.Process(self._process.pid).children():
                 with suppress(psutil.Error):
@@ -198,11 +205,6 @@ def kill(*processes: psutil.Process) -> None:
     for process in everything:  # the parents first: they report nothing
         with suppress(psutil.NoSuchProcess):
             process.kill()
-
-
-def _free_port() -> int:
-    with create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def _plain_environment() -> dict[str, str]:

@@ -228,6 +228,13 @@ def test_rows_that_ran_when_a_worker_died_run_alone_and_last_and_only_one_that_k
     assert started == [("two-blue", []), ("one-green", [])]
     assert (counts["done"], counts["quarantined"]) == (2, 1)
     assert latest(settings).loc["one-blue", "state"] == "quarantined"
+    # It stays so, until a run asks for it alone
+    started.clear()
+    counts = run(request_, settings).counts
+    assert (counts["skipped"], counts["quarantined"], started) == (2, 1, [])
+    alone = request_.model_copy(update={"where": "id = 'one-blue'"})
+    assert run(alone, settings).counts["done"] == 1
+    assert started == [("one-blue", [])]
 
 
 def test_only_results_are_kept_of_clips_with_all_their_rows_done(

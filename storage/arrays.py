@@ -1,6 +1,7 @@
 """Zarr v3 arrays as this project stores them: zstd, a checksum in every chunk, every chunk written.
 
-A stored object is a chunk, or a shard: several rows along axis 0 in one object, whose chunks can be read singly.
+A stored object is a chunk, or a shard: several rows along axis 0 in one object; its chunks can be read
+separately.
 
 Convention: keys of objects are Zarr's default, `c/0/1/...`; a region is a range along axis 0 made of whole objects.
 """
@@ -136,7 +137,7 @@ def document(metadata: ArrayV3Metadata) -> bytes:
 
 
 def attach(store: Store, path: str, metadata: ArrayV3Metadata) -> zarr.Array[Any]:
-    """Return the array at a path whose description is known, without reading it."""
+    """Return the array at a path from its known description, without reading it."""
     return zarr.Array(AsyncArray(metadata, StorePath(store, path))).with_config(_CONFIG)
 
 
@@ -194,7 +195,7 @@ def read_region(array: zarr.Array[Any], start: int, stop: int) -> AnyArray:
 
 
 def readable_prefix(array: zarr.Array[Any], present: Collection[str]) -> int:
-    """Count the leading rows whose objects are among the present keys and whose chunks pass their checksums."""
+    """Count the leading rows with all objects among the present keys and all checksums valid."""
     spec = ArraySpec.of(array)
     length, rows = spec.shape[0], spec.objects[0]
     for start in range(0, length, rows):

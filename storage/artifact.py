@@ -160,7 +160,7 @@ class Artifact:
         `readable_prefix` first, or read with `read_region`.
 
         Raises:
-            WorkspaceError: if there is no array of that name.
+            WorkspaceError: if the array does not exist.
         """
         if name not in self._arrays:
             with self._missing("array", name):
@@ -194,7 +194,7 @@ class Artifact:
         return self.array(name)
 
     def readable_prefix(self, name: str) -> int:
-        """Count the leading rows along axis 0 that exist and pass their checksums; 0 where there is no array.
+        """Count the leading rows along axis 0 that exist and pass their checksums; 0 if the array does not exist.
 
         Every counted row is read.
         """
@@ -208,7 +208,7 @@ class Artifact:
         """Return how many rows along axis 0 one stored object, a chunk or a shard, contains.
 
         Raises:
-            WorkspaceError: if there is no array of that name.
+            WorkspaceError: if the array does not exist.
         """
         return ArraySpec.of(self.array(name)).objects[0]
 
@@ -216,7 +216,7 @@ class Artifact:
         """Return a reader of single rows, which reads each object once while it fits in `keep_bytes` of memory.
 
         Raises:
-            WorkspaceError: if there is no array of that name.
+            WorkspaceError: if the array does not exist.
         """
         return RowReader(self, name, keep_bytes=keep_bytes)
 
@@ -224,7 +224,7 @@ class Artifact:
         """Return a writer of single rows from `start`, which writes each object once it has all its rows.
 
         Raises:
-            WorkspaceError: if there is no array of that name, or `start` is inside an object.
+            WorkspaceError: if the array does not exist, or `start` is inside an object.
         """
         return RowWriter(self, name, start)
 

@@ -5,21 +5,16 @@ One row for each result of a stage, appended when an edit is complete, in Parque
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
-from storage._record_files import RecordFiles
-from storage.workspace import Workspace
+from storage._record_files import KEY
+from storage._record_table import RecordTable
 
 if TYPE_CHECKING:  # pandas takes a second to import, and only readers need it
     import pandas as pd
 
 __all__ = ["CostRecord", "CostTable"]
-
-_FOLDER = "tables/costs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,43 +43,16 @@ class CostRecord:
     """Bytes of the artifact."""
 
 
-_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
-_SCHEMA = pa.schema([(item.name, _TYPES[str(item.type)]) for item in fields(CostRecord)])
-
-
-class CostTable:
+class CostTable(RecordTable[CostRecord]):
     """The costs of all results of a workspace that were ever computed."""
 
-    def __init__(self, workspace: Workspace, *, run: str = "local") -> None:
-        """Open the table; write nothing and create nothing.
-
-        Args:
-            workspace: workspace of the table.
-            run: name of the run that appends, one word.
-        """
-        self._records = RecordFiles(files=workspace.files, folder=_FOLDER, writer=run)
-
-    def append(self, records: Iterable[CostRecord]) -> None:
-        """Append records, all of them or none. Of a result that is recorded again, the last record counts."""
-        rows = [asdict(record) for record in records]
-        if rows:
-            self._records.append(pa.Table.from_pylist(rows, schema=_SCHEMA))
+    folder = "tables/costs"
+    kind = CostRecord
 
     def read(self) -> pd.DataFrame:
-        """Return one row for each result, the oldest first; its columns are the fields of a record.
+        """Return one row for each result, the oldest first: of one that was recorded again, the last record.
 
         Raises:
             WorkspaceError: if a file is damaged.
         """
-        found = self._records.read()
-        table = found.select(_SCHEMA.names) if len(found) else _SCHEMA.empty_table()
-        frame: pd.DataFrame = table.to_pandas()
-        return frame.drop_duplicates(["stage", "digest"], keep="last", ignore_index=True)
-
-    def compact(self) -> int:
-        """Merge the files of many appends into one; return how many files were removed.
-
-        Raises:
-            WorkspaceError: if a file is damaged.
-        """
-        return self._records.compact()
+        return super().read().drop(columns=KEY).drop_duplicates(["stage", "digest"], keep="last", ignore_index=True)

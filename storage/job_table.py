@@ -7,20 +7,11 @@ say that it was computed twice.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-import pyarrow as pa
-
-from storage._record_files import KEY, RecordFiles
-from storage.workspace import Workspace
-
-if TYPE_CHECKING:  # pandas takes a second to import, and only readers need it
-    import pandas as pd
+from storage._record_table import RecordTable
 
 __all__ = ["JobRecord", "JobTable"]
-
-_FOLDER = "tables/jobs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,39 +29,8 @@ class JobRecord:
     """Flow run that it belonged to; empty without one."""
 
 
-_TYPES = {"str": pa.string(), "int": pa.int64()}
-_SCHEMA = pa.schema([(item.name, _TYPES[str(item.type)]) for item in fields(JobRecord)])
-
-
-class JobTable:
+class JobTable(RecordTable[JobRecord]):
     """The jobs of a workspace that were ever computed."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        """Open the table; write nothing and create nothing."""
-        self._records = RecordFiles(files=workspace.files, folder=_FOLDER, writer="job")
-
-    def append(self, record: JobRecord) -> None:
-        """Append a record; safe from several threads and processes."""
-        self._records.append(pa.Table.from_pylist([asdict(record)], schema=_SCHEMA))
-
-    def read(self) -> pd.DataFrame:
-        """Return all records, the oldest first: the fields of a record, and `record`, the key, which sorts by time.
-
-        Raises:
-            WorkspaceError: if a file is damaged.
-        """
-        found = self._records.read()
-        table = found.select([*_SCHEMA.names, KEY]) if len(found) else _SCHEMA.append(_KEY).empty_table()
-        frame: pd.DataFrame = table.to_pandas()
-        return frame
-
-    def compact(self) -> int:
-        """Merge the files of many appends into one; return how many files were removed.
-
-        Raises:
-            WorkspaceError: if a file is damaged.
-        """
-        return self._records.compact()
-
-
-_KEY = pa.field(KEY, pa.string())
+    folder = "tables/jobs"
+    kind = JobRecord

@@ -28,7 +28,7 @@ class RowReader:
             keep_bytes: memory for objects that were read; the latest one is kept in any case.
 
         Raises:
-            WorkspaceError: if there is no such array.
+            WorkspaceError: if the array does not exist.
         """
         self._artifact, self._name, self._keep_bytes = artifact, name, keep_bytes
         self._rows, self._length = artifact.object_rows(name), artifact.array(name).shape[0]
@@ -71,7 +71,7 @@ class RowWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was collected: at the end of the array, whose last object may have fewer rows.
+        """Write what was collected: at the end of the array, where the last object may have fewer rows.
 
         Raises:
             WorkspaceError: if the array does not end here, or the values do not fit.

@@ -193,7 +193,7 @@ def _compute(function: Callable[[Job], object], job: Job, spec: StageSpec[StageS
     with claim(workspace, name, check=raise_if_stopped), time_limit(limit):
         if not _is_stored(job, spec):  # another run may have computed it while this one waited
             function(job)
-            JobTable(workspace).append(_job_record(name, spec))
+            JobTable(workspace).append([_job_record(name, spec)])
     return name
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.server import is_healthy
+from tasks.processes import end_process, free_ports, plain_environment
 
 __all__ = ["ROOT", "ended", "free_port", "prefect_server", "server_environment", "wait_for"]
 
@@ -23,20 +21,14 @@ _START_SECONDS = 240
 
 
 def free_port() -> int:
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return int(made.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def server_environment(home: Path, port: int, **more: str) -> dict[str, str]:
     """Return the environment of a server with a database of its own, and of its clients."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "WAVE_"))}
-    return kept | {
+    return plain_environment() | {
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         **more,
     }
@@ -58,12 +50,7 @@ def prefect_server(env: Mapping[str, str], log: Path) -> Iterator[subprocess.Pop
 
 def ended(process: subprocess.Popen[bytes], *, seconds: float = 60) -> int:
     """End a process, and return its exit code."""
-    process.send_signal(signal.SIGTERM)
-    try:
-        return process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
+    return end_process(process, seconds=seconds)
 
 
 def wait_for(condition: Callable[[], object], *, seconds: float, what: str) -> None:

@@ -29,7 +29,7 @@ def resume(
     this folder.
     """
     if not connect(verbose=verbose):
-        raise TaskInputError("There is no Prefect server that knows the run: run wave serve, or set PREFECT_API_URL.")
+        raise TaskInputError("No Prefect server that knows the run was found: run wave serve, or set PREFECT_API_URL.")
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:

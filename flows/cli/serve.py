@@ -53,9 +53,9 @@ def deploy(
     """Create or update the deployments and the automations on the Prefect server that is set."""
     settings = read_settings(webhook=webhook)
     if not folder.is_dir():
-        raise TaskInputError(f"There is no folder {folder}.")
+        raise TaskInputError(f"The folder {folder} does not exist.")
     if not connect(verbose=verbose):
-        raise TaskInputError("There is no Prefect server: run wave serve, or set PREFECT_API_URL.")
+        raise TaskInputError("No Prefect server was found: run wave serve, or set PREFECT_API_URL.")
     from flows.automations import ensure_automations
     from flows.deployments import create_deployments
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from flows.rehearsal.postgres import find_postgres, postgres
 from flows.rehearsal.seaweed import ACCESS, find_seaweed, seaweed
 from storage.workspace import Workspace
 from tasks.errors import TaskInputError
+from tasks.processes import end_process, plain_environment
 
 __all__ = ["Parts", "RehearsalRequest", "Served", "check_parts", "kill", "own_environment", "start_parts"]
 
@@ -94,7 +94,7 @@ def start_parts(request: RehearsalRequest, folder: Path) -> Iterator[Parts]:
     # Reserved until the other parts have chosen theirs
     reserved = create_server(("127.0.0.1", 0))
     port = int(reserved.getsockname()[1])
-    environment = _plain_environment() | {
+    environment = plain_environment("AWS_") | {
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "OMP_NUM_THREADS": "1",
@@ -173,12 +173,7 @@ class Served:
     def end(self) -> None:
         """End it as an interrupted terminal does; kill it if that takes minutes."""
         everything = [*psutil.Process(self._process.pid).children(recursive=True)] if self._is_alive() else []
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(timeout=_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end_process(self._process, seconds=_END_SECONDS)
         kill(*everything)
         self._log.close()
 
@@ -205,13 +200,3 @@ def kill(*processes: psutil.Process) -> None:
     for process in everything:  # the parents first: they report nothing
         with suppress(psutil.NoSuchProcess):
             process.kill()
-
-
-def _plain_environment() -> dict[str, str]:
-    """Return the environment without settings of this project, of a person's Prefect and of object stores."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WAVE_", "PREFECT_", "AWS_"))}
-    return kept | {
-        "PYTHONPATH": os.pathsep.join(filter(None, (_ROOT, kept.get("PYTHONPATH")))),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }

@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from socket import create_server
 from typing import Any
 
 from tasks.errors import TaskInputError
+from tasks.processes import end_process, free_ports
 
 __all__ = ["find_postgres", "postgres"]
 
@@ -41,8 +41,7 @@ def postgres(binaries: Path, folder: Path) -> Iterator[str]:
         TaskInputError: if it does not start.
     """
     data, log = folder / "data", folder / "postgres.log"
-    with create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     folder.mkdir(parents=True, exist_ok=True)
     user = _unprivileged(folder)
     with log.open("ab") as output:
@@ -67,12 +66,7 @@ def postgres(binaries: Path, folder: Path) -> Iterator[str]:
             _wait_until_ready(binaries, port, process, log)
             yield f"postgresql://wave@127.0.0.1:{port}/postgres"
         finally:
-            process.terminate()
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end_process(process)
 
 
 def _unprivileged(folder: Path) -> dict[str, Any]:
@@ -82,7 +76,7 @@ def _unprivileged(folder: Path) -> dict[str, Any]:
     try:
         entry = pwd.getpwnam(_USER)
     except KeyError:
-        raise TaskInputError(f"PostgreSQL does not run as root, and there is no user {_USER}.") from None
+        raise TaskInputError(f"PostgreSQL does not run as root, and the user {_USER} does not exist.") from None
     os.chown(folder, entry.pw_uid, entry.pw_gid)
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
+
+from tasks.processes import free_ports
 
 __all__ = ["ACCESS", "find_seaweed", "seaweed"]
 
@@ -41,7 +42,7 @@ def find_seaweed() -> str | None:
 @contextmanager
 def seaweed(binary: str, folder: Path) -> Iterator[str]:
     """Run a server with its data in a folder, and yield the URL of its S3 endpoint."""
-    ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     command = [binary, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
     command += [f"-{name}={port}" for name, port in ports.items()]
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64", "-volume.max=100"]
@@ -55,14 +56,6 @@ def seaweed(binary: str, folder: Path) -> Iterator[str]:
         finally:
             process.kill()  # a graceful stop takes more than ten seconds, and the data is not kept
             process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -135,7 +135,7 @@ class _Line:
     def fit(cls, sizes: Floats, costs: Floats) -> _Line:
         """Fit a line by the median of the slopes between results of different sizes (Theil and Sen).
 
-        Where no two sizes differ by a factor of two, the constant part cannot be told from the other: it is taken
+        Where no two sizes differ by a factor of two, the constant part cannot be separated from the other: it is taken
         for zero, and the slope is the median rate.
         """
         smaller, larger = np.nonzero(sizes[:, None] * _DIFFERENT <= sizes[None, :])

@@ -11,7 +11,7 @@ from storage.digest import digest_of
 from storage.reference import ArtifactRef
 from tasks.errors import TaskInputError
 from tasks.planning.outline import ClipFacts, EditOutline, Execution, ResolvedInputs
-from tasks.planning.stages import PROPAGATE, STAGES, Stage, StageSettings, StageSpec
+from tasks.planning.stages import DECODE, PROPAGATE, STAGES, Stage, StageSettings, StageSpec
 from wave_ops.keyframes import keyframe_indices, keyframe_intervals
 from wave_ops.resize import fit_size
 from wave_ops.shuffle import reachable_pairs
@@ -19,6 +19,14 @@ from wave_ops.shuffle import reachable_pairs
 __all__ = ["ClipFacts", "EditPlan", "Execution", "ResolvedInputs", "Stage", "joined", "plan_edit"]
 
 S = TypeVar("S", bound=StageSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """Digest and settings of a stage."""
+
+    digest: str
+    settings: StageSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +75,16 @@ def plan_edit(inputs: ResolvedInputs) -> EditPlan:
     """
     size, clip = _working_size(inputs), inputs.clip
     outlines = [_outline(inputs, size, frames) for frames in clip.shots]
+    if len(outlines) > 1:
+        outlines = [replace(outline, shots_shown=(number, number)) for number, outline in enumerate(outlines, start=1)]
+    shared, own = _identities(outlines)
+    frames = [found[PROPAGATE.name].digest for found in own]
+    edits = frames[0] if len(frames) == 1 else digest_of("edits", frames)
     if len(outlines) == 1:
-        return _plan(outlines[0], *_digests(outlines))
-    outlines = [replace(outline, shots_shown=(number, number)) for number, outline in enumerate(outlines, start=1)]
-    whole, shared, own = joined(outlines), *_digests(outlines)
-    shots = (_plan(outline, shared, [digests]) for outline, digests in zip(outlines, own, strict=True))
-    return replace(_plan(whole, shared, []), several_shots=tuple(shots))
+        return _plan(outlines[0], shared | own[0], edits)
+    decoded = {DECODE.name: shared[DECODE.name]}
+    shots = (_plan(outline, decoded | found, edits) for outline, found in zip(outlines, own, strict=True))
+    return replace(_plan(joined(outlines), shared, edits), several_shots=tuple(shots))
 
 
 def _outline(inputs: ResolvedInputs, size: tuple[int, int], frames: range) -> EditOutline:
@@ -119,51 +131,46 @@ def _working_size(inputs: ResolvedInputs) -> tuple[int, int]:
     return size
 
 
-def _digests(shots: Sequence[EditOutline]) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """Return the digests of the clip's stages, and of each shot's, by name: each from those of the stage's inputs."""
-    shared: dict[str, str] = {}
-    own: list[dict[str, str]] = [{} for _ in shots]
+def _identities(shots: Sequence[EditOutline]) -> tuple[dict[str, _Identity], list[dict[str, _Identity]]]:
+    """Return the identities of the clip's stages, and of each shot's, by name."""
+    shared: dict[str, _Identity] = {}
+    own: list[dict[str, _Identity]] = [{} for _ in shots]
     for spec in STAGES:
         if spec.unit == "shot":
-            for outline, digests in zip(shots, own, strict=True):
-                digests[spec.name] = _digest(spec, outline, [shared | digests])
+            for outline, found in zip(shots, own, strict=True):
+                found[spec.name] = _identity(spec, outline, [shared | found])
         else:
-            shared[spec.name] = _digest(spec, shots[0], [shared | digests for digests in own])
-    edits = [digests[PROPAGATE.name] for digests in own]
-    shared["edits"] = edits[0] if len(edits) == 1 else digest_of("edits", edits)
+            shared[spec.name] = _identity(spec, shots[0], [shared | found for found in own])
     return shared, own
 
 
-def _digest(spec: StageSpec[StageSettings], outline: EditOutline, known: Sequence[Mapping[str, str]]) -> str:
-    inputs = dict.fromkeys(digests[name] for name in spec.inputs for digests in known)
-    return digest_of(spec.name, spec.version, list(inputs), spec.settings(outline).identity())
+def _identity(
+    spec: StageSpec[StageSettings], outline: EditOutline, known: Sequence[Mapping[str, _Identity]]
+) -> _Identity:
+    """Return the settings of a stage, and its digest, from those of its inputs: of all shots, for a stage of a clip."""
+    settings = spec.settings(outline)
+    inputs = dict.fromkeys(found[name].digest for name in spec.inputs for found in known)
+    return _Identity(digest_of(spec.name, spec.version, list(inputs), settings.identity()), settings)
 
 
-def _plan(outline: EditOutline, shared: Mapping[str, str], own: Sequence[Mapping[str, str]]) -> EditPlan:
-    """Fill in the table: settings, digest and path of the stages whose digests are given."""
-    digests = {name: digest for found in (shared, *own) for name, digest in found.items()}
-    specs = [
-        spec for spec in STAGES if spec.name in digests and (outline.shots_shown is None or not _after_shots(spec))
-    ]
+def _plan(outline: EditOutline, identities: Mapping[str, _Identity], edits: str) -> EditPlan:
+    """Fill in the table: title and path of the stages with a given identity."""
     facts = {field.name: getattr(outline, field.name) for field in fields(EditOutline)}
-    return EditPlan(**facts, stages=tuple(_stage(spec, outline, digests) for spec in specs))
+    stages = (_stage(spec, outline, identities[spec.name], edits) for spec in STAGES if spec.name in identities)
+    return EditPlan(**facts, stages=tuple(stages))
 
 
-def _after_shots(spec: StageSpec[StageSettings]) -> bool:
-    return spec.unit == "clip" and bool(spec.inputs)
-
-
-def _stage(spec: StageSpec[S], outline: EditOutline, digests: Mapping[str, str]) -> Stage[S]:
+def _stage(spec: StageSpec[S], outline: EditOutline, identity: _Identity, edits: str) -> Stage[S]:
     variant = "_full" if outline.request.full_resolution else ""
-    shot = "" if outline.shots_shown is None else f"/{digests[spec.name]}"
-    path = spec.path.format(**digests, digest=digests[spec.name], variant=variant, shot=shot)
+    shot = "" if outline.shots_shown is None else f"/{identity.digest}"
+    path = spec.path.format(digest=identity.digest, edits=edits, variant=variant, shot=shot)
     return Stage(
         name=spec.name,
         title=spec.title(outline),
         ref=ArtifactRef(
             workspace=outline.execution.workspace,
             path=f"clips/{outline.clip.digest}/{path}",
-            digest=digests[spec.name],
+            digest=identity.digest,
         ),
-        settings=spec.settings(outline),
+        settings=cast("S", identity.settings),
     )

@@ -391,7 +391,7 @@ TASKS = (
         "tasks/planning/plan.py",
         "tests/tasks/planning/test_shots.py",
         ("pairs of keyframes of two shots", "((a + offset, b + offset) for shot", "((a, b + offset) for shot"),
-        ("the video of the first shot alone", "[shared | digests for digests in own]", "[shared | own[0]]"),
+        ("the video of the first shot alone", "[shared | found for found in own]", "[shared | own[0]]"),
     ),
     *_faults(
         "tasks/planning/stages.py",

@@ -14,7 +14,7 @@ def test_every_record_is_kept_in_order_also_of_a_job_that_was_computed_twice(wor
     assert len(table.read()) == 0
     appended = [record("clips/c/keyframes/b"), record("clips/c/keyframes/a"), record("clips/c/keyframes/b", attempt=2)]
     for each in appended:
-        table.append(each)
+        table.append([each])
     found = table.read()
     assert [JobRecord(**row) for row in found.drop(columns="record").to_dict("records")] == appended  # type: ignore[misc]
     assert table.compact() == 3

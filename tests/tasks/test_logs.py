@@ -13,7 +13,7 @@ from tasks.logs import send_logs_to_run
 
 @pytest.fixture
 def package(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
-    """Replace the packages by one whose logger nothing has configured yet."""
+    """Replace the packages by one with a logger that nothing has configured yet."""
     monkeypatch.setattr(logs, "_PACKAGES", ("wave_made_up",))
     logger = logging.getLogger("wave_made_up")
     yield logger

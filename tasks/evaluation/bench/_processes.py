@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
 import sys
@@ -12,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from socket import create_server
 from typing import Final
 from urllib.request import urlopen
 
 import psutil
 
 from tasks.errors import TaskInputError
+from tasks.processes import end_process, free_ports, plain_environment
 
 __all__ = ["Server", "Spent", "WaveProcess", "prefect_server", "run_wave"]
 
@@ -114,8 +113,7 @@ def prefect_server(folder: Path) -> Iterator[Server]:
     Raises:
         TaskInputError: if it does not start.
     """
-    with create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}/api"
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(  # noqa: S603  (this interpreter, on loopback)
@@ -128,12 +126,7 @@ def prefect_server(folder: Path) -> Iterator[Server]:
             _wait_for(url, process)
             yield Server(url, str(folder / "prefect"), psutil.Process(process.pid))
         finally:
-            process.terminate()
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end_process(process)
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
@@ -148,12 +141,8 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def _environment(server: Server | None) -> dict[str, str]:
-    """Return the environment without the settings of this project, and of a person's Prefect."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WAVE_", "PREFECT_"))}
-    paths = os.pathsep.join(filter(None, (_ROOT, kept.get("PYTHONPATH"))))
-    own = {"PYTHONPATH": paths, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     prefect = {} if server is None else {"PREFECT_API_URL": server.url, "PREFECT_HOME": server.home}
-    return {**kept, **own, **prefect}
+    return plain_environment() | prefect
 
 
 def _children_cpu() -> float:

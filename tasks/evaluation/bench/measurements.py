@@ -87,7 +87,7 @@ def chosen_sections(sections: Sequence[Section], names: Sequence[str]) -> list[S
     for name in names:
         if not any(name in section.title for section in sections):
             known = ", ".join(section.title for section in sections)
-            raise TaskInputError(f"There is no section {name!r} of the bench; choose from {known}.")
+            raise TaskInputError(f"Unknown section {name!r} of the bench; choose from {known}.")
     return [section for section in sections if not names or any(name in section.title for name in names)]
 
 

@@ -38,7 +38,7 @@ class OrchestrationBench:
     """Bulk edits of tiny drawn clips, through the `wave` command and a Prefect server of the bench's own."""
 
     name = "orchestration"
-    title = "What do planning, Prefect and the runs of a data set cost beside the stages?"
+    title = "What do planning, Prefect and the runs of a data set cost in addition to the stages?"
 
     def sections(self, request: BenchRequest) -> tuple[Section, ...]:
         """Return the sections to measure. With `quick` or `rows`, targets set for another number are left out."""

@@ -37,7 +37,7 @@ def workspace(tmp_path: Path) -> Workspace:
     table.append(StatusRecord(id=KILLER, state="quarantined"))
     for name in GOOD:
         workspace.artifact(workspace.ref(f"clips/c/keyframes/{name}", name)).complete()
-        JobTable(workspace).append(record(name))
+        JobTable(workspace).append([record(name)])
         for folder in ("edited", "quiet"):
             Workspace.open(tmp_path / folder).files.write(f"{name}.mp4", name.encode())
     return workspace
@@ -99,7 +99,7 @@ def test_rows_in_a_wrong_state_are_noticed(workspace: Workspace, data: Rehearsal
 
 
 def test_what_was_computed_twice_or_by_nobody_known_is_noticed(workspace: Workspace, data: RehearsalSet) -> None:
-    JobTable(workspace).append(record("one"))
+    JobTable(workspace).append([record("one")])
     workspace.artifact(workspace.ref("clips/c/keyframes/three", "three")).complete()
     names = {"computed twice", "complete results without a record"}
     assert missed(workspace, data, jobs_before=3) == names

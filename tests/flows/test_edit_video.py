@@ -259,10 +259,10 @@ def test_threads_are_the_default_runner_and_a_scheduler_asks_for_dask() -> None:
     assert type(placement.task_runner(WaveSettings(dask_address="tcp://nowhere:1"))).__name__ == "DaskTaskRunner"
 
 
-@pytest.mark.parametrize("module", ["flows.edit_video", "flows.evaluate", "flows.train_embedded", "flows.cli"])
-def test_a_wrong_variable_does_not_break_an_import(module: str) -> None:
+def test_a_wrong_variable_does_not_break_an_import() -> None:
     environment = os.environ | {"WAVE_DEVICE": "tpu", "WAVE_NONSENSE": "1"}
-    subprocess.run([sys.executable, "-c", f"import {module}"], env=environment, check=True, cwd=ROOT)
+    imports = "import flows.cli, flows.edit_video, flows.evaluate, flows.train_embedded"
+    subprocess.run([sys.executable, "-c", imports], env=environment, check=True, cwd=ROOT)
 
 
 def test_a_wrong_variable_is_one_sentence_when_a_run_starts(

@@ -78,8 +78,10 @@ class TrainSettings(BaseModel):
     """Folder of the model that is written, in the diffusers layout."""
     work_folder: str = Field(min_length=1)
     """Folder of frames, latents, checkpoints and curves; an interrupted training resumes from it."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of everything that is drawn at random."""
+    base: str | None = None
+    """Folder of a model that `wave train-embedded` wrote: all but its ControlNet is kept, and only that is trained."""
+    seed: int = Field(default=0, ge=0, lt=1_000)
+    """Seed of everything that is drawn at random; below 1000, where the scenes of evaluations begin."""
     threads: int = Field(default=1, ge=1)
     """Threads of each operation; one is the fastest where cores are shared."""
     frames: int = Field(default=24_000, ge=32)

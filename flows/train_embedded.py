@@ -8,11 +8,12 @@ import torch
 from prefect import flow
 
 from flows.settings import TrainSettings
+from tasks.training.base import take_base
 from tasks.training.card import write_card
 from tasks.training.controlnet import train_controlnet
 from tasks.training.export import export_model
 from tasks.training.frames import draw_frames
-from tasks.training.latents import encode_training_frames
+from tasks.training.latents import encode_training_frames, encode_with_base
 from tasks.training.measure import measure_model
 from tasks.training.tokenizer import build_tokenizer
 from tasks.training.unet import train_unet
@@ -29,16 +30,22 @@ _TIME_FRACTIONS = {"vae": 0.12, "unet": 0.50, "controlnet": 0.38}
 def train_embedded(settings: TrainSettings) -> str:
     """Draw frames, train autoencoder, UNet with text encoder, and ControlNet, then write and measure the model.
 
+    With a base model only the ControlNet is trained.
+
     Returns:
         The folder of the model.
     """
     torch.set_num_threads(settings.threads)
     work, seed = str(Path(settings.work_folder).expanduser().resolve()), settings.seed
-    tokenizer = build_tokenizer(work)
     frames = draw_frames(work, count=settings.frames, seed=seed)
-    vae = train_vae(work, frames, budget=_budget(settings, "vae", settings.vae_steps), seed=seed)
-    latents = encode_training_frames(work, frames, vae)
-    unet = train_unet(work, latents, tokenizer, budget=_budget(settings, "unet", settings.unet_steps), seed=seed)
+    if settings.base is not None:
+        tokenizer, unet = take_base(work, settings.base)
+        latents = encode_with_base(work, frames)
+    else:
+        tokenizer = build_tokenizer(work)
+        vae = train_vae(work, frames, budget=_budget(settings, "vae", settings.vae_steps), seed=seed)
+        latents = encode_training_frames(work, frames, vae)
+        unet = train_unet(work, latents, tokenizer, budget=_budget(settings, "unet", settings.unet_steps), seed=seed)
     controlnet = train_controlnet(
         work,
         frames_folder=frames,

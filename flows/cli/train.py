@@ -15,7 +15,7 @@ __all__: list[str] = []
 
 
 @app.command()
-@request_options(TrainSettings, only=("seed", "minutes", "threads"))
+@request_options(TrainSettings, only=("seed", "minutes", "threads", "base"))
 def train_embedded(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The model's folder.")] = Path(
         "embedded-model"
@@ -26,7 +26,7 @@ def train_embedded(
     verbose: VerboseOption = False,
     **fields: Any,
 ) -> None:
-    """Train the small model that is shipped, from random weights."""
+    """Train the small model that is shipped, from random weights, or only its ControlNet."""
     connect(verbose=verbose)
     from flows.train_embedded import train_embedded as train
 

@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from torch import Tensor
 
 from tasks.training.files import load_average, load_tensors, train_with_checkpoints
-from tasks.training.frames import load_frames
+from tasks.training.frames import load_frames, trained_frames
 from tasks.training.tokenizer import load_tokenizer
 from tasks.training.unet import load_denoiser
 from wave_ops.edges import canny_edges
@@ -71,10 +71,10 @@ def train_controlnet(
         budget=budget,
         max_decay=0.99,
     )
-    all_frames = torch.arange(len(frames))
+    seen = trained_frames(facts["captions"])  # type: ignore[arg-type]
 
     def loss_at(step: int) -> Tensor:
-        batch = draw_batch(tensors["latents"], captions, candidates=all_frames, size=batch_size, seed=(seed, step))
+        batch = draw_batch(tensors["latents"], captions, candidates=seen, size=batch_size, seed=(seed, step))
         edges = canny_edges(frames[batch.indices].numpy())
         return controlnet_step_loss(model, unet, text_encoder, batch=batch, edges=edges)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from tasks.training.files import load_tensors, save_tensors
 from wave_ops.scenes.sampling import is_hard, random_frame
+from wave_ops.scenes.vocabulary import names_held_out_pair
 from wave_ops.training.modules import SAMPLE_SIZE
 
-__all__ = ["draw_frames", "load_frames"]
+__all__ = ["draw_frames", "load_frames", "trained_frames"]
 
 _PER_FILE: Final = 2_000
 _SEEDS_APART: Final = 1_000_000
@@ -62,3 +64,8 @@ def load_frames(folder: str) -> tuple[Tensor, dict[str, list[Any]]]:
         for name, values in known.items():
             values.extend(facts[name])  # type: ignore[arg-type]
     return torch.cat(frames), known
+
+
+def trained_frames(captions: Sequence[str]) -> Tensor:
+    """Return the indices of the frames with these captions that a training sees: those without a held-out pair."""
+    return torch.tensor([index for index, caption in enumerate(captions) if not names_held_out_pair(caption)])

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from torch import Tensor, nn
 
 from tasks.training.files import load_average, load_tensors, train_with_checkpoints
+from tasks.training.frames import trained_frames
 from tasks.training.tokenizer import load_tokenizer
 from wave_ops.training.batches import Captions, draw_batch
 from wave_ops.training.loop import Training
@@ -18,7 +19,7 @@ from wave_ops.training.losses import denoiser_step_loss
 from wave_ops.training.modules import build_text_encoder, build_unet
 from wave_ops.training.schedules import Budget
 
-__all__ = ["load_denoiser", "train_unet"]
+__all__ = ["denoiser_parameters", "load_denoiser", "train_unet"]
 
 _HARD_UNTIL: Final = 0.65
 """Fraction of the budget that includes hard frames; the learning rate begins to fall shortly before it."""
@@ -63,17 +64,18 @@ def train_unet(
     torch.manual_seed(seed)
     unet, text_encoder = _build(tokenizer)
     training = Training(
-        parameters=_parameters(unet, text_encoder),
+        parameters=denoiser_parameters(unet, text_encoder),
         learning_rate=learning_rate,
         matrix_learning_rate=matrix_learning_rate,
         budget=budget,
     )
-    all_frames, calm = torch.arange(len(tensors["latents"])), _calm(facts["hard"])
+    seen = trained_frames(facts["captions"])  # type: ignore[arg-type]
+    calm = _calm(seen, facts["hard"])
 
     def loss_at(step: int) -> Tensor:
         early = budget.progress(step, training.seconds) < _HARD_UNTIL
         batch = draw_batch(
-            tensors["latents"], captions, candidates=all_frames if early else calm, size=batch_size, seed=(seed, step)
+            tensors["latents"], captions, candidates=seen if early else calm, size=batch_size, seed=(seed, step)
         )
         return denoiser_step_loss(unet, text_encoder, batch)
 
@@ -84,14 +86,14 @@ def train_unet(
 def load_denoiser(path: str, tokenizer_folder: str) -> tuple[Any, Any]:
     """Load the averaged UNet and text encoder of a checkpoint."""
     unet, text_encoder = _build(load_tokenizer(tokenizer_folder))
-    load_average(Path(path), _parameters(unet, text_encoder))
+    load_average(Path(path), denoiser_parameters(unet, text_encoder))
     return unet.eval(), text_encoder.eval()
 
 
-def _calm(hard: object) -> Tensor:
-    """Return the indices of the frames that are not hard, or of all frames if every one is hard."""
-    marked = torch.tensor(hard, dtype=torch.bool)
-    return torch.arange(len(marked)) if marked.all() else (~marked).nonzero().flatten()
+def _calm(frames: Tensor, hard: object) -> Tensor:
+    """Return those of the frames (indices) that are not hard, or all of them if every one is hard."""
+    marked = torch.tensor(hard, dtype=torch.bool)[frames]
+    return frames if marked.all() else frames[~marked]
 
 
 def _build(tokenizer: Any) -> tuple[nn.Module, nn.Module]:
@@ -100,7 +102,8 @@ def _build(tokenizer: Any) -> tuple[nn.Module, nn.Module]:
     return build_unet(), encoder.train()
 
 
-def _parameters(unet: nn.Module, text_encoder: nn.Module) -> dict[str, nn.Parameter]:
+def denoiser_parameters(unet: nn.Module, text_encoder: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of UNet and text encoder under the names that they have in a checkpoint."""
     return {
         **{f"unet.{name}": value for name, value in unet.named_parameters()},
         **{f"text_encoder.{name}": value for name, value in text_encoder.named_parameters()},

@@ -26,11 +26,15 @@ def test_each_frame_has_its_own_edges() -> None:
     assert canny_edges(clip).sum(dim=(1, 2, 3)).tolist() == [0, 3 * 16]
 
 
-@pytest.mark.parametrize(
-    ("colour", "found"), [((200, 0, 0), True), ((0, 200, 0), True), ((0, 0, 200), False)], ids=["red", "green", "blue"]
-)
-def test_a_colour_counts_by_its_grey(colour: tuple[int, int, int], found: bool) -> None:
-    assert bool(canny_edges(halves(upper=colour, lower=colour)).any()) == found
+@pytest.mark.parametrize("colour", [(200, 0, 0), (0, 200, 0), (0, 0, 200)], ids=["red", "green", "blue"])
+def test_every_channel_counts_alone(colour: tuple[int, int, int]) -> None:
+    assert canny_edges(halves(upper=colour, lower=colour)).any()
+
+
+def test_an_outline_between_colours_of_one_brightness_is_an_edge() -> None:
+    frame = halves(upper=(255, 0, 0), lower=(255, 0, 0))
+    frame[:, :, :12] = (0, 130, 0)  # as bright as the red half
+    assert torch.equal(canny_edges(frame)[0, 0, :, 11], torch.ones(16))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Final, Literal, get_args
 
 __all__ = [
     "COLOURS",
+    "HELD_OUT_PAIRS",
     "PALETTE",
     "SHAPES",
     "TEXTURES",
@@ -15,6 +16,7 @@ __all__ = [
     "Shape",
     "Texture",
     "caption_of",
+    "names_held_out_pair",
     "with_article",
     "without_plain",
 ]
@@ -39,6 +41,13 @@ PALETTE: Final[dict[Colour, tuple[int, int, int]]] = {
     "white": (244, 244, 240),
 }
 
+HELD_OUT_PAIRS: Final[tuple[tuple[Colour, Shape], ...]] = (
+    ("green", "star"),
+    ("purple", "ring"),
+    ("orange", "triangle"),
+)
+"""Colours of objects that no training sees in these shapes, though it sees each colour and each shape."""
+
 
 def with_article(words: str) -> str:
     """Prefix words with their indefinite article, a or an."""
@@ -53,6 +62,11 @@ def caption_of(
     plain = background_texture == "plain"
     ground = f"plain {background_colour}" if plain else f"{background_colour} {background_texture}"
     return f"{named} over {with_article(ground)} background"
+
+
+def names_held_out_pair(caption: str) -> bool:
+    """Return whether a caption names an object with a colour and shape that are held out of the training."""
+    return any(f"{colour} {shape}" in caption for colour, shape in HELD_OUT_PAIRS)
 
 
 def without_plain(caption: str) -> str:

@@ -9,21 +9,26 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from pydantic import ValidationError
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from flows.settings import TrainSettings
 from tasks.evaluation.comparisons.model import ModelComparison
+from tasks.training.base import take_base
 from tasks.training.card import write_card
 from tasks.training.controlnet import train_controlnet
 from tasks.training.export import export_model
 from tasks.training.files import load_tensors, read_curve
-from tasks.training.frames import draw_frames, load_frames
-from tasks.training.latents import encode_training_frames
+from tasks.training.frames import draw_frames, load_frames, trained_frames
+from tasks.training.latents import encode_training_frames, encode_with_base
 from tasks.training.measure import measure_model
 from tasks.training.tokenizer import build_tokenizer, load_tokenizer
 from tasks.training.unet import train_unet
 from tasks.training.vae import train_vae
 from wave_ops.scenes.specs import random_scene
+from wave_ops.scenes.vocabulary import COLOURS, HELD_OUT_PAIRS, SHAPES
 from wave_ops.training.batches import DiffusionBatch, draw_batch
+from wave_ops.training.latents import encode_latents
 from wave_ops.training.modules import SAMPLE_SIZE
 from wave_ops.training.schedules import Budget
 
@@ -182,3 +187,46 @@ def test_the_card_states_whether_a_target_is_met(trained: dict[str, str], value:
     card = Path(write_card.fn(trained["work"], trained["model"], metrics=metrics, seed=7)).read_text()
     assert f"| {100 * value:.1f} % | at least 95.0 % | {verdict} |" in card
     assert f"| {2 * value:.1f} dB | at most 1.0 dB | missed |" in card
+
+
+def test_a_base_model_is_kept_and_its_autoencoder_encodes_the_frames(trained: dict[str, str], tmp_path: Path) -> None:
+    base = Path(trained["model"])
+    tokenizer, unet = take_base.fn(str(tmp_path), str(base))
+    latents = encode_with_base.fn(str(tmp_path), trained["frames"])
+    controlnet = train_controlnet.fn(
+        str(tmp_path),
+        frames_folder=trained["frames"],
+        latents_path=latents,
+        tokenizer_folder=tokenizer,
+        unet_checkpoint=unet,
+        budget=ONE_STEP,
+        seed=3,
+        batch_size=2,
+    )
+    export_model.fn(
+        str(tmp_path),
+        str(tmp_path / "model"),
+        tokenizer_folder=tokenizer,
+        unet_checkpoint=unet,
+        controlnet_checkpoint=controlnet,
+    )
+    for part in ("unet", "text_encoder", "vae", "controlnet"):
+        (before,), (after,) = (sorted((folder / part).glob("*.safetensors")) for folder in (base, tmp_path / "model"))
+        assert (before.read_bytes() == after.read_bytes()) == (part != "controlnet"), part
+    frames, _ = load_frames(trained["frames"])
+    exported = AutoencoderKL.from_pretrained(base / "vae").eval()
+    assert torch.equal(load_tensors(Path(latents))[0]["latents"][:2], encode_latents(exported, frames[:2]))
+
+
+def test_no_training_sees_a_held_out_pair_but_every_colour_and_every_shape() -> None:
+    captions = [random_scene(seed).caption for seed in range(400)]
+    seen = [captions[index] for index in trained_frames(captions)]
+    assert 0 < len(captions) - len(seen) < 80
+    assert not [caption for caption in seen for colour, shape in HELD_OUT_PAIRS if f"{colour} {shape}" in caption]
+    assert {word for caption in seen for word in caption.split()} >= {*COLOURS, *SHAPES}
+
+
+def test_the_seed_of_a_training_does_not_reach_the_scenes_of_evaluations() -> None:
+    with pytest.raises(ValidationError, match="less than 1000"):
+        TrainSettings(output="a", work_folder="b", seed=1_000)
+    TrainSettings(output="a", work_folder="b", seed=999)

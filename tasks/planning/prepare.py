@@ -33,7 +33,7 @@ def prepare_edit(request: EditRequest, *, execution: Execution, flow_weights: st
         request=request,
         clip=_facts(clip_name(request.video), digest, info),
         model=model,
-        controlnet=resolve_controlnet(request.controlnet, model=model, dtype=execution.dtype),
+        controlnet=resolve_controlnet(request.controlnet_name, model=model, dtype=execution.dtype),
         flow=resolve_flow(request.flow, weights=flow_weights),
         execution=replace(execution, workspace=Workspace.open(execution.workspace).url),
     )

@@ -201,7 +201,7 @@ PROPAGATION = (
         ),
         (
             "the selection is not warped from frame to frame",
-            "chosen = warp_selection(chosen[None], flow, occlusion_mask(flow, onward[index - 1][None]))[0]",
+            "holes = None if settings.keep_switched else occlusion_mask(flow, onward[index - 1][None])",
             "pass",
         ),
         (

@@ -175,7 +175,7 @@ def test_a_second_prompt_shares_decoding_flow_and_inversion(
 ) -> None:
     second = make_plan(request_.model_copy(update={"prompt": "a green ring"}), workspace)
     done = [spec.name for spec in STAGES if is_complete(second, spec)]
-    assert done == ["decode", "keyframe_flow", "frame_flow", "invert"]
+    assert done == ["decode", "frame_flow", "keyframe_flow", "invert"]
 
 
 def test_frames_that_are_missing_are_not_completed(request_: EditRequest, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_shot_of_a_clip_gives_the_frames_that_it_gives_alone(tmp_path: Path, r
     for shot in plan.shots:
         frames = decoded[shot.frames.start : shot.frames.stop]
         alone = _clip_of(plan, frames, tmp_path / f"alone_{shot.frames.start}")
-        for stage in (estimate_keyframe_flow, estimate_frame_flow, invert_keyframes, edit_keyframes):
+        for stage in (estimate_frame_flow, estimate_keyframe_flow, invert_keyframes, edit_keyframes):
             stage.run(alone)
         run_propagation(alone)
         own = artifact_of(alone, PROPAGATE).read_region("frames")

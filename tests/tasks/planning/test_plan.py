@@ -14,16 +14,16 @@ from tasks.planning.prepare import prepare_edit
 from tasks.planning.request import edit_request
 from tasks.planning.stages import ASSESS, EDIT, ENCODE, INVERT, PROPAGATE, STAGES
 
-NAMES = ("decode", "keyframe_flow", "frame_flow", "invert", "edit", "propagate", "encode", "assess")
+NAMES = ("decode", "frame_flow", "keyframe_flow", "invert", "edit", "propagate", "encode", "assess")
 PINNED = {
     "decode": "d12d738c3af78666bc334311",
-    "keyframe_flow": "bd9b49b3cbbf81d1a21340b3",
+    "keyframe_flow": "a2255dcfe1867e9b86a2501f",
     "frame_flow": "ec010f9190df34065e0ad70a",
-    "invert": "47afd20fedb85717369b08a9",
-    "edit": "d36c0a8c63a1c7a47d394200",
-    "propagate": "bd32b8993f66d8c672460606",
-    "encode": "91467d09475d25b7f207042b",
-    "assess": "18621488d3d8c3d6bd99df54",
+    "invert": "3c546e4b6f4415449feec3a5",
+    "edit": "85f802740d3c5f952db405c7",
+    "propagate": "83214828cfd2d2ed27221d25",
+    "encode": "c0b69c1f01480a5c96eca11f",
+    "assess": "45a7318743d689de366a633b",
 }
 
 
@@ -102,7 +102,7 @@ def test_the_request_goes_before_the_models_advice_and_that_before_the_method(pl
         return given.editing.guidance_scale, given.negative_prompt
 
     advice = Advice(guidance_scale=5, negative_prompt="")
-    assert settings(Advice()) == (12.5, "ugly, blurry, low res, unrealistic, unaesthetic")
+    assert settings(Advice()) == (7.5, "ugly, blurry, low res, unrealistic, unaesthetic")
     assert settings(advice) == (5, "")
     assert settings(advice, guidance_scale=2.0, negative_prompt="grey") == (2, "grey")
 

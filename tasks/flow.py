@@ -132,7 +132,8 @@ class _ComposedFlow:
     """The flow between keyframes of a shot, composed of the flow between its neighbouring frames."""
 
     def __init__(self, frame_flow: Artifact, plan: EditPlan) -> None:
-        self._flow, self._intervals, self._start = frame_flow, plan.intervals, plan.frames.start
+        self._intervals, self._start = plan.intervals, plan.frames.start
+        self._readers = [frame_flow.row_reader(name, keep_bytes=2 * SHARD_BYTES) for name in FLOWS]
         self._at = lru_cache(maxsize=_INTERVALS_KEPT)(self._interval)
 
     def __call__(self, first: int, second: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -143,8 +144,8 @@ class _ComposedFlow:
         return to_prev.numpy(), to_cur.numpy()
 
     def _interval(self, index: int) -> tuple[Tensor, Tensor]:
-        first, last = (frame - self._start for frame in self._intervals[index])
-        back, onward = (list(torch.from_numpy(self._flow.read_region(name, first, last)).float()) for name in FLOWS)
+        pairs = range(*(frame - self._start for frame in self._intervals[index]))
+        back, onward = ([torch.from_numpy(reader[i]).float() for i in pairs] for reader in self._readers)
         return compose_flows(back[::-1]), compose_flows(onward)
 
 

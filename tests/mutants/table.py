@@ -81,13 +81,23 @@ CORE = (
     *_faults(
         "wave_ops/edges.py",
         "tests/wave_ops/test_edges.py",
-        ("canny on BGR", "cv2.COLOR_RGB2GRAY", "cv2.COLOR_BGR2GRAY"),
+        (
+            "canny on grey",
+            "cv2.Canny(np.ascontiguousarray(frame), low, high)",
+            "cv2.Canny(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), low, high)",
+        ),
         ("canny thresholds", "low: float = 100", "low: float = 20"),
     ),
     *_faults(
         "wave_ops/flow.py",
         "tests/wave_ops/test_flow.py",
-        ("DIS on BGR", "cv2.COLOR_RGB2GRAY", "cv2.COLOR_BGR2GRAY"),
+        (
+            "DIS on BGR",
+            "(_enlarge(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), factor) for frame in (prev, cur))\n        search",
+            "(_enlarge(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), factor) for frame in (prev, cur))\n        search",
+        ),
+        ("the refinement has no start", "search.calc(after, before, to_prev)", "search.calc(after, before, None)"),
+        ("composed flow is summed without following it", "backward_warp(total[None], flow[None])[0]", "total"),
         ("DIS with the directions exchanged", "search.calc(after, before, None)", "search.calc(before, after, None)"),
     ),
     *_faults(
@@ -234,7 +244,11 @@ PROPAGATION = (
             "weight * first_error >= (1 - weight) * last_error",
             "(1 - weight) * first_error >= weight * last_error",
         ),
-        ("the blend weighs the wrong candidate", "mix = (1 - weight) * _with", "mix = weight * _with"),
+        (
+            "the blend weighs the wrong candidate",
+            "return (1 - weight) * first + weight * last",
+            "return weight * first + (1 - weight) * last",
+        ),
         (
             "gradients across the seam of two candidates",
             "gradient_x = torch.where(chosen[..., :-1], last.diff(dim=-1), first.diff(dim=-1))",
@@ -412,17 +426,17 @@ TASKS = (
         ),
         (
             "the seed does not change the inversion",
-            "InversionSettings(schedule=_schedule(outline), seed=request.seed)",
-            "InversionSettings(schedule=_schedule(outline))",
+            "            seed=request.seed,\n",
+            "",
         ),
     ),
     *_faults(
-        "tasks/planning/advice.py",
-        "tests/tasks/planning/test_plan.py",
+        "tasks/planning/method.py",
+        "tests/tasks/planning/test_plan.py tests/tasks/planning/test_method.py",
         (
             "the model's advice goes before the request",
-            "_first(guidance_scale, advice.guidance_scale,",
-            "_first(advice.guidance_scale, guidance_scale,",
+            "_first(choices.guidance_scale, advice.guidance_scale,",
+            "_first(advice.guidance_scale, choices.guidance_scale,",
         ),
     ),
     *_faults(
@@ -440,8 +454,8 @@ TASKS = (
         ),
         (
             "the mask of the first frame is the second's",
-            "warp_mask(images[1:], images[:1], flows[1], flows[0])",
-            "warp_mask(images[:1], images[1:], flows[0], flows[1])",
+            "warp_mask(images[1:], images[:1], flows[1], flows[0], settings=settings)",
+            "warp_mask(images[:1], images[1:], flows[0], flows[1], settings=settings)",
         ),
     ),
     *_faults(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ import psutil
 from flows.rehearsal.pages import find_chromium
 from storage.workspace import Workspace
 from tasks.errors import TaskInputError
-from tasks.processes import end_process, plain_environment
+from tasks.processes import changed_environment, end_process, plain_environment
 from tasks.services.dask_cluster import cluster
 from tasks.services.postgres import find_postgres, postgres
 from tasks.services.seaweed import ACCESS, find_seaweed, seaweed
@@ -123,19 +122,11 @@ def start_parts(request: RehearsalRequest, folder: Path) -> Iterator[Parts]:
 @contextmanager
 def own_environment(parts: Parts) -> Iterator[None]:
     """Let this process use the object store of the parts."""
-    names = [name for name in parts.environment if name.startswith("AWS_")]
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update({name: parts.environment[name] for name in names})
-    try:
+    own = {name: value for name, value in parts.environment.items() if name.startswith("AWS_")}
+    with changed_environment(own):
         if "://" in parts.store:
             Workspace.open(parts.store).files.write("created", b"")  # which creates the bucket
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 class Served:

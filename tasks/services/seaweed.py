@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tasks.processes import free_ports
 
-__all__ = ["ACCESS", "find_seaweed", "seaweed"]
+__all__ = ["ACCESS", "counted_requests", "find_seaweed", "seaweed"]
 
 ACCESS = {
     "AWS_ACCESS_KEY_ID": "wave",
@@ -40,11 +40,18 @@ def find_seaweed() -> str | None:
 
 
 @contextmanager
-def seaweed(binary: str, folder: Path) -> Iterator[str]:
-    """Run a server with its data in a folder, and yield the URL of its S3 endpoint."""
+def seaweed(binary: str, folder: Path, *, metrics_port: int | None = None) -> Iterator[str]:
+    """Run a server with its data in a folder, and yield the URL of its S3 endpoint.
+
+    Args:
+        binary: its program.
+        folder: for its data and its log.
+        metrics_port: where it answers with its counters; None for nowhere.
+    """
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     command = [binary, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
     command += [f"-{name}={port}" for name, port in ports.items()]
+    command += [] if metrics_port is None else [f"-metricsPort={metrics_port}"]
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64", "-volume.max=100"]
     with (folder / "weed.log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603  (the program that was found)
@@ -56,6 +63,14 @@ def seaweed(binary: str, folder: Path) -> Iterator[str]:
         finally:
             process.kill()  # a graceful stop takes more than ten seconds, and the data is not kept
             process.wait()
+
+
+def counted_requests(metrics_port: int) -> int:
+    """Return how many requests the S3 endpoint has answered since it was started."""
+    with closing(HTTPConnection("127.0.0.1", metrics_port, timeout=60)) as connection:
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+    return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith("SeaweedFS_s3_request_total{"))
 
 
 def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:

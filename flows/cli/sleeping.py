@@ -1,4 +1,4 @@
-"""The `wave` command with stages that sleep instead of computing: `python -m flows.rehearsal.sleeping NAPS COMMAND ...`.
+"""The `wave` command with stages that sleep: `python -m flows.cli.sleeping NAPS COMMAND ...`.
 
 For measurements of everything around the stages, with many more clips and GPUs than this machine could compute.
 """
@@ -18,8 +18,8 @@ __all__ = ["main"]
 def main() -> None:
     """Replace the functions of the stages, and run the command of the other arguments."""
     connect_server()  # before the stages, which import Prefect
-    from tasks.evaluation.bench.sleeping_stages import Naps, sleeping  # noqa: PLC0415
-    from tasks.stage import StageTask  # noqa: PLC0415
+    from tasks.evaluation.bench.sleeping_stages import Naps, sleeping
+    from tasks.stage import StageTask
 
     naps = Naps(**json.loads(sys.argv.pop(1)))
     flow = import_module("flows.edit_video")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
@@ -65,12 +67,16 @@ def seaweed(binary: str, folder: Path, *, metrics_port: int | None = None) -> It
             process.wait()
 
 
-def counted_requests(metrics_port: int) -> int:
-    """Return how many requests the S3 endpoint has answered since it was started."""
+def counted_requests(metrics_port: int) -> Counter[str]:
+    """Return how many requests the S3 endpoint has answered since it was started, by their kind: GET, PUT, LIST, ..."""
     with closing(HTTPConnection("127.0.0.1", metrics_port, timeout=60)) as connection:
         connection.request("GET", "/metrics")
-        lines = connection.getresponse().read().decode().splitlines()
-    return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith("SeaweedFS_s3_request_total{"))
+        text = connection.getresponse().read().decode()
+    found: Counter[str] = Counter()
+    for labels, number in re.findall(r"^SeaweedFS_s3_request_total{(.*)} (\S+)$", text, re.MULTILINE):
+        kind = re.search(r'type="(\w+)"', labels)
+        found[kind[1] if kind else ""] += int(float(number))
+    return found
 
 
 def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:

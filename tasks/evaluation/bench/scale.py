@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -36,8 +37,11 @@ _CPU: Final[Mapping[str, Measure]] = {
     for part in ("client", "Prefect's server", "PostgreSQL", "Dask's scheduler and workers")
 }
 _GROWTH: Final = Measure(name="database growth per clip", unit="kB", better="lower")
+_EVENTS: Final = Measure(name="of it events, which Prefect keeps for a week", unit="kB", better="lower")
 _MEMORY: Final = Measure(name="memory of the client", unit="MB", better="lower")
-_REQUESTS: Final = Measure(name="object store requests per clip", unit="requests", better="lower")
+_WRITES: Final = Measure(name="writes and listings in the object store, per clip", unit="requests", better="lower")
+_READS: Final = Measure(name="reads in the object store, per clip", unit="requests", better="lower")
+_READING: Final = ("GET", "HEAD")
 
 _WAVE: Final = "flows.cli.sleeping"
 _PRELOAD: Final = ("--preload", "flows.edit_video")
@@ -110,8 +114,8 @@ class _Parts:
     environment: Mapping[str, str]
     processes: Mapping[str, Sequence[psutil.Process]]
     """By the names of `_CPU`."""
-    requests: Callable[[], int | None]
-    """Count the requests to the object store so far; None without one."""
+    requests: Callable[[], Counter[str]]
+    """Count the requests to the object store so far, by their kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,14 +131,24 @@ class Sample:
     """Seconds so far, by the names of `_CPU`."""
 
 
+@dataclass(frozen=True, slots=True)
+class _DatabaseSize:
+    """Bytes of a database."""
+
+    whole: int
+    events: int
+
+    def __sub__(self, earlier: _DatabaseSize) -> _DatabaseSize:
+        return _DatabaseSize(self.whole - earlier.whole, self.events - earlier.events)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outcome:
     """What was seen of a run."""
 
     samples: Sequence[Sample]
-    growth: int
-    """Bytes of the database."""
-    requests: int | None
+    growth: _DatabaseSize
+    requests: Counter[str]
     naps: Sequence[Nap]
 
 
@@ -156,7 +170,8 @@ def _start_parts(load: _Load, folder: Path) -> Iterator[_Parts]:
             database = stack.enter_context(postgres(binaries, folder / "postgres"))
         server = stack.enter_context(prefect_server(folder, database=database))
         environment = {"PREFECT_API_URL": server.url, "PREFECT_HOME": server.home, "OMP_NUM_THREADS": "1"}
-        workspace, requests = str(folder / "workspace"), _no_requests
+        workspace = str(folder / "workspace")
+        requests: Callable[[], Counter[str]] = Counter
         if load.s3 and weed is not None:
             endpoint, port = stack.enter_context(_store(weed, folder / "seaweed"))
             environment |= {**ACCESS, "AWS_ENDPOINT_URL": endpoint}
@@ -181,10 +196,6 @@ def _start_parts(load: _Load, folder: Path) -> Iterator[_Parts]:
             },
             requests=requests,
         )
-
-
-def _no_requests() -> int | None:
-    return None
 
 
 @contextmanager
@@ -222,11 +233,10 @@ def _run(load: _Load, parts: _Parts) -> _Outcome:
             spent = {part: cpu_of(several) for part, several in processes.items()}
             samples.append(Sample(seconds=time.monotonic(), done=done, memory=memory, cpu=spent))
     client.check()
-    counted = parts.requests()
     return _Outcome(
         samples=samples,
         growth=_database_size(parts.database) - size,
-        requests=None if counted is None or requests is None else counted - requests,
+        requests=parts.requests() - requests,
         naps=read_naps(Path(naps.log)),
     )
 
@@ -263,9 +273,12 @@ def _measurements(load: _Load, outcome: _Outcome) -> Iterator[Measurement]:
             yield Measurement(measure=_CORES, subject=subject, value=cores)
     memory = outcome.samples[-1].memory if outcome.samples else None
     yield Measurement(measure=_MEMORY, subject=subject, value=memory)
-    yield Measurement(measure=_GROWTH, subject=subject, value=outcome.growth / load.clips / 1000)
-    if outcome.requests is not None:
-        yield Measurement(measure=_REQUESTS, subject=subject, value=outcome.requests / load.clips)
+    for measure, size in ((_GROWTH, outcome.growth.whole), (_EVENTS, outcome.growth.events)):
+        yield Measurement(measure=measure, subject=subject, value=size / load.clips / 1000)
+    if load.s3:
+        reads = sum(outcome.requests[kind] for kind in _READING)
+        for measure, count in ((_WRITES, outcome.requests.total() - reads), (_READS, reads)):
+            yield Measurement(measure=measure, subject=subject, value=count / load.clips)
 
 
 def steady_part(samples: Sequence[Sample]) -> tuple[Sample, Sample] | None:
@@ -297,14 +310,16 @@ def busy_fraction(naps: Sequence[Nap], gpus: int) -> float | None:
     return used / (gpus * (end - start))
 
 
-def _database_size(url: str) -> int:
-    """Return the bytes of a PostgreSQL database."""
+def _database_size(url: str) -> _DatabaseSize:
+    """Return the bytes of a PostgreSQL database of Prefect."""
     import asyncpg  # noqa: PLC0415
 
-    async def ask() -> int:
+    async def ask() -> _DatabaseSize:
         connection = await asyncpg.connect(url)
         try:
-            return int(await connection.fetchval("SELECT pg_database_size(current_database())"))
+            whole = await connection.fetchval("SELECT pg_database_size(current_database())")
+            tables = "pg_total_relation_size('events') + pg_total_relation_size('event_resources')"
+            return _DatabaseSize(int(whole), int(await connection.fetchval(f"SELECT {tables}")))
         finally:
             await connection.close()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -62,8 +63,8 @@ def test_what_does_not_grow_with_the_clips_is_left_out() -> None:
 def test_costs_are_those_of_the_steady_part_by_its_clips() -> None:
     outcome = scale._Outcome(
         samples=[sample(0, 0, cpu=30), sample(40, 1, cpu=40), sample(100, 11, cpu=45)],
-        growth=2_200_000,
-        requests=1100,
+        growth=scale._DatabaseSize(2_200_000, 1_100_000),
+        requests=Counter(GET=400, HEAD=40, PUT=600, LIST=60),
         naps=[],
     )
     load = scale._Load(clips=11, gpus=1, gpu_seconds=2, s3=True)
@@ -72,18 +73,22 @@ def test_costs_are_those_of_the_steady_part_by_its_clips() -> None:
     assert found.pop("GPUs busy") is None
     assert found.pop("cores that the client uses") == pytest.approx(5 / 60)
     assert found.pop("database growth per clip") == pytest.approx(200)
-    assert found.pop("object store requests per clip") == pytest.approx(100)
+    assert found.pop("of it events, which Prefect keeps for a week") == pytest.approx(100)
+    assert found.pop("reads in the object store, per clip") == pytest.approx(40)
+    assert found.pop("writes and listings in the object store, per clip") == pytest.approx(60)
     assert found.pop("memory of the client") == 0
     assert set(found.values()) == {0.5}
     assert set(found) == {measure.name for measure in scale._CPU.values()}
 
 
 def test_a_run_too_short_for_its_costs_has_none() -> None:
-    outcome = scale._Outcome(samples=[sample(0, 0), sample(9, 1)], growth=1000, requests=None, naps=[])
+    size = scale._DatabaseSize(1000, 0)
+    outcome = scale._Outcome(samples=[sample(0, 0), sample(9, 1)], growth=size, requests=Counter(), naps=[])
     found = list(scale._measurements(scale._Load(clips=1, gpus=1, s3=False), outcome))
     assert {each.measure.name for each in found if each.value is not None} == {
         "memory of the client",
         "database growth per clip",
+        "of it events, which Prefect keeps for a week",
     }
 
 
@@ -152,4 +157,4 @@ def test_a_run_with_sleeping_stages_is_measured_on_postgresql_and_dask(s3: bool)
     values = {name: each.value for name, each in found.items()}
     assert all(value is not None and value > 0 for value in values.values())
     assert values["GPUs busy"] <= 1.01  # type: ignore[operator]
-    assert ("object store requests per clip" in values) == s3
+    assert ("reads in the object store, per clip" in values) == s3

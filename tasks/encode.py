@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.artifact import Artifact
-from storage.video import write_video
+from storage.video import Notes, write_video
 from storage.workspace import open_artifact
 from tasks.artifacts import AUDIO, EDITED, stream_frames, stream_shots
 from tasks.planning.batches import Job
@@ -30,8 +30,8 @@ def encode_edit(job: Job) -> None:
     artifact, source = open_artifact(plan[ENCODE].ref), open_artifact(plan[DECODE].ref)
     with measured() as cost, stage_progress(plan[ENCODE], total=plan.clip.frame_count) as progress:
         with artifact.local_output(EDITED) as path:
-            write_like(source, path, counted(finished_frames(plan, source, size=plan.clip.size), progress))
-        artifact.complete(cost())
+            notes = write_like(source, path, counted(finished_frames(plan, source, size=plan.clip.size), progress))
+        artifact.complete({"notes": notes, **cost()})
 
 
 def finished_frames(plan: EditPlan, source: Artifact, *, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
@@ -41,9 +41,9 @@ def finished_frames(plan: EditPlan, source: Artifact, *, size: tuple[int, int]) 
     return map(upsample_edit, stream_frames(source, plan.frames, size=size), stream_shots(plan, PROPAGATE, plan.frames))
 
 
-def write_like(source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]], *, crf: int = 16) -> None:
-    """Write frames with the timestamps and the audio of a decoded clip."""
-    found = source.metadata
+def write_like(source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]], *, crf: int = 16) -> list[str]:
+    """Write frames with the timestamps and the audio of a decoded clip, and return notes on what the file lacks."""
+    found, notes = source.metadata, Notes()
     write_video(
         path,
         frames,
@@ -53,4 +53,6 @@ def write_like(source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]]
         audio=source.read_bytes(AUDIO) if found["has_audio"] else None,
         crf=crf,
         pixel_aspect=Fraction(found["pixel_aspect"]),
+        notes=notes,
     )
+    return notes.lines

@@ -15,6 +15,13 @@ Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 ModelName = Annotated[Words, Field(description="'embedded', a folder in the diffusers layout, or a hub id.")]
 ControlNetName = Annotated[Words, Field(description="'none', 'auto' (the model's own), a folder, or a hub id.")]
+HdrChoice = Annotated[
+    Literal["tone-map", "refuse"], Field(description="What becomes of an HDR clip: tone-map (to BT.709) or refuse.")
+]
+InterlacedChoice = Annotated[
+    Literal["deinterlace", "keep"],
+    Field(description="What becomes of an interlaced clip: deinterlace, or keep (two fields in a frame)."),
+]
 FlowName = Annotated[Literal["dis", "raft"], Field(description="The optical flow estimator: dis or raft.")]
 
 
@@ -59,6 +66,8 @@ class EditRequest(BaseModel):
     injection: float | None = Field(
         default=None, ge=0, le=1, description="Fraction of the steps that inject features of the source, 0 to 1."
     )
+    hdr: HdrChoice = "tone-map"
+    interlaced: InterlacedChoice = "deinterlace"
     full_resolution: bool = Field(
         default=False, description="Let the source's own detail guide the enlargement to the source's size."
     )

@@ -13,25 +13,26 @@ import numpy.typing as npt
 import pytest
 
 from storage.errors import VideoError
-from storage.video import final_duration, probe, read_audio, read_frames, write_video
+from storage.video import FrameReader, Notes, probe, read_audio, read_frames, write_video
 
 FlatFrames = Callable[..., list[npt.NDArray[np.uint8]]]
 MakeClip = Callable[..., Path]
 GREYS = [(8 * level, 8 * level, 8 * level) for level in range(1, 31)]
 
 
-def rewritten(path: Path, name: str = "out.mp4") -> Path:
+def rewritten(path: Path, name: str = "out.mp4", notes: Notes | None = None) -> Path:
     """Write the clip's frames and audio to another file, as the pipeline does."""
-    info = probe(path)
-    times = [time for time, _ in read_frames(path)]
+    reader = FrameReader(path, notes=notes)
+    times = [time for time, _ in reader]
     target = path.with_name(name)
     write_video(
         target,
         (frame for _, frame in read_frames(path)),
         timestamps=times,
-        time_base=info.time_base,
-        last_duration=final_duration(info, times),
-        audio=read_audio(path),
+        time_base=probe(path).time_base,
+        last_duration=reader.last_duration,
+        audio=read_audio(path, until=reader.cut_at, notes=notes),
+        notes=notes,
     )
     return target
 

@@ -1,0 +1,135 @@
+"""Lanes: what becomes of the packets of one audio stream in another container."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, Protocol
+
+import av.error
+from av.filter import Graph
+
+__all__ = ["CopyLane", "EncodeLane", "Lane"]
+
+_AAC_RATES = frozenset({96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350})
+_AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "7.1", 8: "7.1"}
+_AAC_FRAME = 1024  # samples
+_BIT_RATE = 128_000  # per channel
+
+
+class Lane(Protocol):
+    """A lane."""
+
+    damaged: int
+    """Packets that could not be decoded."""
+
+    def packets(self, packet: Any) -> list[Any]:
+        """Return the output's packets for one of the source; for None those that are still to come."""
+        ...
+
+
+class CopyLane:
+    """Copy of one stream's packets, with times on the clock of its samples.
+
+    Matroska stores times in milliseconds, which are not multiples of a packet's duration (1024 samples at 48 kHz are
+    21.33 ms). Copied as they are, packets would overlap or leave gaps of a fraction of a millisecond.
+    """
+
+    damaged = 0
+
+    def __init__(self, stream: Any, target: Any) -> None:
+        """Add a stream like another to a container."""
+        self._output = _described(target.add_stream_from_template(stream), stream)
+        self._samples = stream.codec_context.frame_size or 0
+        self._tick = Fraction(1, stream.codec_context.sample_rate)
+        self._expected: int | None = None
+
+    def packets(self, packet: Any) -> list[Any]:
+        """See `Lane`."""
+        if packet is None:
+            return []
+        packet.dts = packet.pts  # audio packets are decoded in the order in which they are played
+        if self._samples and packet.time_base != self._tick:
+            self._restore_clock(packet)
+        packet.stream = self._output
+        return [packet]
+
+    def _restore_clock(self, packet: Any) -> None:
+        """Start a packet at the end of the previous one, if its time differs by no more than rounding explains."""
+        seconds = packet.pts * packet.time_base
+        samples = round(seconds / self._tick)
+        if self._expected is not None and abs(self._expected * self._tick - seconds) <= packet.time_base:
+            samples = self._expected
+        packet.time_base = self._tick
+        packet.pts = packet.dts = samples
+        packet.duration = self._samples
+        self._expected = samples + self._samples
+
+
+class EncodeLane:
+    """Encoding of one stream as AAC, from time zero on; damaged packets and gaps become silence."""
+
+    def __init__(self, stream: Any, target: Any) -> None:
+        """Add a stream of AAC to a container."""
+        self._codec = stream.codec_context
+        self._rate = self._codec.sample_rate if self._codec.sample_rate in _AAC_RATES else 48000
+        self._layout = _AAC_LAYOUTS.get(self._codec.layout.nb_channels, "stereo")
+        self._output = _described(target.add_stream("aac", rate=self._rate, layout=self._layout), stream)
+        self._output.bit_rate = _BIT_RATE * self._output.codec_context.layout.nb_channels
+        self._graph: Graph | None = None
+        self._shift: int | None = None
+        self.damaged = 0
+
+    def packets(self, packet: Any) -> list[Any]:
+        """See `Lane`."""
+        return [encoded for frame in self._frames(packet) for encoded in self._output.encode(frame)]
+
+    def _frames(self, packet: Any) -> Iterator[Any]:
+        for frame in self._decoded(packet):
+            yield from self._resampled(frame)
+        if packet is None:
+            if self._graph is not None:
+                yield from self._resampled(None)
+            yield None
+
+    def _decoded(self, packet: Any) -> list[Any]:
+        """Decode a packet that may have been moved in time; None for what the decoder has kept."""
+        try:
+            return list(self._codec.decode(packet))
+        except av.error.EOFError:
+            return []
+        except av.error.FFmpegError:
+            self.damaged += packet is not None
+            return []
+
+    def _resampled(self, frame: Any) -> Iterator[Any]:
+        """Bring a decoded frame to the encoder's form: gaps are filled, and what is before time zero is cut off."""
+        if self._graph is None:
+            self._graph = self._filters(frame)
+        self._graph.push(frame)
+        with contextlib.suppress(av.error.BlockingIOError, av.error.EOFError):
+            while True:
+                yield self._graph.pull()
+
+    def _filters(self, frame: Any) -> Graph:
+        graph = Graph()
+        source = graph.add_abuffer(
+            sample_rate=frame.sample_rate, format=frame.format, layout=frame.layout, time_base=frame.time_base
+        )
+        filters = (
+            ("aresample", f"{self._rate}:async=1:first_pts=0"),
+            ("aformat", f"sample_fmts=fltp:channel_layouts={self._layout}"),
+            ("asetnsamples", f"n={_AAC_FRAME}:p=0"),
+        )
+        graph.link_nodes(source, *(graph.add(*each) for each in filters), graph.add("abuffersink")).configure()
+        return graph
+
+
+def _described(output: Any, stream: Any) -> Any:
+    """Copy language, title and whether a stream is the default one."""
+    output.metadata.update(
+        {key: value for key, value in stream.metadata.items() if key in ("language", "title", "handler_name")}
+    )
+    output.disposition = stream.disposition
+    return output

@@ -1,0 +1,145 @@
+"""Source files: opened safely, the stream that is the video, its crop, and the other streams."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import av
+import av.error
+import av.logging
+
+from storage.errors import VideoError
+
+__all__ = ["MAX_PIXELS", "Crop", "crop_of", "opened", "origin", "other_streams"]
+
+MAX_PIXELS = 2**25
+"""Pixels of the largest picture that is read: 8K (7680x4320) is just below."""
+
+Crop: TypeAlias = tuple[slice, slice]
+"""Rows and columns of a stored picture that are shown."""
+
+# ffmpeg decodes text as terminal art and opens the files that a playlist names: neither is a video here
+_NO_VIDEO_FORMATS = frozenset({"tty", "concat", "hls", "dash", "lavfi"})
+_CROPPING = re.compile(r"Stream #0:(\d+)|Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)", re.IGNORECASE)
+_ANIMATION_FLAG = 0x02  # in the flags of WebP's extended header
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
+    """Open a video file and yield its container and video stream.
+
+    Raises:
+        VideoError: if there is no such file, it has no video stream, or its pictures are larger than `MAX_PIXELS`.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise VideoError(f"{path} is a folder, not a video file")
+    if not file.is_file():
+        raise VideoError(f"there is no file {path}")
+    if _is_animated_webp(file):
+        raise VideoError(f"{path} is an animated WebP, which is not read: convert it to an animated PNG or a video")
+    with contextlib.ExitStack() as stack:
+        try:
+            # An absolute path, so that a file named "http:x" is not a URL; a whitelist, so that it opens no other
+            # files; a limit that decoders check before they allocate, also where the size changes in mid-stream
+            options = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+            container = stack.enter_context(av.open(str(file.absolute()), options=options, metadata_errors="replace"))
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise VideoError(f"{path} is not a video that can be read ({_reason(error)})") from error
+        stream = _video_stream(path, container)
+        _check_size(path, stream)
+        yield container, stream
+
+
+def origin(container: Any) -> Fraction:
+    """Return the time on the file's clock, in seconds, that becomes zero for video and audio alike.
+
+    It is the earliest start of all video and audio streams if that is positive, else the start of the video or 0.
+    Audio may start before 0: that is its encoder's delay, which players skip, and not an offset of the file. Where the
+    start of the video cannot be decoded, zero is later by as much: see `Packets.undecodable`.
+    """
+    video, audio = (
+        [stream.start_time * stream.time_base for stream in streams if stream.start_time is not None]
+        for streams in (container.streams.video, container.streams.audio)
+    )
+    earliest = min([*video, *audio], default=Fraction(0))
+    return earliest if earliest > 0 else min([Fraction(0), *video])
+
+
+def crop_of(container: Any, stream: Any, size: tuple[int, int]) -> Crop:
+    """Return the part of stored pictures (height, width) that the container says is shown: all of it by default.
+
+    PyAV reads a stream's side data only as FFmpeg's description of the file.
+    """
+    index = None
+    for match in _CROPPING.finditer(_description(container)):
+        if match[1] is not None:
+            index = int(match[1])
+        elif index == stream.index:
+            left, right, top, bottom = (int(value) for value in match.groups()[1:])
+            rows, columns = slice(top, size[0] - bottom), slice(left, size[1] - right)
+            if rows.start < rows.stop and columns.start < columns.stop:
+                return rows, columns
+    return slice(0, size[0]), slice(0, size[1])
+
+
+def other_streams(container: Any, stream: Any) -> dict[str, int]:
+    """Count what an edited video does not have, by kind: streams besides the video and the audio, and chapters."""
+    counts = dict.fromkeys(("video", "cover", "audio", "subtitle", "data", "attachment", "chapter"), 0)
+    for other in container.streams:
+        if other.index == stream.index or (other.type == "audio" and other.codec_context is not None):
+            continue
+        kind = "cover" if other.type == "video" and _is_cover(other) else other.type
+        counts[kind if kind in counts else "data"] += 1
+    counts["chapter"] = len(container.chapters())
+    return counts
+
+
+def _description(container: Any) -> str:
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        return str(container.dumps_format())
+    finally:
+        av.logging.set_level(level)
+
+
+def _video_stream(path: str | Path, container: Any) -> Any:
+    if not _NO_VIDEO_FORMATS.isdisjoint(container.format.name.split(",")):
+        raise VideoError(f"{path} is not a video (it looks like {container.format.long_name})")
+    streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+    if not streams:
+        raise VideoError(f"{path} has no video stream")
+    best = container.streams.best("video")
+    stream = best if best in streams else streams[0]
+    if stream.codec_context is None:
+        raise VideoError(f"{path} uses a codec that this installation cannot decode")
+    return stream
+
+
+def _check_size(path: str | Path, stream: Any) -> None:
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MAX_PIXELS:
+        raise VideoError(
+            f"{path} has pictures of {width}x{height}, and at most {MAX_PIXELS:,} pixels are read, as in 7680x4320: "
+            "make it smaller first"
+        )
+
+
+def _is_cover(stream: Any) -> bool:
+    return bool(stream.disposition & stream.disposition.__class__.attached_pic)
+
+
+def _is_animated_webp(file: Path) -> bool:
+    with file.open("rb") as opened_file:
+        head = opened_file.read(21)
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:] and head[20] & _ANIMATION_FLAG)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, TypeAlias
 import av
 import av.error
 import av.logging
+from PIL import Image
 
 from storage.errors import VideoError
 
@@ -123,12 +125,26 @@ def _video_stream(path: str | Path, container: Any) -> Any:
 
 
 def _check_size(path: str | Path, stream: Any) -> None:
+    """Refuse large pictures, before a decoder allocates them; where the size changes later, the decoder refuses."""
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     width, height = stream.codec_context.width, stream.codec_context.height
-    if width * height > MAX_PIXELS:
+    found = f"{width}x{height}" if width * height > MAX_PIXELS else "" if width else _large_image(path)
+    if found:
         raise VideoError(
-            f"{path} has pictures of {width}x{height}, and at most {MAX_PIXELS:,} pixels are read, as in 7680x4320: "
+            f"{path} has pictures of {found}, and at most {MAX_PIXELS:,} pixels are read, as in 7680x4320: "
             "make it smaller first"
         )
+
+
+def _large_image(path: str | Path) -> str:
+    """Return the size of a still image, if it is too large, from its header alone; empty for other files."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            return f"{image.width}x{image.height}" if image.width * image.height > MAX_PIXELS else ""
+    except Image.DecompressionBombError:
+        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS):,} pixels"
+    except (OSError, SyntaxError, ValueError):
+        return ""
 
 
 def _is_cover(stream: Any) -> bool:

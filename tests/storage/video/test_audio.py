@@ -152,7 +152,7 @@ def test_times_rounded_to_milliseconds_are_restored_to_whole_samples(
     assert {after - before for before, after in itertools.pairwise(times)} == {1024}
 
 
-# --- audio that cannot be copied ----------------------------------------------------------------------------------------
+# --- audio that cannot be copied -----------------------------------------------------------------------------------
 
 
 def tone_clip(path: Path, codec: str, *, layout: str, video: str = "mpeg4") -> Path:

@@ -34,7 +34,7 @@ def exif(orientation: int) -> Image.Exif:
     return data
 
 
-# --- side data --------------------------------------------------------------------------------------------------------
+# --- side data -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -72,14 +72,14 @@ def test_frames_of_a_video_that_carry_exif_are_read(name: str, tmp_path: Path) -
     assert notes.lines == []
 
 
-# --- the part of pictures that is shown ---------------------------------------------------------------------------------
+# --- the part of pictures that is shown ----------------------------------------------------------------------------
 
 
 def cropped_matroska(path: Path, *, top: int, bottom: int, left: int, right: int) -> None:
     """Replace the description of a video's colours in its header by a crop."""
     data = path.read_bytes()
     start = data.index(bytes.fromhex("55b090"))
-    crop = bytes.fromhex("54bb81%02x54aa81%02x54cc81%02x54dd81%02xec8100" % (top, bottom, left, right))
+    crop = bytes.fromhex(f"54bb81{top:02x}54aa81{bottom:02x}54cc81{left:02x}54dd81{right:02x}ec8100")
     assert len(crop) == 3 + 0x10
     path.write_bytes(data[:start] + crop + data[start + len(crop) :])
 
@@ -139,7 +139,7 @@ def test_pictures_of_another_size_are_fitted_in_with_black_borders(tmp_path: Pat
     ]
 
 
-# --- limits -----------------------------------------------------------------------------------------------------------
+# --- limits --------------------------------------------------------------------------------------------------------
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -179,7 +179,7 @@ def test_a_video_of_huge_frames_is_refused(make_clip: MakeClip, monkeypatch: pyt
         probe(path)
 
 
-# --- what is left out ---------------------------------------------------------------------------------------------------
+# --- what is left out ----------------------------------------------------------------------------------------------
 
 
 def test_an_ordinary_video_has_no_notes(make_clip: MakeClip) -> None:

@@ -156,6 +156,8 @@ class FrameReader:
         """
         self._path, self._deinterlace = path, deinterlace
         self._notes = Notes() if notes is None else notes
+        self.missed = Fraction(0)
+        """Seconds at the start of the file that cannot be decoded, after the iteration began."""
         self.last_duration = 0
         """Duration of the last frame in ticks, after the iteration."""
         self.cut_at: Fraction | None = None
@@ -179,6 +181,7 @@ class FrameReader:
             if first is None:
                 raise VideoError(f"{self._path} has no frame that can be decoded")
             picture = _Picture.of(container, stream, packets, first)
+            self.missed = picture.missed
             self._note_start(container, stream, first, picture)
             rate = Fraction(stream.average_rate or stream.guessed_rate or _DEFAULT_RATE)
             timeline, times, own = Timeline(stream.time_base, rate), list[int](), 0

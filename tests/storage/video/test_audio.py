@@ -155,8 +155,8 @@ def test_times_rounded_to_milliseconds_are_restored_to_whole_samples(
 # --- audio that cannot be copied -----------------------------------------------------------------------------------
 
 
-def tone_clip(path: Path, codec: str, *, layout: str, video: str = "mpeg4") -> Path:
-    """Write a clip of 0.8 s with a tone that swells and fades, the same in all channels."""
+def sound_clip(path: Path, codec: str, *, layout: str, video: str = "mpeg4") -> Path:
+    """Write a clip of 0.8 s with low noise that swells to the end, the same in all channels."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(video, rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
@@ -167,12 +167,17 @@ def tone_clip(path: Path, codec: str, *, layout: str, video: str = "mpeg4") -> P
             frame.pts, frame.time_base = index, Fraction(1, 25)
             container.mux(stream.encode(frame.reformat(format="yuv420p")))
         container.mux(stream.encode(None))
-        time = np.arange(38400) / 48000
-        wave = (0.25 * np.sin(2 * np.pi * (200 + 400 * time) * time) * np.sin(np.pi * time / 0.8)).astype(np.float32)
+        noise = np.convolve(np.random.default_rng(5).normal(size=38400), np.hanning(48) / 48, mode="same")
+        wave = (noise * np.linspace(0.2, 1, 38400)).astype(np.float32)
         channels = sound.codec_context.layout.nb_channels
         frame = av.AudioFrame.from_ndarray(np.tile(wave, (channels, 1)), format="fltp", layout=layout)
         frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
-        resampler = av.AudioResampler(format=sound.codec_context.format, layout=layout, rate=48000)
+        resampler = av.AudioResampler(
+            format=sound.codec_context.format,
+            layout=layout,
+            rate=48000,
+            frame_size=sound.codec_context.frame_size or 960,
+        )
         for part in [*resampler.resample(frame), None]:
             container.mux(sound.encode(part))
     return path
@@ -229,7 +234,7 @@ def test_audio_that_mp4_does_not_support_is_heard_as_before(
     codec: str, name: str, layout: str, channels: int, tmp_path: Path
 ) -> None:
     video = "wmv2" if name.endswith("wmv") else "mpeg4"
-    path, notes = tone_clip(tmp_path / name, codec, layout=layout, video=video), Notes()
+    path, notes = sound_clip(tmp_path / name, codec, layout=layout, video=video), Notes()
     out = rewritten(path, notes=notes)
     before, after = heard(path), heard(out)
     assert abs(lag(before, after)) <= 1
@@ -241,8 +246,24 @@ def test_audio_that_mp4_does_not_support_is_heard_as_before(
     assert any(line.startswith(f"Audio in {codec} was encoded again, as AAC") for line in notes.lines)
 
 
+def test_a_gap_in_audio_that_is_encoded_again_stays_silent(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mkv"
+    whole = sound_clip(tmp_path / "whole.mkv", "pcm_s16le", layout="mono")
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.size and (packet.stream.type == "video" or not 200 <= packet.pts < 500):
+                packet.stream = streams[packet.stream_index]
+                target.mux(packet)
+    before, after = heard(path), heard(rewritten(path))
+    assert before[12000:22000].max() == 0
+    assert np.abs(after[12000:22000]).max() < 1e-3
+    assert after[26000:36000].std() == pytest.approx(before[26000:36000].std(), rel=0.05)
+    assert abs(lag(before, after)) <= 1
+
+
 def test_pcm_is_copied_into_quicktime(tmp_path: Path) -> None:
-    path, notes = tone_clip(tmp_path / "clip.mov", "pcm_s24le", layout="stereo"), Notes()
+    path, notes = sound_clip(tmp_path / "clip.mov", "pcm_s24le", layout="stereo"), Notes()
     out = rewritten(path, "out.mov", notes)
     with av.open(str(out)) as container:
         assert container.streams.audio[0].codec_context.name == "pcm_s24le"
@@ -269,7 +290,7 @@ def test_languages_and_the_default_track_are_kept(make_clip: MakeClip, flat_fram
 
 
 def test_damaged_audio_is_kept_as_far_as_it_goes_and_in_sync(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
-    path = tone_clip(make_clip(flat_frames(*GREYS)).with_name("clip.ts"), "aac", layout="mono", video="mpeg2video")
+    path = sound_clip(make_clip(flat_frames(*GREYS)).with_name("clip.ts"), "aac", layout="mono", video="mpeg2video")
     whole, data = heard(path), bytearray(path.read_bytes())
     own = [at for at in range(0, len(data), 188) if int.from_bytes(data[at + 1 : at + 3], "big") & 0x1FFF == 0x101]
     for at in own[len(own) // 2 : len(own) // 2 + 3]:
@@ -281,7 +302,7 @@ def test_damaged_audio_is_kept_as_far_as_it_goes_and_in_sync(make_clip: MakeClip
 
 
 def test_audio_that_cannot_be_decoded_is_left_out_with_a_note(tmp_path: Path) -> None:
-    path, notes = tone_clip(tmp_path / "clip.mkv", "wavpack", layout="stereo"), Notes()
+    path, notes = sound_clip(tmp_path / "clip.mkv", "wavpack", layout="stereo"), Notes()
     data = path.read_bytes()
     path.write_bytes(data.replace(b"A_WAVPACK4", b"A_UNKNOWN4"))
     out = rewritten(path, notes=notes)

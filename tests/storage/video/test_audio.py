@@ -223,7 +223,7 @@ def lag(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> float:
         ("pcm_s16le", "clip.avi", "stereo", 2),
         ("pcm_f32le", "clip.mkv", "stereo", 2),
         ("wavpack", "clip.mkv", "5.1(side)", 6),
-        ("tta", "clip.mkv", "stereo", 2),
+        ("wavpack", "clip.mkv", "stereo", 2),
         ("wmav2", "clip.wmv", "stereo", 2),
         ("wmav1", "clip.wmv", "mono", 1),
         ("adpcm_ima_qt", "clip.mov", "mono", 1),

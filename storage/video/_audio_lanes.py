@@ -41,8 +41,9 @@ class CopyLane:
     def __init__(self, stream: Any, target: Any) -> None:
         """Add a stream like another to a container."""
         self._output = _described(target.add_stream_from_template(stream), stream)
-        self._samples = stream.codec_context.frame_size or 0
-        self._tick = Fraction(1, stream.codec_context.sample_rate)
+        self._codec = stream.codec_context
+        self._samples = self._codec.frame_size or 0
+        self._tick = Fraction(1, self._codec.sample_rate)
         self._expected: int | None = None
 
     def packets(self, packet: Any) -> list[Any]:
@@ -50,21 +51,28 @@ class CopyLane:
         if packet is None:
             return []
         packet.dts = packet.pts  # audio packets are decoded in the order in which they are played
-        if self._samples and packet.time_base != self._tick:
-            self._restore_clock(packet)
+        samples = self._samples or (0 if packet.duration else self._count(packet))
+        if samples and packet.time_base != self._tick:
+            self._restore_clock(packet, samples)
         packet.stream = self._output
         return [packet]
 
-    def _restore_clock(self, packet: Any) -> None:
+    def _count(self, packet: Any) -> int:
+        """Return the samples of a packet without a duration: in MP4, the last one would not be played."""
+        with contextlib.suppress(av.error.FFmpegError):
+            return sum(frame.samples for frame in self._codec.decode(packet))
+        return 0
+
+    def _restore_clock(self, packet: Any, samples: int) -> None:
         """Start a packet at the end of the previous one, if its time differs by no more than rounding explains."""
         seconds = packet.pts * packet.time_base
-        samples = round(seconds / self._tick)
+        place = round(seconds / self._tick)
         if self._expected is not None and abs(self._expected * self._tick - seconds) <= packet.time_base:
-            samples = self._expected
+            place = self._expected
         packet.time_base = self._tick
-        packet.pts = packet.dts = samples
-        packet.duration = self._samples
-        self._expected = samples + self._samples
+        packet.pts = packet.dts = place
+        packet.duration = samples
+        self._expected = place + samples
 
 
 class EncodeLane:

@@ -262,6 +262,14 @@ def test_a_gap_in_audio_that_is_encoded_again_stays_silent(tmp_path: Path) -> No
     assert abs(lag(before, after)) <= 1
 
 
+def test_the_last_packet_of_a_codec_without_durations_is_kept(tmp_path: Path) -> None:
+    path = sound_clip(tmp_path / "clip.mkv", "alac", layout="mono")
+    out = rewritten(path)
+    assert [content for _, content in packets(out)] == [content for _, content in packets(path)]
+    ends = [np.flatnonzero(heard(each))[-1] / 48 for each in (path, out)]
+    assert ends[0] == pytest.approx(ends[1], abs=1)
+
+
 def test_pcm_is_copied_into_quicktime(tmp_path: Path) -> None:
     path, notes = sound_clip(tmp_path / "clip.mov", "pcm_s24le", layout="stereo"), Notes()
     out = rewritten(path, "out.mov", notes)

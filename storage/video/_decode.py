@@ -17,12 +17,13 @@ import numpy.typing as npt
 
 from storage.errors import VideoError
 from storage.video._colour import ToRgb, has_transparency, is_untagged, untagged_matrix
+from storage.video._crop import Crop, crop_of
 from storage.video._deinterlace import DEINTERLACING, deinterlaced
 from storage.video._notes import Notes
 from storage.video._orientation import Orientation
 from storage.video._packets import Packets
 from storage.video._side_data import side_data
-from storage.video._source import Crop, crop_of, opened, origin, other_streams
+from storage.video._source import opened, origin, other_streams
 from storage.video._timing import Timeline, final_duration
 from storage.video._tone_mapping import ToneMap
 

@@ -1,33 +1,27 @@
-"""Source files: opened safely, the stream that is the video, its crop, and the other streams."""
+"""Source files: opened safely, the stream that is the video, and the other streams."""
 
 from __future__ import annotations
 
 import contextlib
-import re
 import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import av
 import av.error
-import av.logging
 from PIL import Image
 
 from storage.errors import VideoError
 
-__all__ = ["MAX_PIXELS", "Crop", "crop_of", "opened", "origin", "other_streams"]
+__all__ = ["MAX_PIXELS", "opened", "origin", "other_streams"]
 
 MAX_PIXELS = 2**25
 """Pixels of the largest picture that is read: 8K (7680x4320) is just below."""
 
-Crop: TypeAlias = tuple[slice, slice]
-"""Rows and columns of a stored picture that are shown."""
-
 # ffmpeg decodes text as terminal art and opens the files that a playlist names: neither is a video here
 _NO_VIDEO_FORMATS = frozenset({"tty", "concat", "hls", "dash", "lavfi"})
-_CROPPING = re.compile(r"Stream #0:(\d+)|Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)", re.IGNORECASE)
 _ANIMATION_FLAG = 0x02  # in the flags of WebP's extended header
 
 
@@ -73,23 +67,6 @@ def origin(container: Any) -> Fraction:
     return earliest if earliest > 0 else min([Fraction(0), *video])
 
 
-def crop_of(container: Any, stream: Any, size: tuple[int, int]) -> Crop:
-    """Return the part of stored pictures (height, width) that the container says is shown: all of it by default.
-
-    PyAV reads a stream's side data only as FFmpeg's description of the file.
-    """
-    index = None
-    for match in _CROPPING.finditer(_description(container)):
-        if match[1] is not None:
-            index = int(match[1])
-        elif index == stream.index:
-            left, right, top, bottom = (int(value) for value in match.groups()[1:])
-            rows, columns = slice(top, size[0] - bottom), slice(left, size[1] - right)
-            if rows.start < rows.stop and columns.start < columns.stop:
-                return rows, columns
-    return slice(0, size[0]), slice(0, size[1])
-
-
 def other_streams(container: Any, stream: Any) -> dict[str, int]:
     """Count what an edited video does not have, by kind: streams besides the video and the audio, and chapters."""
     counts = dict.fromkeys(("video", "cover", "audio", "subtitle", "data", "attachment", "chapter"), 0)
@@ -100,15 +77,6 @@ def other_streams(container: Any, stream: Any) -> dict[str, int]:
         counts[kind if kind in counts else "data"] += 1
     counts["chapter"] = len(container.chapters())
     return counts
-
-
-def _description(container: Any) -> str:
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.INFO)
-    try:
-        return str(container.dumps_format())
-    finally:
-        av.logging.set_level(level)
 
 
 def _video_stream(path: str | Path, container: Any) -> Any:

@@ -61,7 +61,7 @@ def read_audio(path: str | Path, *, until: Fraction | None = None, notes: Notes 
         if (first := next(packets.frames(), None)) is None:
             raise VideoError(f"{path} has no frame that can be decoded")
         missed = packets.undecodable(first)
-        span = _Span(origin(source) + missed, until, has_lost_start=missed > 0)
+        span = _Span(origin(source, first, missed), until, has_lost_start=missed > 0)
 
     @contextlib.contextmanager
     def reopened() -> Iterator[Any]:

@@ -88,7 +88,7 @@ class _Picture:
             turn=Orientation.of(found),
             tone_map=ToneMap.of(first, found),
             missed=(missed := packets.undecodable(first)),
-            start=origin(container) + missed,
+            start=origin(container, first, missed),
         )
 
     @property

@@ -52,19 +52,24 @@ def opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
         yield container, stream
 
 
-def origin(container: Any) -> Fraction:
+def origin(container: Any, first: Any, missed: Fraction) -> Fraction:
     """Return the time on the file's clock, in seconds, that becomes zero for video and audio alike.
 
     It is the earliest start of all video and audio streams if that is positive, else the start of the video or 0.
-    Audio may start before 0: that is its encoder's delay, which players skip, and not an offset of the file. Where the
-    start of the video cannot be decoded, zero is later by as much: see `Packets.undecodable`.
+    Audio may start before 0: that is its encoder's delay, which players skip, and not an offset of the file.
+
+    Args:
+        container: the file.
+        first: the first decoded frame; zero is never later, whatever the file says.
+        missed: seconds at the start of the video that cannot be decoded, by which zero is later.
     """
     video, audio = (
         [stream.start_time * stream.time_base for stream in streams if stream.start_time is not None]
         for streams in (container.streams.video, container.streams.audio)
     )
     earliest = min([*video, *audio], default=Fraction(0))
-    return earliest if earliest > 0 else min([Fraction(0), *video])
+    start = (earliest if earliest > 0 else min([Fraction(0), *video])) + missed
+    return start if first.pts is None else min(start, Fraction(first.pts * first.time_base))
 
 
 def other_streams(container: Any, stream: Any) -> dict[str, int]:

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -16,6 +17,7 @@ from PIL import Image, ImageOps
 
 from storage.errors import VideoError
 from storage.video import FrameReader, Notes, probe, read_frames
+from storage.video._source import origin
 
 FlatFrames = Callable[..., list[npt.NDArray[np.uint8]]]
 MakeClip = Callable[..., Path]
@@ -137,6 +139,16 @@ def test_pictures_of_another_size_are_fitted_in_with_black_borders(tmp_path: Pat
         "From frame 2 on pictures are 48x64: fitted in with black borders.",
         "From frame 4 on pictures are 48x16: fitted in with black borders.",
     ]
+
+
+def test_times_begin_at_the_first_frame_where_the_file_says_a_later_start() -> None:
+    late, first = (
+        SimpleNamespace(start_time=14, time_base=Fraction(1, 25)),
+        SimpleNamespace(pts=2, time_base=Fraction(1, 25)),
+    )
+    container = SimpleNamespace(streams=SimpleNamespace(video=[late], audio=[]))
+    assert origin(container, first, Fraction(0)) == Fraction(2, 25)
+    assert origin(container, SimpleNamespace(pts=14, time_base=Fraction(1, 25)), Fraction(0)) == Fraction(14, 25)
 
 
 # --- limits --------------------------------------------------------------------------------------------------------

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.artifact import Artifact
 from storage.digest import digest_file_once
-from storage.video import FrameReader, Notes, VideoInfo, probe, read_audio
+from storage.video import FrameReader, Notes, VideoInfo, copy_audio, probe
 from storage.workspace import open_artifact
 from tasks.artifacts import AUDIO, shard_rows
 from tasks.errors import TaskInputError
@@ -41,19 +45,28 @@ def decode_clip(job: Job) -> None:
             frames = _StoringFrames(artifact, info, progress)
             cuts = detect_cuts(frames.read(reader))
         timestamps = frames.finish()
-        audio = read_audio(path, until=reader.cut_at, notes=notes)
-        if audio is not None:
-            artifact.write_bytes(AUDIO, audio)
+        has_audio = _store_audio(artifact, path, until=reader.cut_at, notes=notes)
         _LOG.info("Decoded %d frames, %dx%d, shots: %d", len(timestamps), info.width, info.height, len(cuts) + 1)
         found = {
             "frame_count": len(timestamps),
             "cuts": cuts,
-            "has_audio": audio is not None,
+            "has_audio": has_audio,
             "last_duration": reader.last_duration,
             "notes": notes.lines,
         }
         artifact.complete(_metadata(info) | found | cost())
         remember_decoded_facts(plan[DECODE].ref, frame_count=len(timestamps), cuts=cuts)
+
+
+def _store_audio(artifact: Artifact, path: Path, *, until: Fraction | None, notes: Notes) -> bool:
+    """Store the clip's audio, and return whether there is any."""
+    with tempfile.TemporaryDirectory(prefix="wave-") as folder:
+        audio = Path(folder) / AUDIO
+        if not copy_audio(path, audio, until=until, notes=notes):
+            return False
+        with artifact.local_output(AUDIO) as target:
+            shutil.copyfile(audio, target)
+    return True
 
 
 class _StoringFrames:

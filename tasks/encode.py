@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -44,15 +45,17 @@ def finished_frames(plan: EditPlan, source: Artifact, *, size: tuple[int, int]) 
 def write_like(source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]], *, crf: int = 16) -> list[str]:
     """Write frames with the timestamps and the audio of a decoded clip, and return notes on what the file lacks."""
     found, notes = source.metadata, Notes()
-    write_video(
-        path,
-        frames,
-        timestamps=source.read_region("timestamps").tolist(),
-        time_base=Fraction(found["time_base"]),
-        last_duration=found["last_duration"],
-        audio=source.read_bytes(AUDIO) if found["has_audio"] else None,
-        crf=crf,
-        pixel_aspect=Fraction(found["pixel_aspect"]),
-        notes=notes,
-    )
+    with contextlib.ExitStack() as stack:
+        audio = stack.enter_context(source.local_copy(AUDIO)) if found["has_audio"] else None
+        write_video(
+            path,
+            frames,
+            timestamps=source.read_region("timestamps").tolist(),
+            time_base=Fraction(found["time_base"]),
+            last_duration=found["last_duration"],
+            audio=audio,
+            crf=crf,
+            pixel_aspect=Fraction(found["pixel_aspect"]),
+            notes=notes,
+        )
     return notes.lines

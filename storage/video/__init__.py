@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage.video._audio import read_audio
+from storage.video._audio import copy_audio, read_audio
 from storage.video._check import VideoCheck, check_video_pair
 from storage.video._decode import FrameReader, VideoInfo, probe, read_frames
 from storage.video._deinterlace import DEINTERLACING
@@ -16,6 +16,7 @@ __all__ = [
     "VideoCheck",
     "VideoInfo",
     "check_video_pair",
+    "copy_audio",
     "probe",
     "read_audio",
     "read_frames",

@@ -26,7 +26,7 @@ from storage.video._notes import Notes
 from storage.video._packets import Packets
 from storage.video._source import opened, origin
 
-__all__ = ["AudioCopy", "read_audio"]
+__all__ = ["AudioCopy", "copy_audio", "read_audio"]
 
 _TRIED = 16  # packets of a stream that are written to find whether a container supports it
 _MP4 = "mp4"
@@ -39,7 +39,15 @@ class _LaneKind(Protocol):
 
 
 def read_audio(path: str | Path, *, until: Fraction | None = None, notes: Notes | None = None) -> bytes | None:
-    """Return all audio streams of a video file as an audio file; None where there are none.
+    """Return what `copy_audio` writes; None where there is no audio."""
+    buffer = io.BytesIO()
+    return buffer.getvalue() if copy_audio(path, buffer, until=until, notes=notes) else None
+
+
+def copy_audio(
+    path: str | Path, target: Path | io.BytesIO, *, until: Fraction | None = None, notes: Notes | None = None
+) -> bool:
+    """Write all audio streams of a video file to an audio file, and return whether there are any.
 
     The result is an MP4 file, which stores times in samples and keeps the encoder's delay and a trimmed end; or a
     Matroska file if MP4 does not support a codec. A codec that neither supports is encoded as AAC. Times are on the
@@ -47,6 +55,7 @@ def read_audio(path: str | Path, *, until: Fraction | None = None, notes: Notes 
 
     Args:
         path: the file.
+        target: where to write; empty or absent if there is no audio.
         until: seconds after which audio is left out; None for all of it.
         notes: where to note what is lost.
 
@@ -56,7 +65,7 @@ def read_audio(path: str | Path, *, until: Fraction | None = None, notes: Notes 
     notes = Notes() if notes is None else notes
     with opened(path) as (source, stream):
         if not (indices := _indices(source)):
-            return None
+            return False
         packets = Packets(source, stream)
         if (first := next(packets.frames(), None)) is None:
             raise VideoError(f"{path} has no frame that can be decoded")
@@ -69,25 +78,34 @@ def read_audio(path: str | Path, *, until: Fraction | None = None, notes: Notes 
             yield source
 
     only_matroska = any(_fits(reopened, index, "matroska") and not _fits(reopened, index, _MP4) for index in indices)
-    return _stored(reopened, span, "matroska" if only_matroska else _MP4, notes)
+    return _stored(reopened, target, span, "matroska" if only_matroska else _MP4, notes)
 
 
-def _stored(reopened: _Opener, span: _Span, kind: str, notes: Notes) -> bytes | None:
-    """Write all streams into a container in memory; if that fails at some packet, encode all; then leave them out."""
+def _stored(reopened: _Opener, output: Path | io.BytesIO, span: _Span, kind: str, notes: Notes) -> bool:
+    """Write all streams into one file; if that fails at some packet, encode all; then leave them out."""
     for encode in (False, True):
-        buffer = io.BytesIO()
-        with contextlib.suppress(av.error.FFmpegError, ValueError), reopened() as source:
-            with av.open(buffer, "w", format=kind) as target:
+        written = 0
+        with contextlib.suppress(av.error.InvalidDataError, av.error.ArgumentError), reopened() as source:
+            with av.open(_emptied(output), "w", format=kind) as target:
                 lanes = _lanes(reopened, source, target, notes, encode=encode)
                 for packet in _packets(source, lanes.streams):
                     if span.place(packet, kind):
                         lanes.write(packet)
+                        written += 1
                 lanes.finish()
             if span.is_cut:
                 notes.audio_cut(span.until or Fraction(0))
-            return buffer.getvalue() or None
+            return written > 0
     notes.audio_left_out("a damaged stream")
-    return None
+    return False
+
+
+def _emptied(output: Path | io.BytesIO) -> str | io.BytesIO:
+    if isinstance(output, Path):
+        return str(output)
+    output.seek(0)
+    output.truncate()
+    return output
 
 
 class _Span:
@@ -117,17 +135,26 @@ class AudioCopy:
     A player reads a file from front to back, so the packets of both have to be near each other.
     """
 
-    def __init__(self, data: bytes, target: Any, notes: Notes) -> None:
+    def __init__(self, audio: bytes | Path, target: Any, notes: Notes) -> None:
         """Add the output streams, which must happen before the first packet is written.
+
+        Args:
+            audio: what `copy_audio` wrote, or where.
+            target: the container.
+            notes: where to note what is lost.
 
         Raises:
             VideoError: if the audio cannot be read.
         """
+
+        def reopened() -> Any:
+            return av.open(str(audio) if isinstance(audio, Path) else io.BytesIO(audio))
+
         try:
-            self._source = av.open(io.BytesIO(data))
+            self._source = reopened()
         except (av.error.FFmpegError, ValueError) as error:
             raise VideoError(f"the audio for the frames cannot be read ({error})") from error
-        self._lanes = _lanes(lambda: av.open(io.BytesIO(data)), self._source, target, notes)
+        self._lanes = _lanes(reopened, self._source, target, notes)
         self._packets = _packets(self._source, self._lanes.streams)
         self._next = next(self._packets, None)
 

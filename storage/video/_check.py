@@ -94,6 +94,7 @@ def _tracks(path: str | Path, info: VideoInfo, reader: FrameReader) -> Iterator[
                 end = start + (packet.duration or 0) * packet.time_base
                 if (reader.cut_at is None or start < reader.cut_at) and (not reader.missed or end > 0):
                     found[packet.stream_index].append((start, zlib.crc32(_payload(packet))))
+        streams = [stream for stream in streams if found[stream.index]]
         flagged = [stream.index for stream in streams if stream.disposition & stream.disposition.__class__.default]
         for stream in streams:
             yield _Track(

@@ -37,7 +37,7 @@ def write_video(
     timestamps: Sequence[int],
     time_base: Fraction,
     last_duration: int | None = None,
-    audio: bytes | None = None,
+    audio: bytes | Path | None = None,
     crf: int = 16,
     pixel_aspect: Fraction = Fraction(1),
     notes: Notes | None = None,
@@ -53,7 +53,8 @@ def write_video(
         timestamps: ticks of `time_base`, strictly increasing.
         time_base: seconds per tick.
         last_duration: duration of the last frame in ticks; the mean step by default.
-        audio: return value of `read_audio`; copied, or encoded as AAC where the container does not support its codec.
+        audio: return value of `read_audio`, or the file of `copy_audio`; copied, or encoded as AAC where the container
+            does not support its codec.
         crf: x264's quality, 0 (lossless) to 51.
         pixel_aspect: width of a pixel over its height.
         notes: where to note what the file lacks.

@@ -6,7 +6,6 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +44,7 @@ def decode_clip(job: Job) -> None:
             frames = _StoringFrames(artifact, info, progress)
             cuts = detect_cuts(frames.read(reader))
         timestamps = frames.finish()
-        has_audio = _store_audio(artifact, path, until=reader.cut_at, notes=notes)
+        has_audio = _store_audio(artifact, path, reader, notes)
         _LOG.info("Decoded %d frames, %dx%d, shots: %d", len(timestamps), info.width, info.height, len(cuts) + 1)
         found = {
             "frame_count": len(timestamps),
@@ -58,11 +57,11 @@ def decode_clip(job: Job) -> None:
         remember_decoded_facts(plan[DECODE].ref, frame_count=len(timestamps), cuts=cuts)
 
 
-def _store_audio(artifact: Artifact, path: Path, *, until: Fraction | None, notes: Notes) -> bool:
-    """Store the clip's audio, and return whether there is any."""
+def _store_audio(artifact: Artifact, path: Path, reader: FrameReader, notes: Notes) -> bool:
+    """Store the clip's audio, after its frames were read, and return whether there is any."""
     with tempfile.TemporaryDirectory(prefix="wave-") as folder:
         audio = Path(folder) / AUDIO
-        if not copy_audio(path, audio, until=until, notes=notes):
+        if not copy_audio(path, audio, until=reader.cut_at, offsets=reader.offsets, notes=notes):
             return False
         with artifact.local_output(AUDIO) as target:
             shutil.copyfile(audio, target)

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import av
 import av.error
@@ -25,11 +27,13 @@ from storage.video._audio_lanes import CopyLane, EncodeLane, Lane
 from storage.video._notes import Notes
 from storage.video._packets import Packets
 from storage.video._source import opened, origin
+from storage.video._timing import Restarts
 
 __all__ = ["AudioCopy", "copy_audio", "read_audio"]
 
 _TRIED = 16  # packets of a stream that are written to find whether a container supports it
 _MP4 = "mp4"
+_Output: TypeAlias = Path | io.BytesIO
 _Opener = Callable[[], AbstractContextManager[Any]]
 """What opens the source from its start, as often as it is called."""
 
@@ -38,14 +42,19 @@ class _LaneKind(Protocol):
     def __call__(self, stream: Any, target: Any) -> Lane: ...
 
 
-def read_audio(path: str | Path, *, until: Fraction | None = None, notes: Notes | None = None) -> bytes | None:
-    """Return what `copy_audio` writes; None where there is no audio."""
+def read_audio(path: str | Path, **options: Any) -> bytes | None:
+    """Return what `copy_audio` writes, with its options; None where there is no audio."""
     buffer = io.BytesIO()
-    return buffer.getvalue() if copy_audio(path, buffer, until=until, notes=notes) else None
+    return buffer.getvalue() if copy_audio(path, buffer, **options) else None
 
 
 def copy_audio(
-    path: str | Path, target: Path | io.BytesIO, *, until: Fraction | None = None, notes: Notes | None = None
+    path: str | Path,
+    target: _Output,
+    *,
+    until: Fraction | None = None,
+    offsets: Sequence[Fraction] = (),
+    notes: Notes | None = None,
 ) -> bool:
     """Write all audio streams of a video file to an audio file, and return whether there are any.
 
@@ -56,7 +65,8 @@ def copy_audio(
     Args:
         path: the file.
         target: where to write; empty or absent if there is no audio.
-        until: seconds after which audio is left out; None for all of it.
+        until: seconds after which audio is left out, such as `FrameReader.cut_at`; None for all of it.
+        offsets: seconds to add after each restart of the file's clock: `FrameReader.offsets`.
         notes: where to note what is lost.
 
     Raises:
@@ -70,7 +80,8 @@ def copy_audio(
         if (first := next(packets.frames(), None)) is None:
             raise VideoError(f"{path} has no frame that can be decoded")
         missed = packets.undecodable(first)
-        span = _Span(origin(source, first, missed), until, has_lost_start=missed > 0)
+        start = origin(source, first, missed)
+        span = partial(_Span, start, until, offsets, has_lost_start=missed > 0)
 
     @contextlib.contextmanager
     def reopened() -> Iterator[Any]:
@@ -81,10 +92,12 @@ def copy_audio(
     return _stored(reopened, target, span, "matroska" if only_matroska else _MP4, notes)
 
 
-def _stored(reopened: _Opener, output: Path | io.BytesIO, span: _Span, kind: str, notes: Notes) -> bool:
+def _stored(
+    reopened: _Opener, output: Path | io.BytesIO, new_span: Callable[[], _Span], kind: str, notes: Notes
+) -> bool:
     """Write all streams into one file; if that fails at some packet, encode all; then leave them out."""
     for encode in (False, True):
-        written = 0
+        written, span = 0, new_span()
         with contextlib.suppress(av.error.InvalidDataError, av.error.ArgumentError), reopened() as source:
             with av.open(_emptied(output), "w", format=kind) as target:
                 lanes = _lanes(reopened, source, target, notes, encode=encode)
@@ -100,7 +113,7 @@ def _stored(reopened: _Opener, output: Path | io.BytesIO, span: _Span, kind: str
     return False
 
 
-def _emptied(output: Path | io.BytesIO) -> str | io.BytesIO:
+def _emptied(output: _Output) -> str | io.BytesIO:
     if isinstance(output, Path):
         return str(output)
     output.seek(0)
@@ -111,8 +124,11 @@ def _emptied(output: Path | io.BytesIO) -> str | io.BytesIO:
 class _Span:
     """The part of a file's audio that is kept, and its place on the clock of the frames."""
 
-    def __init__(self, start: Fraction, until: Fraction | None, *, has_lost_start: bool) -> None:
+    def __init__(
+        self, start: Fraction, until: Fraction | None, offsets: Sequence[Fraction], *, has_lost_start: bool
+    ) -> None:
         self._start, self.until, self._has_lost_start = start, until, has_lost_start
+        self._restarts: dict[int, Restarts] = defaultdict(lambda: Restarts(offsets))
         self.is_cut = False
 
     def place(self, packet: Any, container: str) -> bool:
@@ -121,7 +137,9 @@ class _Span:
         Where the start of the video was left out, so is the audio that ends before zero. Matroska stores no times
         before zero, and would move all others.
         """
-        packet.pts -= round(self._start / packet.time_base)
+        own = Fraction(packet.pts * packet.time_base)
+        moved = self._restarts[packet.stream_index].place(own) - own - self._start
+        packet.pts += round(moved / packet.time_base)
         if self.until is not None and packet.pts * packet.time_base >= self.until:
             self.is_cut = True
             return False
@@ -182,15 +200,22 @@ class _Lanes:
 
     def write(self, packet: Any) -> None:
         """Write what becomes of a packet; a damaged one is left out."""
-        self._mux(self._lanes[packet.stream_index].packets(packet))
+        self._mux(self._made(self._lanes[packet.stream_index], packet))
 
     def finish(self) -> None:
         """Write what encoders have kept."""
         for lane in self._lanes.values():
-            self._mux(lane.packets(None))
+            self._mux(self._made(lane, None))
         damaged = self._damaged + sum(lane.damaged for lane in self._lanes.values())
         if damaged:
             self._notes.audio_damaged(damaged)
+
+    def _made(self, lane: Lane, packet: Any) -> list[Any]:
+        try:
+            return lane.packets(packet)
+        except (av.error.FFmpegError, ValueError):
+            self._damaged += 1
+            return []
 
     def _mux(self, packets: Sequence[Any]) -> None:
         for packet in packets:

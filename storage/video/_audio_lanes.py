@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, Protocol
 
+import av
 import av.error
 from av.filter import Graph
 
@@ -85,8 +86,8 @@ class EncodeLane:
         self._layout = _AAC_LAYOUTS.get(self._codec.layout.nb_channels, "stereo")
         self._output = _described(target.add_stream("aac", rate=self._rate, layout=self._layout), stream)
         self._output.bit_rate = _BIT_RATE * self._output.codec_context.layout.nb_channels
-        self._graph: Graph | None = None
-        self._shift: int | None = None
+        self._resampler: tuple[Any, av.AudioResampler] | None = None
+        self._graph = self._filters()
         self.damaged = 0
 
     def packets(self, packet: Any) -> list[Any]:
@@ -95,10 +96,12 @@ class EncodeLane:
 
     def _frames(self, packet: Any) -> Iterator[Any]:
         for frame in self._decoded(packet):
-            yield from self._resampled(frame)
+            for part in self._resampled(frame):
+                yield from self._filtered(part)
         if packet is None:
-            if self._graph is not None:
-                yield from self._resampled(None)
+            for part in self._resampled(None):
+                yield from self._filtered(part)
+            yield from self._filtered(None)
             yield None
 
     def _decoded(self, packet: Any) -> list[Any]:
@@ -111,25 +114,34 @@ class EncodeLane:
             self.damaged += packet is not None
             return []
 
-    def _resampled(self, frame: Any) -> Iterator[Any]:
-        """Bring a decoded frame to the encoder's form: gaps are filled, and what is before time zero is cut off."""
-        if self._graph is None:
-            self._graph = self._filters(frame)
+    def _resampled(self, frame: Any) -> list[Any]:
+        """Convert a decoded frame to the encoder's rate and layout, also where its own change in mid-stream."""
+        kind = None if frame is None else (frame.format.name, frame.layout.name, frame.sample_rate)
+        parts = []
+        if self._resampler is not None and self._resampler[0] != kind:
+            parts, self._resampler = list(self._resampler[1].resample(None)), None
+        if frame is None:
+            return parts
+        if self._resampler is None:
+            self._resampler = kind, av.AudioResampler(format="fltp", layout=self._layout, rate=self._rate)
+        return [*parts, *self._resampler[1].resample(frame)]
+
+    def _filtered(self, frame: Any) -> Iterator[Any]:
+        """Fill gaps, cut off what is before time zero, and yield frames of the encoder's length."""
+        if frame is not None and frame.pts is not None:  # a frame that needed no conversion keeps its stream's clock
+            frame.pts = round(frame.pts * frame.time_base * self._rate)
+            frame.time_base = Fraction(1, self._rate)
         self._graph.push(frame)
         with contextlib.suppress(av.error.BlockingIOError, av.error.EOFError):
             while True:
                 yield self._graph.pull()
 
-    def _filters(self, frame: Any) -> Graph:
+    def _filters(self) -> Graph:
         graph = Graph()
         source = graph.add_abuffer(
-            sample_rate=frame.sample_rate, format=frame.format, layout=frame.layout, time_base=frame.time_base
+            sample_rate=self._rate, format="fltp", layout=self._layout, time_base=Fraction(1, self._rate)
         )
-        filters = (
-            ("aresample", f"{self._rate}:async=1:first_pts=0"),
-            ("aformat", f"sample_fmts=fltp:channel_layouts={self._layout}"),
-            ("asetnsamples", f"n={_AAC_FRAME}:p=0"),
-        )
+        filters = (("aresample", "async=1:first_pts=0"), ("asetnsamples", f"n={_AAC_FRAME}:p=0"))
         graph.link_nodes(source, *(graph.add(*each) for each in filters), graph.add("abuffersink")).configure()
         return graph
 

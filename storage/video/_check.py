@@ -18,6 +18,7 @@ import numpy.typing as npt
 from storage.video._decode import FrameReader, VideoInfo, probe
 from storage.video._notes import Notes
 from storage.video._source import opened
+from storage.video._timing import Restarts
 
 __all__ = ["VideoCheck", "check_video_pair"]
 
@@ -86,11 +87,12 @@ def _tracks(path: str | Path, info: VideoInfo, reader: FrameReader) -> Iterator[
     with opened(path) as (container, _):
         streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
         found: dict[int, list[tuple[Fraction, int]]] = {stream.index: [] for stream in streams}
+        clocks = {stream.index: Restarts(reader.offsets) for stream in streams}
         with contextlib.suppress(av.error.FFmpegError):
             for packet in container.demux(streams) if streams else ():
                 if not packet.size or packet.pts is None:
                     continue
-                start = packet.pts * packet.time_base - info.start
+                start = clocks[packet.stream_index].place(packet.pts * packet.time_base) - info.start
                 end = start + (packet.duration or 0) * packet.time_base
                 if (reader.cut_at is None or start < reader.cut_at) and (not reader.missed or end > 0):
                     found[packet.stream_index].append((start, zlib.crc32(_payload(packet))))

@@ -159,6 +159,8 @@ class FrameReader:
         self._notes = Notes() if notes is None else notes
         self.missed = Fraction(0)
         """Seconds at the start of the file that cannot be decoded, after the iteration began."""
+        self.offsets: list[Fraction] = []
+        """Seconds that are added to the file's times after each restart of its clock, after the iteration."""
         self.last_duration = 0
         """Duration of the last frame in ticks, after the iteration."""
         self.cut_at: Fraction | None = None
@@ -193,6 +195,7 @@ class FrameReader:
                 times.append(timeline.place(None if pts is None else pts - start))
                 own = 0 if container.format.name == "avi" else frame.duration  # AVI says one tick for any frame
                 yield times[-1], picture.turn.apply(to_rgb(frame)[picture.crop])
+            self.offsets = [offset * stream.time_base for offset in timeline.offsets]
             self.last_duration = final_duration(times, own, time_base=stream.time_base, rate=rate)
             self._note_end(packets, times, stream.time_base)
 

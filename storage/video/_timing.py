@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import pairwise
 from statistics import median_low
 
-__all__ = ["Timeline", "final_duration", "median_step"]
+__all__ = ["Restarts", "Timeline", "final_duration", "median_step"]
 
 _LONGEST_STEP_BACK = 1  # seconds; a longer one is a restart of the clock, as in joined recordings
 _LONGEST_LAST_FRAME = 600  # seconds; a longer one is damage
@@ -22,6 +22,8 @@ class Timeline:
         self._limit = _LONGEST_STEP_BACK / time_base
         self._offset = 0
         self._last: int | None = None
+        self.offsets: list[int] = []
+        """What is added to the file's timestamps after each restart of its clock, ticks."""
 
     def place(self, pts: int | None) -> int:
         """Return the timestamp of the next frame from the file's, both in ticks; None where the file has none."""
@@ -38,7 +40,25 @@ class Timeline:
         if self._last - (pts + self._offset) < self._limit:
             return self._last + 1  # a frame out of order, as short as possible: later frames keep their times
         self._offset = self._last + self._step - pts
+        self.offsets.append(self._offset)
         return self._last + self._step
+
+
+class Restarts:
+    """Times of a stream that follow the restarts of the video's clock."""
+
+    def __init__(self, offsets: Sequence[Fraction]) -> None:
+        """Begin before the first packet, with what is added to the file's times after each restart, in seconds."""
+        self._offsets = iter(offsets)
+        self._offset = Fraction(0)
+        self._last: Fraction | None = None
+
+    def place(self, seconds: Fraction) -> Fraction:
+        """Return the time of the next packet from the file's; a restart without one of the video goes on."""
+        if self._last is not None and self._last - seconds >= _LONGEST_STEP_BACK:
+            self._offset = next(self._offsets, self._offset + self._last - seconds)
+        self._last = seconds
+        return seconds + self._offset
 
 
 def median_step(timestamps: Sequence[int]) -> int | None:

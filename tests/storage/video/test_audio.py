@@ -33,7 +33,7 @@ def rewritten(path: Path, name: str = "out.mp4", notes: Notes | None = None) -> 
         timestamps=times,
         time_base=probe(path).time_base,
         last_duration=reader.last_duration,
-        audio=read_audio(path, until=reader.cut_at, notes=notes),
+        audio=read_audio(path, until=reader.cut_at, offsets=reader.offsets, notes=notes),
         notes=notes,
     )
     return target
@@ -155,20 +155,21 @@ def test_times_rounded_to_milliseconds_are_restored_to_whole_samples(
 # --- audio that cannot be copied -----------------------------------------------------------------------------------
 
 
-def sound_clip(path: Path, codec: str, *, layout: str, video: str = "mpeg4") -> Path:
-    """Write a clip of 0.8 s with low noise that swells to the end, the same in all channels."""
+def sound_clip(path: Path, codec: str, *, layout: str, video: str = "mpeg4", seconds: float = 0.8) -> Path:
+    """Write a clip with low noise that swells to the end, the same in all channels."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(video, rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         sound: Any = container.add_stream(codec, rate=48000, layout=layout, options={"strict": "-2"})
         sound.bit_rate = 128_000
-        for index in range(20):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 9 * index, np.uint8), format="rgb24")
+        for index in range(round(25 * seconds)):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 3 * index, np.uint8), format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, 25)
             container.mux(stream.encode(frame.reformat(format="yuv420p")))
         container.mux(stream.encode(None))
-        noise = np.convolve(np.random.default_rng(5).normal(size=38400), np.hanning(48) / 48, mode="same")
-        wave = (noise * np.linspace(0.2, 1, 38400)).astype(np.float32)
+        count = round(48000 * seconds)
+        noise = np.convolve(np.random.default_rng(5).normal(size=count), np.hanning(48) / 48, mode="same")
+        wave = (noise * np.linspace(0.2, 1, count)).astype(np.float32)
         channels = sound.codec_context.layout.nb_channels
         frame = av.AudioFrame.from_ndarray(np.tile(wave, (channels, 1)), format="fltp", layout=layout)
         frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
@@ -190,8 +191,8 @@ def decoded(packet: Any) -> list[Any]:
 
 
 def heard(path: Path) -> npt.NDArray[Any]:
-    """Return the sound as it is heard: mono at 48 kHz, each decoded frame at its time, 2 s in all."""
-    wave, end = np.zeros(96000), 0
+    """Return the sound as it is heard: mono at 48 kHz, each decoded frame at its time, 4 s in all."""
+    wave, end = np.zeros(4 * 48000), 0
     with av.open(str(path)) as container:
         resampler = av.AudioResampler(format="fltp", layout="mono", rate=48000)
         for packet in container.demux(container.streams.audio[0]):
@@ -268,6 +269,26 @@ def test_the_last_packet_of_a_codec_without_durations_is_kept(tmp_path: Path) ->
     assert [content for _, content in packets(out)] == [content for _, content in packets(path)]
     ends = [np.flatnonzero(heard(each))[-1] / 48 for each in (path, out)]
     assert ends[0] == pytest.approx(ends[1], abs=1)
+
+
+@pytest.mark.parametrize(("codec", "layouts"), [("aac", ("mono", "mono")), ("mp2", ("mono", "stereo"))])
+def test_audio_of_joined_recordings_follows_the_video(codec: str, layouts: tuple[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "joined.ts"
+    for number, layout in enumerate(layouts):
+        part = sound_clip(tmp_path / f"{number}.ts", codec, layout=layout, video="mpeg2video", seconds=1.6)
+        with path.open("ab") as file:
+            file.write(part.read_bytes())
+    out, reader = tmp_path / "out.mp4", FrameReader(path)
+    times = [time for time, _ in reader]
+    assert len(times) == 80
+    audio, black = read_audio(path, offsets=reader.offsets), 80 * [np.zeros((48, 64, 3), np.uint8)]
+    write_video(out, black, timestamps=times, time_base=Fraction(1, 90000), audio=audio)
+    first, whole = heard(tmp_path / "0.ts"), heard(out)
+    start = round(48000 * float(probe(tmp_path / "0.ts").start))
+    one = first[start : start + 76800]
+    place = round(times[40] / 90000 * 48000)
+    assert abs(lag(one, whole[: len(one)])) <= 1
+    assert abs(lag(one, whole[place : place + len(one)])) <= 25  # each part begins with the encoder's delay
 
 
 def test_pcm_is_copied_into_quicktime(tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ class _Picture:
     crop: Crop
     turn: Orientation
     tone_map: ToneMap | None
+    side_data: dict[str, bytes]
+    """Of the first frame."""
     missed: Fraction
     """Seconds at the start that cannot be decoded."""
     start: Fraction
@@ -87,6 +89,7 @@ class _Picture:
             crop=crop_of(container, stream, size),
             turn=Orientation.of(found),
             tone_map=ToneMap.of(first, found),
+            side_data=found,
             missed=(missed := packets.undecodable(first)),
             start=origin(container, first, missed),
         )
@@ -204,6 +207,7 @@ class FrameReader:
 
     def _note_start(self, container: Any, stream: Any, first: Any, picture: _Picture) -> None:
         self._notes.streams_left_out(other_streams(container, stream))
+        self._notes.marks_left_out(picture.side_data)
         if picture.missed:
             self._notes.start_left_out(picture.missed)
         if picture.tone_map is not None:

@@ -16,6 +16,11 @@ _STREAMS = {
     "chapter": ("chapter mark", "chapter marks"),
     "audio": ("audio track that cannot be decoded", "audio tracks that cannot be decoded"),
 }
+_MARKS = {
+    "A53_CC": "Closed captions are not kept.",
+    "SPHERICAL": "The mark of a 360-degree video is not kept.",
+    "STEREO3D": "The mark of a stereoscopic video is not kept.",
+}
 
 
 class Notes:
@@ -39,6 +44,14 @@ class Notes:
             if count:
                 name = _STREAMS[kind][count > 1]
                 self._add(f"{count} {name} {'are' if count > 1 else 'is'} not kept.")
+
+    def marks_left_out(self, side_data: Mapping[str, bytes]) -> None:
+        """Note what is attached to a frame and not to the output's, by PyAV's name of its type."""
+        for name, line in _MARKS.items():
+            if name in side_data:
+                self._add(line)
+        if b"sRGB" not in side_data.get("ICC_PROFILE", b"sRGB"):
+            self._add("The picture's ICC colour profile is not applied: its colours are read as sRGB.")
 
     def frames_missing(self, missing: int, total: int) -> None:
         """Note frames that the file should contain and that could not be decoded."""

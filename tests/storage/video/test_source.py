@@ -235,6 +235,23 @@ def test_transparency_is_noted_where_there_is_any(suffix: str, alpha: int, noted
     assert ("Transparency is not kept: the colours below it are shown." in notes.lines) == noted
 
 
+@pytest.mark.parametrize(("content", "noted"), [(b"... Display P3 ...", True), (b"... sRGB IEC61966-2.1 ...", False)])
+def test_a_colour_profile_that_is_not_applied_is_noted(content: bytes, noted: bool, tmp_path: Path) -> None:
+    path, notes = tmp_path / "photo.jpg", Notes()
+    profile = bytearray(128) + content
+    profile[:4], profile[36:40] = len(profile).to_bytes(4, "big"), b"acsp"
+    Image.fromarray(quarters()).save(path, icc_profile=bytes(profile))
+    assert len(list(FrameReader(path, notes=notes))) == 1
+    line = "The picture's ICC colour profile is not applied: its colours are read as sRGB."
+    assert notes.lines == ([line] if noted else [])
+
+
+def test_marks_that_are_attached_to_a_frame_are_noted() -> None:
+    notes = Notes()
+    notes.marks_left_out({"A53_CC": b"", "STEREO3D": b"", "DISPLAYMATRIX": b""})
+    assert notes.lines == ["Closed captions are not kept.", "The mark of a stereoscopic video is not kept."]
+
+
 def test_more_than_8_bits_are_noted(make_clip: MakeClip) -> None:
     path, notes = make_clip([quarters()] * 2, name="clip.mkv", codec="ffv1", pix_fmt="yuv420p10le"), Notes()
     assert len(list(FrameReader(path, notes=notes))) == 2

@@ -21,6 +21,13 @@ ControlNetName = Annotated[
     Words,
     Field(description="'none', 'auto' (the model's own), a folder, or a hub id; by default none, in the paper auto."),
 ]
+HdrChoice = Annotated[
+    Literal["tone-map", "refuse"], Field(description="What becomes of an HDR clip: tone-map (to BT.709) or refuse.")
+]
+InterlacedChoice = Annotated[
+    Literal["deinterlace", "keep"],
+    Field(description="What becomes of an interlaced clip: deinterlace, or keep (two fields in a frame)."),
+]
 FlowName = Annotated[Literal["dis", "raft"], Field(description="The optical flow estimator: dis or raft.")]
 
 
@@ -88,6 +95,8 @@ class EditRequest(BaseModel):
     set: Settings = Field(
         default=(), description="A setting of the method by name, such as inversion.window=published; may be repeated."
     )
+    hdr: HdrChoice = "tone-map"
+    interlaced: InterlacedChoice = "deinterlace"
     full_resolution: bool = Field(
         default=False, description="Let the source's own detail guide the enlargement to the source's size."
     )

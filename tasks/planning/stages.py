@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from storage.artifact import Artifact
 from storage.reference import ArtifactRef
+from storage.video import DEINTERLACING
 from tasks.models.checkpoints import Advice
 from tasks.models.devices import Backend
 from tasks.planning.method import KeyframeFlow, Method, MethodChoices, resolve_method
@@ -136,10 +137,15 @@ class DecodeSettings:
 
     clip: str
     """Digest of the source file."""
+    conversions: tuple[str, ...] = ()
+    """What is converted besides matrix and range."""
+    deinterlace: bool = True
+    """Whether frames of two fields become pictures of one moment."""
 
     def identity(self) -> dict[str, Any]:
-        """See `StageSettings`."""
-        return asdict(self)
+        """Return the settings that change a clip's frames, so that ordinary clips keep their identities."""
+        kept = [name for name in self.conversions if self.deinterlace or name != DEINTERLACING]
+        return {"clip": self.clip} | ({"conversions": kept} if kept else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -406,7 +412,11 @@ DECODE = StageSpec(
     version=1,
     path="source",
     inputs=(),
-    settings=lambda outline: DecodeSettings(clip=outline.clip.digest),
+    settings=lambda outline: DecodeSettings(
+        clip=outline.clip.digest,
+        conversions=outline.clip.conversions,
+        deinterlace=outline.request.interlaced == "deinterlace",
+    ),
     title=lambda outline: f"Decode {outline.clip.name}",
     units=lambda outline: outline.clip.frame_count,
     makes=lambda outline: f"{outline.clip.frame_count} frames, {_by(outline.clip.size)}",

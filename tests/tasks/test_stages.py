@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -116,6 +117,26 @@ def test_the_report_contains_the_request_the_scores_and_the_cost_of_each_stage(p
     assert artifact.read_bytes(CONTACT_SHEET).startswith(b"\x89PNG")
     with artifact.local_copy(SIDE_BY_SIDE) as path:
         assert probe(path).frame_count == plan.clip.frame_count
+
+
+def test_the_report_of_an_ordinary_clip_has_no_notes(plan: EditPlan) -> None:
+    assert artifact_of(plan, ASSESS).read_json(REPORT)["notes"] == []
+
+
+def test_what_reading_and_writing_lose_is_noted_in_the_report(tmp_path: Path, request_: EditRequest) -> None:
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 63, 48, "yuv444p10le"
+        for image in render(random_scene(3, size=(48, 63), frame_count=3)).frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    changes = {"video": str(path), "steps": 1}
+    plan = run_stages(make_plan(request_.model_copy(update=changes), tmp_path / "workspace"))
+    assert artifact_of(plan, ASSESS).read_json(REPORT)["notes"] == [
+        "Colours of 10 bits became 8 bits.",
+        "The size 63x48 is odd, so the video is 64x48: its last row or column is repeated.",
+    ]
 
 
 def test_a_second_run_writes_nothing(plan: EditPlan, workspace: Path, request_: EditRequest) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from storage.digest import digest_of
+from storage.video import DEINTERLACING
 from tasks.errors import TaskInputError
 from tasks.models.checkpoints import Advice
 from tasks.planning.plan import EditPlan, Execution, plan_edit
@@ -68,6 +69,22 @@ def test_a_stage_is_shared_where_nothing_that_changes_it_differs(
     plan: EditPlan, changes: dict[str, Any], shared: tuple[str, ...]
 ) -> None:
     assert shared_with(plan, changed(plan, **changes)) == set(shared)
+
+
+def test_what_decoding_converts_changes_all_results_but_not_those_of_ordinary_clips(plan: EditPlan) -> None:
+    assert plan.clip.conversions == ()
+    interlaced = replace(plan.clip, conversions=(DEINTERLACING,))
+    assert shared_with(plan, changed(plan, clip=interlaced)) == set()
+    assert shared_with(plan, changed(plan, clip=interlaced, interlaced="keep")) == set(NAMES)
+    assert shared_with(plan, changed(plan, interlaced="keep")) == set(NAMES)
+
+
+def test_an_hdr_clip_is_refused_where_that_is_asked_for(plan: EditPlan) -> None:
+    hdr = replace(plan.clip, conversions=("tone-mapped",), hdr="HDR (PQ)")
+    assert changed(plan, clip=hdr).clip.hdr == "HDR (PQ)"
+    assert changed(plan, hdr="refuse").clip.hdr == ""
+    with pytest.raises(TaskInputError, match=r"The clip clip\.mp4 is HDR \(PQ\): choose tone-map for hdr"):
+        changed(plan, clip=hdr, hdr="refuse")
 
 
 def test_full_resolution_is_stored_next_to_the_plain_result_and_leaves_its_identity_alone(plan: EditPlan) -> None:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from storage.digest import digest_of
 from tasks.evaluation.clips.clip import EvaluationClip
 from tasks.evaluation.comparisons.comparison import Resources
 from tasks.models.flow_estimators import load_flow
@@ -176,6 +177,11 @@ class KeyframeContext:
         self.flows = lru_cache(maxsize=None)(self._flows)
         self.warps = lru_cache(maxsize=_CACHED)(self._warps)
         self.invert = lru_cache(maxsize=_CACHED)(self._invert)
+
+    @property
+    def shuffle_seed(self) -> int:
+        """Return the seed of the clip's orders: each clip draws its own, so that intervals over clips include them."""
+        return int(digest_of("orders", self.resources.seed, self.clip.digest)[:8], 16)
 
     def fit(self, frames: Frames) -> Frames:
         """Return the keyframes among a clip's frames, at the model's size."""

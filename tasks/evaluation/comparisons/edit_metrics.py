@@ -123,6 +123,8 @@ class TrueShot:
     frames: slice
     masks: Masks
     """(object, keyframe, height, width), after the edit."""
+    before: Masks
+    """The mask of the edited object before the edit, (keyframe, height, width)."""
     expected: tuple[Mapping[str, str], ...]
     """The attributes to read inside each object's mask; those of the first object include the background's."""
     readable: tuple[Mapping[str, Times], ...]
@@ -195,7 +197,9 @@ class EditScorer:
             masks = after[: len(spec.objects), place]
             expected = tuple(_attributes(spec, index) for index in range(len(spec.objects)))
             readable = tuple(attribute_hits(frames[place], *pair) for pair in zip(masks, expected, strict=True))
-            shots.append(TrueShot(frames=place, masks=masks, expected=expected, readable=readable))
+            shots.append(
+                TrueShot(frames=place, masks=masks, before=before[0, place], expected=expected, readable=readable)
+            )
         untouched = _untouched(requested, before=before, after=after)
         return Truth(frames=frames, untouched=untouched, shots=tuple(shots))
 
@@ -298,6 +302,10 @@ def _check_shot(frames: Frames, shot: TrueShot, *, name: str) -> tuple[Times, Ti
         name: the edited attribute, of the first object or the background.
     """
     hits = [attribute_hits(frames, *pair) for pair in zip(shot.masks, shot.expected, strict=True)]
+    if name == "shape":
+        # An object that keeps its shape, or turns, has kept its colour even if it covers little of the new shape
+        colour = {"colour": shot.expected[0]["colour"]}
+        hits[0]["colour"] |= attribute_hits(frames, shot.before, colour)["colour"]
     rest = [
         (found, readable[other])
         for index, (item, readable) in enumerate(zip(hits, shot.readable, strict=True))

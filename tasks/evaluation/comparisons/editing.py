@@ -24,7 +24,7 @@ from wave_ops.inversion import InversionSettings, NoisePoint
 from wave_ops.schedule import WarpSchedule, WarpWindow
 from wave_ops.unet import Anchor
 
-__all__ = ["COMPARISON", "EditingComparison", "Recipe", "reference_outcome"]
+__all__ = ["COMPARISON", "EditingComparison", "Recipe", "edit_clip_keyframes", "reference_outcome"]
 
 Frames = NDArray[np.uint8]
 

@@ -25,19 +25,13 @@ SIDE = isqrt(EMBEDDED.model.native_area)
 def edited_clip(*shots: SceneSpec, kind: str = "colour", **change: Any) -> EvaluationClip:
     """Draw a clip of one or two shots, and the same edit of each."""
     edited = [edit_spec(spec, **change) for spec in shots]
-    scene, (item, ground) = _drawn(shots), (edited[0].objects[0], edited[0].background)
-    expected = {
-        "colour": item.colour,
-        "shape": item.shape,
-        "background_colour": ground.colour,
-        "background_texture": ground.texture,
-    }
+    scene, truth = _drawn(shots), _drawn(edited)
     return EvaluationClip(
         name="clip",
         group="calm",
         frames=scene.frames,
-        caption=shots[0].caption,
-        edits=(Edit(kind=kind, prompt=edited[0].caption, truth=_drawn(edited), expected=expected),),
+        caption=scene.caption,
+        edits=(Edit(kind=kind, prompt=truth.caption, truth=truth),),
         scene=scene,
         cuts=scene.cuts,
     )

@@ -165,13 +165,14 @@ def _manifest_reader(found: Comparison) -> Callable[..., tuple[EvaluationClip, .
 
 
 def _select(methods: Sequence[Method], patterns: Sequence[str], *, baseline: str) -> tuple[Method, ...]:
-    """Return the methods that match a pattern, and the baseline."""
+    """Return the methods that match a pattern, the baseline, and the reference rows."""
     names = [method.name for method in methods]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             near = ", ".join(get_close_matches(pattern, names, n=3, cutoff=0.3)) or ", ".join(names[:3])
             raise TaskInputError(f"There is no method {pattern!r} in this comparison; the nearest are: {near}.")
     selected = {name for pattern in patterns for name in fnmatch.filter(names, pattern)} | {baseline}
+    selected |= {method.name for method in methods if method.reference}
     return tuple(method for method in methods if not patterns or method.name in selected)
 
 

@@ -17,7 +17,7 @@ from storage.workspace import Workspace
 from tasks.evaluation.comparisons.comparison import Measure, Method
 from tasks.evaluation.comparisons.registry import comparison
 from tasks.evaluation.plan import EvaluationPlan, PlannedClip
-from tasks.evaluation.statistics import Difference, Summary, paired_difference, summarise
+from tasks.evaluation.statistics import Difference, Summary, corrected, paired_difference, summarise
 
 __all__ = ["COLUMNS", "Results", "collect_results", "metrics_parquet"]
 
@@ -40,6 +40,8 @@ class Results:
     could not be measured."""
     seconds: float = 0.0
     """Seconds that computing the outcomes took, in this run and earlier ones."""
+    _differences: dict[tuple[str, str], Difference] = field(init=False, repr=False, compare=False, default_factory=dict)
+    """By the names of the metric and the method; those of all are needed for the verdict of one."""
     _tables: dict[str, NDArray[np.float64]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     @property
@@ -74,13 +76,30 @@ class Results:
 
     def summary(self, measure: Measure, method: Method, *, group: str | None = None) -> Summary:
         """Summarise a method's values of a metric."""
-        return summarise(self.values(measure, method, group=group))
+        return summarise(self.values(measure, method, group=group), average=measure.average)
+
+    def baseline_of(self, method: Method) -> str:
+        """Return the name of the method that another one is compared with."""
+        return method.baseline or self.baseline
+
+    def is_compared(self, method: Method) -> bool:
+        """Return whether a method is compared with another one: no baseline is, and no reference row."""
+        return not method.reference and self.baseline_of(method) != method.name
 
     def difference(self, measure: Measure, method: Method) -> Difference:
-        """Compare a method with the baseline, clip by clip."""
-        return paired_difference(
-            self.values(measure, method), self.values(measure, self.baseline), better=measure.better
-        )
+        """Compare a method with its baseline, clip by clip; the verdict is corrected for all comparisons of the run."""
+        if not self._differences:
+            pairs = [(item, each) for item in self.measured for each in self.methods if self.is_compared(each)]
+            found = corrected([self._difference(*pair) for pair in pairs])
+            self._differences.update(
+                {(item.name, each.name): value for (item, each), value in zip(pairs, found, strict=True)}
+            )
+        known = self._differences.get((measure.name, method.name))
+        return self._difference(measure, method) if known is None else known
+
+    def _difference(self, measure: Measure, method: Method) -> Difference:
+        values, baseline = (self.values(measure, name) for name in (method.name, self.baseline_of(method)))
+        return paired_difference(values, baseline, better=measure.better, average=measure.average)
 
     def _of(self, measure: Measure) -> NDArray[np.float64]:
         """Return the values of a metric, (clip, method)."""

@@ -591,4 +591,116 @@ SERVING = (
         ),
     ),
 )
-MUTANTS = (*EDITING, *CORE, *PROPAGATION, *STORAGE, *TASKS, *SERVING)
+EVALUATION = (
+    *_faults(
+        "wave_ops/scenes/reading.py",
+        "tests/wave_ops/scenes/test_reading.py",
+        (
+            "metrics: a colour is reached on a hundredth of the object",
+            "_COVERED_FRACTION: Final = 0.6",
+            "_COVERED_FRACTION: Final = 0.01",
+        ),
+        (
+            "metrics: the texture of an object is that of the whole frame",
+            "texture=read_texture(frame, found)",
+            "texture=read_texture(frame, np.ones_like(found))",
+        ),
+    ),
+    *_faults(
+        "wave_ops/metrics/scenes.py",
+        "tests/wave_ops/metrics/test_scenes.py",
+        ("metrics: no frame is a mix", "_MIXED_FRACTION: Final = 0.5", "_MIXED_FRACTION: Final = 1.0"),
+        ("metrics: a soft edge is a mix", "_MIXED_FRACTION: Final = 0.5", "_MIXED_FRACTION: Final = 0.1"),
+        ("metrics: another edit is a mix", "(off_line < _OFF_LINE)", "(off_line >= 0)"),
+    ),
+    *_faults(
+        "wave_ops/metrics/video.py",
+        "tests/wave_ops/metrics/test_video.py",
+        ("metrics: the pulse of the scene counts", "made - true for made, true", "made for made, true"),
+        ("metrics: the drift of the scene counts", "(made[end] - true[end])", "made[end]"),
+        (
+            "metrics: a flicker of keyframes is a pulse",
+            "levels[first : last + 1] - line",
+            "levels[first : last + 1] - levels[first]",
+        ),
+    ),
+    *_faults(
+        "tasks/evaluation/comparisons/edit_metrics.py",
+        "tests/tasks/evaluation/comparisons/test_editing.py",
+        ("metrics: a mix is a success", "edited=edited & ~mixed_frames(", "edited=edited | ~mixed_frames("),
+        (
+            "metrics: all frames are preserved if successful",
+            "truth, checks.successful),",
+            "truth, checks.rest_is_readable),",
+        ),
+        ("metrics: a pair is successful if its first frame is", "successful[:-1] & successful[1:]", "successful[:-1]"),
+        ("metrics: frames of the source pass", "self.edited & self.kept, counted", "self.kept, counted"),
+        ("metrics: PSNR of new shapes to the truth", "if kind in UNIQUE_KINDS:", "if kind:"),
+        ("metrics: a kept shape has lost its colour", 'if name == "shape":', 'if name == "no shape":'),
+        ("metrics: the texture of an object does not count", ', "texture": str(item.texture)}', "}"),
+    ),
+    *_faults(
+        "tasks/evaluation/comparisons/video.py",
+        "tests/tasks/evaluation/comparisons/test_video.py",
+        ("video: the clip is overwritten by its edit", "frames = sources.copy()", "frames = sources"),
+        ("video: rows share the first one's propagation", "settings=settings.propagation,", "settings=None,"),
+        ("video: shots are edited together", "for shot in split_shots(clip)]", "for shot in (clip,)]"),
+    ),
+    *_faults(
+        "tasks/evaluation/comparisons/video_metrics.py",
+        "tests/tasks/evaluation/comparisons/test_video.py",
+        ("video: keyframes are among the middles", "if first < frame < last", "if first <= frame <= last"),
+        (
+            "video: middles are compared with all frames",
+            "checks.passing(middles) - checks.passing(at)",
+            "checks.passing(middles) - checks.passing()",
+        ),
+    ),
+    *_faults(
+        "tasks/evaluation/clips/scene_clips.py",
+        "tests/tasks/evaluation/clips/test_scene_clips.py",
+        (
+            "clips: both shots have the same colours",
+            "colour=colour, background_colour=ground)",
+            "colour=taken[0], background_colour=taken[1])",
+        ),
+    ),
+    *_faults(
+        "tasks/evaluation/statistics.py",
+        "tests/tasks/evaluation/test_statistics.py",
+        ("statistics: no correction", "(len(tested) - place) * p_value", "p_value"),
+        ("statistics: Bonferroni instead of Holm", "(len(tested) - place) * p_value", "len(tested) * p_value"),
+        ("statistics: a later p-value below an earlier one", "largest = max(largest, min(", "largest = (1.0 * min("),
+        ("statistics: a mean for the median", "mean=float(np.median(finite))", "mean=float(np.mean(finite))"),
+    ),
+    *_faults(
+        "tasks/evaluation/report/tables.py",
+        "tests/tasks/evaluation/report/test_tables.py",
+        (
+            "statistics: the true edit is the best of a column",
+            "mean is not None and not method.reference for",
+            "mean is not None for",
+        ),
+    ),
+    *_faults(
+        "tasks/evaluation/results.py",
+        "tests/tasks/evaluation/report/test_tables.py",
+        (
+            "statistics: verdicts are not corrected",
+            "found = corrected([self._difference(*pair) for pair in pairs])",
+            "found = tuple(self._difference(*pair) for pair in pairs)",
+        ),
+        (
+            "statistics: every method has the same baseline",
+            "return method.baseline or self.baseline",
+            "return self.baseline",
+        ),
+        ("statistics: reference rows are compared", "return not method.reference and", "return"),
+    ),
+    *_faults(
+        "tasks/evaluation/comparisons/propagation.py",
+        "tests/tasks/evaluation/comparisons/test_propagation.py",
+        ("evaluation: edited new shapes are compared with the drawn one", "kind not in UNIQUE_KINDS:", "not kind:"),
+    ),
+)
+MUTANTS = (*EDITING, *CORE, *PROPAGATION, *STORAGE, *TASKS, *SERVING, *EVALUATION)

@@ -9,22 +9,27 @@ from wave_ops.metrics.perceptual import Lpips
 from wave_ops.metrics.scenes import (
     attribute_fractions,
     attribute_hits,
+    mixed_frames,
     object_overlap,
     outside_objects,
     preservation,
     true_warp_error,
 )
 from wave_ops.metrics.temporal import warp_error
+from wave_ops.metrics.video import colour_drift, keyframe_pulse
 
 __all__ = [
     "Lpips",
     "attribute_fractions",
     "attribute_hits",
+    "colour_drift",
     "embed_frames",
     "embed_text",
     "flow_endpoint_error",
     "frame_accuracy",
+    "keyframe_pulse",
     "mask_precision_recall",
+    "mixed_frames",
     "object_overlap",
     "outside_objects",
     "preservation",

@@ -26,6 +26,7 @@ from wave_ops.scenes.vocabulary import COLOURS, SHAPES, TEXTURES, Colour
 __all__ = [
     "attribute_fractions",
     "attribute_hits",
+    "mixed_frames",
     "object_overlap",
     "outside_objects",
     "preservation",
@@ -38,9 +39,17 @@ Times: TypeAlias = Bool[np.ndarray, "time"]
 
 _VISIBLE_FRACTION: Final = 0.01
 _PEAK: Final = 255.0
+_DIFFERENT: Final = 25.0
+"""Distance in RGB of 255 from which on a pixel of the true edit differs from the source."""
+_MIXED: Final = (0.25, 0.75)
+"""Fractions of the line from source to true edit between which a pixel is a mix of both."""
+_OFF_LINE: Final = 0.35
+"""Largest distance of a mix from that line, relative to its length."""
+_MIXED_FRACTION: Final = 0.5
 _VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "colour": COLOURS,
     "shape": SHAPES,
+    "texture": TEXTURES,
     "background_colour": COLOURS,
     "background_texture": TEXTURES,
 }
@@ -87,6 +96,40 @@ def attribute_hits(frames: Frames, masks: Masks, wanted: Mapping[str, str]) -> d
         for name, value in wanted.items():
             hits[name][index] = getattr(found, name) == value
     return hits
+
+
+def mixed_frames(frames: Frames, source: Frames, truth: Frames) -> Times:
+    """Return which frames are a mix of the source and the edit, such as a half-transparent edit.
+
+    Source: ours. Of the pixels that the true edit changes, those count that have left the source. A pixel is a mix if
+    its colour is near the line from the source's to the true edit's, between a quarter and three quarters of it; a
+    frame is, if more than half of its pixels are. Unchanged frames and frames of quite another edit are not mixes.
+
+    Args:
+        frames: the edited clip.
+        source: the source clip.
+        truth: the source after a perfect edit.
+
+    Raises:
+        WaveOpsError: the clips differ in shape, or are not uint8.
+    """
+    if len({(clip.shape, clip.dtype.name) for clip in (frames, source, truth)} | {(frames.shape, "uint8")}) > 1:
+        raise WaveOpsError(
+            f"expected three uint8 clips of one shape, got {frames.shape}, {source.shape} and {truth.shape}"
+        )
+    return np.array([_is_mixed(*clips) for clips in zip(frames, source, truth, strict=True)], np.bool_)
+
+
+def _is_mixed(frame: NDArray[np.uint8], source: NDArray[np.uint8], truth: NDArray[np.uint8]) -> bool:
+    change, made = (image.astype(np.float32) - source for image in (truth, frame))
+    length = np.linalg.norm(change, axis=-1)
+    changed = length > _DIFFERENT
+    change, made, length = change[changed], made[changed], length[changed]
+    position = (made * change).sum(axis=-1) / length**2
+    off_line = np.linalg.norm(made - position[:, None] * change, axis=-1) / length
+    left = position > _MIXED[0]
+    mixed = left & (position < _MIXED[1]) & (off_line < _OFF_LINE)
+    return bool(mixed.sum() > _MIXED_FRACTION * left.sum())
 
 
 def object_overlap(frames: Frames, masks: Masks, *, colour: str, background: str) -> float:

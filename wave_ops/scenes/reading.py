@@ -29,6 +29,8 @@ _WEIGHT: Final = np.array([0.5, 1, 1], np.float32)
 
 _PRESENT_FRACTION: Final = 0.04
 _OBJECT_FRACTION: Final = 0.01
+_COVERED_FRACTION: Final = 0.6
+"""Fraction of an object's mask that its colour must cover. Of unedited objects it covers more than 80 %."""
 _BORDER: Final = 0.08
 _HOLE_FRACTION: Final = 0.08
 _ROUND: Final = 0.045
@@ -42,22 +44,25 @@ _RAYS: Final = 128
 class Attributes:
     """Attributes of a frame's object and background."""
 
-    colour: Colour
-    """The background's colour if no object was found."""
+    colour: Colour | None
+    """None if no object was found, or no colour but the background's covers 60 % of the mask."""
     shape: Shape | None
     """None if no object was found."""
+    texture: Texture | None
+    """The object's; None if no object was found."""
     background_colour: Colour
     background_texture: Texture
 
 
 def read_attributes(frame: Frame, mask: Mask | None = None) -> Attributes:
-    """Classify colour and shape of an object, and colour and texture of the background.
+    """Classify colour, shape and texture of an object, and colour and texture of the background.
 
     Args:
         frame: a drawn frame, edited or not.
         mask: region in which the object is searched: its colour is the most frequent one there, except for the
-            background's. Its shape is that of the region with this colour in the whole frame, so the mask of the source
-            also fits an object with another shape. Without a mask the object is what differs from the frame's border.
+            background's, and is reached only if it covers 60 % of the mask. Shape and texture are those of the region
+            with this colour in the whole frame, so for these the mask of the source also fits an object with another
+            shape. Without a mask the object is what differs from the frame's border.
 
     Raises:
         WaveOpsError: if the frame is not uint8 RGB, or the mask has another size or is empty.
@@ -73,9 +78,11 @@ def read_attributes(frame: Frame, mask: Mask | None = None) -> Attributes:
     found = np.zeros(names.shape, np.bool_)
     if colour != ground:
         found = _find_object(distances, colour=COLOURS[colour], background=COLOURS[ground], near=mask)
+    reached = found.any() and (mask is None or (names[mask] == colour).mean() >= _COVERED_FRACTION)
     return Attributes(
-        colour=COLOURS[colour],
+        colour=COLOURS[colour] if reached else None,
         shape=read_shape(found) if found.any() else None,
+        texture=read_texture(frame, found) if found.any() else None,
         background_colour=COLOURS[ground],
         background_texture=read_texture(frame, ~_grown(found) & (names == ground)),
     )

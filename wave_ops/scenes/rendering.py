@@ -19,7 +19,17 @@ from wave_ops.scenes.geometry import MAX_RADIUS, Motion, Points, Pose, dark_half
 from wave_ops.scenes.specs import SceneObject, SceneSpec
 from wave_ops.scenes.vocabulary import PALETTE, Colour
 
-__all__ = ["BACKGROUND_SHADES", "OBJECT_SHADES", "Scene", "cut", "match_frames", "render", "render_frame", "shade"]
+__all__ = [
+    "BACKGROUND_SHADES",
+    "OBJECT_SHADES",
+    "Scene",
+    "cut",
+    "match_frames",
+    "render",
+    "render_frame",
+    "shade",
+    "split_shots",
+]
 
 Flow: TypeAlias = Float32[np.ndarray, "2 height width"]
 Mask: TypeAlias = Bool[np.ndarray, "height width"]
@@ -135,6 +145,26 @@ def cut(first: SceneSpec, second: SceneSpec) -> Scene:
         caption=f"{a.caption}, then {b.caption}",
         cuts=(first.frame_count,),
         shots=(first, second),
+    )
+
+
+def split_shots(scene: Scene) -> tuple[Scene, ...]:
+    """Return each shot of a scene as a scene of its own; the scene itself where it is one shot."""
+    if not scene.cuts:
+        return (scene,)
+    ends = zip((0, *scene.cuts), (*scene.cuts, len(scene.frames)), scene.shots, strict=True)
+    return tuple(
+        Scene(
+            frames=scene.frames[start:stop],
+            flow_to_prev=scene.flow_to_prev[start : stop - 1],
+            flow_to_cur=scene.flow_to_cur[start : stop - 1],
+            occlusion_to_prev=scene.occlusion_to_prev[start : stop - 1],
+            occlusion_to_cur=scene.occlusion_to_cur[start : stop - 1],
+            object_masks=scene.object_masks[start:stop, : len(spec.objects)],
+            caption=spec.caption,
+            shots=(spec,),
+        )
+        for start, stop, spec in ends
     )
 
 

@@ -17,12 +17,15 @@ from wave_ops.scenes.sampling import HELD_OUT_SEED
 from wave_ops.scenes.specs import SceneSpec, edit_spec, random_scene
 from wave_ops.scenes.vocabulary import COLOURS, SHAPES, TEXTURES
 
-__all__ = ["EDITED_ATTRIBUTE", "EDIT_KINDS", "GROUPS", "scene_clips"]
+__all__ = ["EDITED_ATTRIBUTE", "EDIT_KINDS", "GROUPS", "UNIQUE_KINDS", "scene_clips"]
 
 EDIT_KINDS: Final = ("colour", "shape", "background colour", "background texture")
 GROUPS: Final = ("calm", "hard motion", "occlusion", "cut", "two objects")
 EDITED_ATTRIBUTE: Final[Mapping[str, str]] = {kind: kind.replace(" ", "_") for kind in EDIT_KINDS}
-"""The attribute that each kind of edit changes, named as in `Edit.expected`."""
+"""The attribute that each kind of edit changes, named as in `Attributes`."""
+
+UNIQUE_KINDS: Final = ("colour", "background colour")
+"""Kinds of which only one result is right: a prompt says neither where a texture starts nor how a shape is turned."""
 
 _SEEDS_APART: Final = 1_000
 _SECOND_SHOT: Final = 500
@@ -71,15 +74,18 @@ def scene_clips(
 
 def _clip(group: str, *, kind: str, seed: int, drawn: Mapping[str, Any]) -> EvaluationClip:
     shots = _SHOTS[group](seed, drawn)
-    change = _change(shots[0], kind, np.random.default_rng([seed, EDIT_KINDS.index(kind)]))
-    edited = tuple(edit_spec(spec, **change) for spec in shots)
-    edit = Edit(kind=kind, prompt=edited[0].caption, truth=_drawn(edited), expected=_attributes(edited[0]))
+    edited = tuple(
+        edit_spec(spec, **_change(spec, kind, np.random.default_rng([seed + _SECOND_SHOT * i, EDIT_KINDS.index(kind)])))
+        for i, spec in enumerate(shots)
+    )
+    truth = _drawn(edited)
+    edit = Edit(kind=kind, prompt=truth.caption, truth=truth)
     scene, name = _drawn(shots), f"{group.replace(' ', '-')}-{seed - HELD_OUT_SEED:05d}"
     return EvaluationClip(
         name=name,
         group=group,
         frames=scene.frames,
-        caption=shots[0].caption,
+        caption=scene.caption,
         edits=(edit,),
         scene=scene,
         cuts=scene.cuts,
@@ -121,14 +127,14 @@ def _passing(motion: Motion, *, side: int, height: float) -> Motion:
 
 
 def _two_shots(seed: int, drawn: Mapping[str, Any]) -> tuple[SceneSpec, ...]:
-    """Draw two shots with one caption: the same object and background, at other places and with other motion."""
+    """Draw two shots of different scenes without a colour in common, so that mixing them is seen."""
     count = drawn["frame_count"]
     first = random_scene(seed, **{**drawn, "frame_count": count - count // 2})
     second = random_scene(seed + _SECOND_SHOT, **{**drawn, "frame_count": count // 2})
-    item, ground = first.objects[0], first.background
-    shown = replace(second.objects[0], shape=item.shape, colour=item.colour, texture=item.texture, period=item.period)
-    behind = replace(second.background, colour=ground.colour, texture=ground.texture, period=ground.period)
-    return first, replace(second, objects=(shown,), background=behind)
+    taken = (first.objects[0].colour, first.background.colour)
+    free = [colour for colour in COLOURS if colour not in taken]
+    colour, ground = (free[i] for i in np.random.default_rng([seed, 2]).permutation(len(free))[:2])
+    return first, edit_spec(second, colour=colour, background_colour=ground)
 
 
 _SHOTS: Final[dict[str, Callable[[int, Mapping[str, Any]], tuple[SceneSpec, ...]]]] = {
@@ -152,15 +158,6 @@ def _change(spec: SceneSpec, kind: str, rng: np.random.Generator) -> dict[str, A
     taken, known = choices[kind]
     free = [value for value in known if value not in taken]
     return {EDITED_ATTRIBUTE[kind]: free[rng.integers(len(free))]}
-
-
-def _attributes(spec: SceneSpec) -> dict[str, str]:
-    return {
-        "colour": spec.objects[0].colour,
-        "shape": spec.objects[0].shape,
-        "background_colour": spec.background.colour,
-        "background_texture": spec.background.texture,
-    }
 
 
 def _drawn(shots: Sequence[SceneSpec]) -> Scene:

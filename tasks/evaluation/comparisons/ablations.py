@@ -33,7 +33,6 @@ REFINEMENT: Final = EditingComparison(
         "previous point, 1 refinement": {"noise_point": "previous", "refinements": 1},
         "previous point, 2 refinements": {"noise_point": "previous", "refinements": 2},
     },
-    version=2,
 )
 
 STEPS: Final = EditingComparison(
@@ -60,7 +59,6 @@ SITES: Final = EditingComparison(
         "ResNets only": {"sites": "ResNets only"},
         "attentions only": {"sites": "attentions only"},
     },
-    version=2,
 )
 
 MASK: Final = EditingComparison(
@@ -76,5 +74,4 @@ MASK: Final = EditingComparison(
         "no mask": {"residual": None, "occlusion": None, "flow": "estimated"},
         "true flow and occlusion": {"residual": None, "occlusion": None, "flow": "true"},
     },
-    version=2,
 )

@@ -21,6 +21,11 @@ class Method:
     """Unique in its comparison; short, for tables."""
     factors: Mapping[str, Any]
     """JSON-able settings, the same keys for all methods of a comparison: they become columns."""
+    baseline: str | None = None
+    """The method that it is compared with; None for the comparison's baseline."""
+    reference: bool = False
+    """Whether it is no method but a row to read the others by, such as the source unchanged: it is never the best of a
+    column, is not compared with the baseline, and is in every table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +37,8 @@ class Measure:
     """dB, px, s, fraction, ... as printed; "" where there is none."""
     better: Literal["higher", "lower"] | None = None
     """Which direction is better; None for a metric without a direction."""
+    average: Literal["mean", "median"] = "mean"
+    """How values of clips are averaged; the median where a few clips would decide the mean."""
     target: float | None = None
     """The mean to reach, in the direction of `better`."""
     target_method: str | None = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from math import log2, nan
 from typing import Final
 
 import numpy as np
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks.evaluation.clips.clip import Edit
-from tasks.evaluation.clips.scene_clips import EDITED_ATTRIBUTE
+from tasks.evaluation.clips.scene_clips import EDITED_ATTRIBUTE, UNIQUE_KINDS
 from tasks.evaluation.comparisons.comparison import Measure
-from tasks.evaluation.comparisons.keyframes import MOST_PSNR, KeyframeContext, fit_masks, mean_psnr
+from tasks.evaluation.comparisons.keyframes import KeyframeContext, fit_masks, mean_psnr
 from tasks.evaluation.comparisons.motion import finite_scores, mean
 from tasks.models.metric_networks import load_clip_model, load_lpips
 from wave_ops.masks import occlusion_mask
@@ -25,6 +26,7 @@ from wave_ops.metrics import (
     embed_frames,
     embed_text,
     frame_accuracy,
+    mixed_frames,
     object_overlap,
     outside_objects,
     preservation,
@@ -34,22 +36,28 @@ from wave_ops.metrics import (
 )
 from wave_ops.resize import to_images
 from wave_ops.scenes.rendering import Scene, match_frames
+from wave_ops.scenes.specs import SceneSpec
 from wave_ops.warp import resize_flow
 
-__all__ = ["EDIT_MEASURES", "EditScorer"]
+__all__ = ["EDIT_MEASURES", "Checks", "EditScorer", "TrueShot", "Truth"]
 
 Frames = NDArray[np.uint8]
 Masks = NDArray[np.bool_]
+Times = NDArray[np.bool_]
 
 EDIT_MEASURES: Final = (
+    Measure(name="frames that pass everything", unit="fraction", better="higher"),
     Measure(name="edit success", unit="fraction", better="higher", target=0.85),
     Measure(name="colour success", unit="fraction", better="higher", target=0.95),
     Measure(name="rest kept", unit="fraction", better="higher", target=0.80),
     Measure(name="preservation", unit="dB", better="higher", target=26.0),
+    Measure(name="preservation if successful", unit="dB", better="higher"),
     Measure(name="object overlap", unit="fraction", better="higher"),
     Measure(name="PSNR to true edit", unit="dB", better="higher"),
-    Measure(name="warp error", unit="1e-3", better="lower"),
-    Measure(name="warp error over source", unit="1e-3", better="lower"),
+    Measure(name="warp error", unit="1e-3", better="lower", average="median"),
+    Measure(name="warp error if successful", unit="1e-3", better="lower", average="median"),
+    Measure(name="warp error over true edit", unit="log2", better="lower"),
+    Measure(name="warp error over source", unit="1e-3", better="lower", average="median"),
     Measure(name="CLIP consistency", unit="", better="higher"),
     Measure(name="CLIP frame accuracy", unit="fraction", better="higher"),
     Measure(name="CLIP text alignment", unit="", better="higher"),
@@ -59,19 +67,68 @@ _SAME_FLOW: Final = 0.01
 """Pixels by which the flows of one layer may differ before and after the edit."""
 
 
+_MOST_PRESERVATION: Final = 60.0
+"""dB beyond which frames look unchanged: a quarter of a step of 255."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Truth:
+class Checks:
+    """What the checker finds in each frame, boolean arrays (frame,)."""
+
+    edited: Times
+    """The requested attribute is there, and the frame is not a mix of source and edit."""
+    kept: Times
+    """Everything else that the checker can read is as it was."""
+    edit_is_readable: Times
+    """The checker reads the requested attribute correctly from the true edit; other frames do not count."""
+    rest_is_readable: Times
+    """The same for anything else."""
+
+    @property
+    def successful(self) -> Times:
+        """Frames that count, and whose edit came through."""
+        found: Times = self.edited & self.edit_is_readable
+        return found
+
+    @property
+    def success(self) -> float:
+        """Fraction of frames whose edit came through."""
+        return _fraction(self.edited, self.edit_is_readable)
+
+    @property
+    def rest_kept(self) -> float:
+        """Fraction of frames in which nothing else has changed."""
+        return _fraction(self.kept, self.rest_is_readable)
+
+    def passing(self, where: Times | None = None) -> float:
+        """Return the fraction of frames that pass everything, of all or of the chosen ones."""
+        counted = self.edit_is_readable if where is None else self.edit_is_readable & where
+        return _fraction(self.edited & self.kept, counted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
     """A perfect edit, at the keyframes and the model's size."""
 
     frames: Frames
-    masks: tuple[Masks, ...]
-    """Of each object after the edit."""
-    expected: tuple[Mapping[str, str], ...]
-    """The attributes to read inside each object's mask; those of the first object include the background's."""
-    readable: tuple[Mapping[str, Masks], ...]
-    """The frames in which the checker reads each attribute correctly from the perfect edit; others do not count."""
     untouched: Masks
     """(keyframe, height, width): pixels that the edit must not change."""
+    shots: tuple[TrueShot, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrueShot:
+    """One shot of a perfect edit; the first of its objects is the edited one."""
+
+    frames: slice
+    masks: Masks
+    """(object, keyframe, height, width), after the edit."""
+    before: Masks
+    """The mask of the edited object before the edit, (keyframe, height, width)."""
+    expected: tuple[Mapping[str, str], ...]
+    """The attributes to read inside each object's mask; those of the first object include the background's."""
+    readable: tuple[Mapping[str, Times], ...]
+    """The frames in which the checker reads each attribute correctly from the perfect edit; others do not count."""
 
 
 class EditScorer:
@@ -84,47 +141,88 @@ class EditScorer:
 
     def scores(self, edit: int, frames: Frames) -> dict[str, float]:
         """Measure edited keyframes, (keyframe, height, width, 3); metrics without a value on this clip are left out."""
-        truth = self.truth(edit)
-        found = self._warp_errors(edit, frames) | self._network_scores(edit, frames)
-        if truth is not None:
-            found |= _attribute_scores(self.clip.edits[edit].kind, frames, truth)
-            found["PSNR to true edit"] = mean_psnr(frames, truth.frames)
-            found["preservation"] = np.minimum(preservation(frames, self.context.frames, truth.untouched), MOST_PSNR)
+        found = self._network_scores(edit, frames)
+        truth, checks = self.truth(edit), self.checks(edit, frames)
+        successful = None if checks is None else checks.successful
+        found |= self._warp_errors(edit, frames, successful=successful)
+        if truth is not None and checks is not None:
+            kind = self.clip.edits[edit].kind
+            found |= {
+                "frames that pass everything": checks.passing(),
+                "edit success": checks.success,
+                "rest kept": checks.rest_kept,
+                "preservation": self._preservation(frames, truth, np.ones(len(frames), np.bool_)),
+                "preservation if successful": self._preservation(frames, truth, checks.successful),
+                "object overlap": _overlap(frames, truth),
+            }
+            if kind == "colour":
+                found["colour success"] = checks.success
+            if kind in UNIQUE_KINDS:
+                found["PSNR to true edit"] = mean_psnr(frames, truth.frames)
         return finite_scores(found)
+
+    def checks(self, edit: int, frames: Frames) -> Checks | None:
+        """Check each frame; None on real clips, whose true edit is not known."""
+        truth = self.truth(edit)
+        if truth is None:
+            return None
+        name = EDITED_ATTRIBUTE[self.clip.edits[edit].kind]
+        shots = [_check_shot(frames[shot.frames], shot, name=name) for shot in truth.shots]
+        edited, kept, edit_is_readable, rest_is_readable = (np.concatenate(each) for each in zip(*shots, strict=True))
+        return Checks(
+            edited=edited & ~mixed_frames(frames, self.context.frames, truth.frames),
+            kept=kept,
+            edit_is_readable=edit_is_readable,
+            rest_is_readable=rest_is_readable,
+        )
 
     def reference(self, edit: int) -> Frames:
         """Return the true edit if it is known, else the source."""
         truth = self.truth(edit)
         return self.context.frames if truth is None else truth.frames
 
-    def _truth(self, edit: int) -> _Truth | None:
+    def _preservation(self, frames: Frames, truth: Truth, where: Times) -> float:
+        if not where.any():
+            return np.nan
+        found = preservation(frames[where], self.context.frames[where], truth.untouched[where])
+        return min(found, _MOST_PRESERVATION) if found == found else found
+
+    def _truth(self, edit: int) -> Truth | None:
         requested, source = self.clip.edits[edit], self.clip.scene
         if requested.truth is None or source is None:
             return None
-        after, frames = self._masks(requested.truth), self.context.fit(requested.truth.frames)
-        expected = (requested.expected, *_other_attributes(requested.truth))
-        return _Truth(
-            frames=frames,
-            masks=tuple(after),
-            expected=expected,
-            readable=tuple(attribute_hits(frames, *pair) for pair in zip(after, expected, strict=True)),
-            untouched=_untouched(requested, before=self._masks(source), after=after),
-        )
+        frames, before = self.context.fit(requested.truth.frames), self._masks(source)
+        after, shots = self._masks(requested.truth), []
+        for place, spec in zip(self._shots(), requested.truth.shots, strict=True):
+            masks = after[: len(spec.objects), place]
+            expected = tuple(_attributes(spec, index) for index in range(len(spec.objects)))
+            readable = tuple(attribute_hits(frames[place], *pair) for pair in zip(masks, expected, strict=True))
+            shots.append(
+                TrueShot(frames=place, masks=masks, before=before[0, place], expected=expected, readable=readable)
+            )
+        untouched = _untouched(requested, before=before, after=after)
+        return Truth(frames=frames, untouched=untouched, shots=tuple(shots))
 
     def _masks(self, scene: Scene) -> Masks:
         """Return object masks, (object, keyframe, height, width), at the model's size."""
         masks = scene.object_masks[list(self.context.keyframes)].swapaxes(0, 1)
         return np.stack([fit_masks(each, self.context.size) for each in masks])
 
-    def _warp_errors(self, edit: int, frames: Frames) -> dict[str, float]:
-        """Compute the error of warping each keyframe to the next one, and its difference from the source's."""
+    def _warp_errors(self, edit: int, frames: Frames, *, successful: Times | None) -> dict[str, float]:
+        """Compute errors of warping each keyframe to the next one, alone and next to those of source and true edit."""
         if len(frames) < 2:
             return {}
-        motion = self.motion(edit)
-        error, source_error = (
-            1e3 * mean(warp_error(to_images(each), *motion).tolist()) for each in (frames, self.context.frames)
-        )
-        return {"warp error": error, "warp error over source": error - source_error}
+        errors = self._pair_errors(edit, frames)
+        source, truth = (self._pair_errors(edit, clip) for clip in (self.context.frames, self.reference(edit)))
+        found = {"warp error": mean(errors), "warp error over source": mean(errors) - mean(source)}
+        if successful is not None:
+            found["warp error if successful"] = mean(errors[successful[:-1] & successful[1:]])
+            found["warp error over true edit"] = _log_ratio(mean(errors), mean(truth)) / 1e3
+        return {name: 1e3 * value for name, value in found.items()}
+
+    def _pair_errors(self, edit: int, frames: Frames) -> NDArray[np.float64]:
+        errors = warp_error(to_images(frames), *self.motion(edit))
+        return errors.double().numpy()
 
     def _motion(self, edit: int) -> tuple[Tensor, Tensor]:
         """Return flow from each keyframe to the one before, and where it is valid: nowhere across a cut."""
@@ -167,8 +265,11 @@ class EditScorer:
         return [slice(start, stop) for start, stop in pairwise((0, *cuts, len(self.context.keyframes)))]
 
 
-def _other_attributes(scene: Scene) -> list[dict[str, str]]:
-    return [{"colour": item.colour, "shape": item.shape} for item in scene.shots[0].objects[1:]]
+def _attributes(spec: SceneSpec, index: int) -> dict[str, str]:
+    """Return the attributes of an object; with the first one, those of the background."""
+    item, ground = spec.objects[index], spec.background
+    found = {"colour": str(item.colour), "shape": str(item.shape), "texture": str(item.texture)}
+    return found | ({} if index else {"background_colour": ground.colour, "background_texture": ground.texture})
 
 
 def _untouched(edit: Edit, *, before: Masks, after: Masks) -> Masks:
@@ -192,24 +293,50 @@ def _common_flow(source: Scene, truth: Scene, pairs: Sequence[tuple[int, int]]) 
     return torch.stack(flows), torch.stack(valid)
 
 
-def _attribute_scores(kind: str, frames: Frames, truth: _Truth) -> dict[str, float]:
-    """Compute the fraction of frames with the requested attribute, with all others kept, and the object's IoU."""
-    hits = [attribute_hits(frames, *pair) for pair in zip(truth.masks, truth.expected, strict=True)]
-    edited, expected = EDITED_ATTRIBUTE[kind], truth.expected[0]
-    colours = {"colour": expected["colour"], "background": expected["background_colour"]}
-    success = mean(hits[0][edited][truth.readable[0][edited]].astype(float))
+def _check_shot(frames: Frames, shot: TrueShot, *, name: str) -> tuple[Times, Times, Times, Times]:
+    """Return the arrays of `Checks` of one shot, without the check for mixes.
+
+    Args:
+        frames: the edited frames of the shot.
+        shot: the shot after a perfect edit.
+        name: the edited attribute, of the first object or the background.
+    """
+    hits = [attribute_hits(frames, *pair) for pair in zip(shot.masks, shot.expected, strict=True)]
+    if name == "shape":
+        # An object that keeps its shape, or turns, has kept its colour even if it covers little of the new shape
+        colour = {"colour": shot.expected[0]["colour"]}
+        hits[0]["colour"] |= attribute_hits(frames, shot.before, colour)["colour"]
     rest = [
-        (found, readable[name])
-        for item, readable in zip(hits, truth.readable, strict=True)
-        for name, found in item.items()
-        if not (item is hits[0] and name == edited)
+        (found, readable[other])
+        for index, (item, readable) in enumerate(zip(hits, shot.readable, strict=True))
+        for other, found in item.items()
+        if index > 0 or other != name
     ]
     kept = np.all([found | ~readable for found, readable in rest], axis=0)
-    counted = np.any([readable for _, readable in rest], axis=0)
-    overlap = object_overlap(frames, truth.masks[0], **colours)
-    return {
-        "edit success": success,
-        **({"colour success": success} if kind == "colour" else {}),
-        "rest kept": mean(kept[counted].astype(float)),
-        "object overlap": overlap,
-    }
+    return hits[0][name], kept, shot.readable[0][name], np.any([readable for _, readable in rest], axis=0)
+
+
+def _overlap(frames: Frames, truth: Truth) -> float:
+    """Compute the mean IoU of the edited object over the shots, each by its number of frames."""
+    return mean(
+        overlap
+        for shot in truth.shots
+        for overlap in [
+            object_overlap(
+                frames[shot.frames],
+                shot.masks[0],
+                colour=shot.expected[0]["colour"],
+                background=shot.expected[0]["background_colour"],
+            )
+        ]
+        * len(frames[shot.frames])
+    )
+
+
+def _fraction(found: Times, counted: Times) -> float:
+    return mean(found[counted].astype(float))
+
+
+def _log_ratio(error: float, true_error: float) -> float:
+    """Return log2 of the ratio; NaN if one is 0, as of a still clip."""
+    return log2(error / true_error) if error > 0 and true_error > 0 else nan

@@ -9,12 +9,13 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.evaluation.clips.clip import EvaluationClip
+from tasks.evaluation.clips.clip import EvaluationClip, split_shots
 from tasks.evaluation.clips.scene_clips import scene_clips
 from tasks.evaluation.comparisons.comparison import Measure, Method, Outcome, Resources
 from tasks.evaluation.comparisons.edit_metrics import EDIT_MEASURES, EditScorer
 from tasks.evaluation.comparisons.keyframes import Cost, KeyframeContext, SiteChoice, Warping, mean_psnr, measure_cost
 from tasks.evaluation.comparisons.motion import mean
+from tasks.evaluation.comparisons.reference_rows import EDITED, REFERENCE_ROWS, reference_methods
 from tasks.planning.method import Method as ResolvedMethod
 from tasks.planning.method import MethodChoices, resolve_method
 from wave_ops.diffusion import decode_latents
@@ -24,7 +25,7 @@ from wave_ops.inversion import InversionSettings, NoisePoint
 from wave_ops.schedule import WarpSchedule, WarpWindow
 from wave_ops.unet import Anchor
 
-__all__ = ["COMPARISON", "EditingComparison", "Recipe"]
+__all__ = ["COMPARISON", "EditingComparison", "Recipe", "edit_clip_keyframes", "reference_outcome"]
 
 Frames = NDArray[np.uint8]
 
@@ -47,6 +48,8 @@ is highest where little is warped: read it together with the warp error, which t
 class Recipe:
     """One method to edit keyframes; by default the full method. The factors of a `Method` are fields of it."""
 
+    frames: str = EDITED
+    """A reference row has its own name here, and edits nothing."""
     steps: int = STEPS
     inversion: Literal["plain", "warped"] = "warped"
     noise_point: NoisePoint = InversionSettings().noise_point
@@ -92,7 +95,7 @@ class EditingComparison:
     clip_count: int = 20
     reconstructs: bool = False
     """Whether the warps are also measured by themselves, by reconstructing the source."""
-    version: int = 1
+    version: int = 3
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -104,10 +107,11 @@ class EditingComparison:
         steps = QUICK_STEPS if quick else STEPS
         names = self.recipes if self.quick_recipes is None or not quick else self.quick_recipes
         chosen = {name: self.recipes[name] for name in names}
-        return tuple(
-            Method(name=name, factors={**recipe, "steps": recipe.get("steps", steps)})
+        methods = tuple(
+            Method(name=name, factors={**recipe, "steps": recipe.get("steps", steps), "frames": EDITED})
             for name, recipe in chosen.items()
         )
+        return (*methods, *reference_methods(methods[0].factors))
 
     def clips(self, *, quick: bool, count: int | None, seed: int) -> tuple[EvaluationClip, ...]:
         """Draw scenes with one edit each."""
@@ -116,27 +120,49 @@ class EditingComparison:
     def measure(
         self, clip: EvaluationClip, methods: Sequence[Method], resources: Resources
     ) -> Iterator[tuple[Method, Outcome]]:
-        """Edit the keyframes by every recipe; scores are means over the clip's edits."""
-        context = KeyframeContext(clip, resources)
-        scorer = EditScorer(context)
+        """Edit the keyframes by every recipe, shot by shot; scores are means over the clip's edits."""
+        scorer = EditScorer(KeyframeContext(clip, resources))
+        shots = [KeyframeContext(shot, resources) for shot in split_shots(clip)]
         for method in methods:
+            if method.reference:
+                yield method, reference_outcome(scorer, method.name)
+                continue
             recipe = Recipe(**method.factors)
-            if _is_possible(recipe, context):
-                yield method, self._outcome(context, scorer, recipe)
+            if _is_possible(recipe, scorer.context):
+                yield method, self._outcome(shots, scorer, recipe)
             else:
                 yield method, Outcome(scores={})
 
-    def _outcome(self, context: KeyframeContext, scorer: EditScorer, recipe: Recipe) -> Outcome:
+    def _outcome(self, shots: Sequence[KeyframeContext], scorer: EditScorer, recipe: Recipe) -> Outcome:
         edited, each = [], []
-        for index in range(len(context.clip.edits)):
-            frames, cost = edit_clip_keyframes(context, recipe, index=index)
-            costs = {"UNet calls": float(cost.calls), "seconds": cost.seconds}
+        for index in range(len(scorer.clip.edits)):
+            made = [edit_clip_keyframes(shot, recipe, index=index) for shot in shots]
+            frames = np.concatenate([found for found, _ in made])
+            costs = {
+                "UNet calls": mean(cost.calls for _, cost in made),
+                "seconds": sum(cost.seconds for _, cost in made),
+            }
             edited.append(frames)
             each.append(scorer.scores(index, frames) | costs)
-        scores = {name: mean(found[name] for found in each if name in found) for found in each for name in found}
+        scores = _means(each)
         if self.reconstructs:
-            scores |= _fidelity(context, recipe)
+            scores |= _means([_fidelity(shot, recipe) for shot in shots])
         return Outcome(scores=scores, frames=edited[0], reference=scorer.reference(0))
+
+
+def reference_outcome(scorer: EditScorer, name: str) -> Outcome:
+    """Measure the frames of a reference row; without scores if it needs a true edit that is not known."""
+    edits = range(len(scorer.clip.edits))
+    if name != "source unchanged" and any(scorer.truth(edit) is None for edit in edits):
+        return Outcome(scores={})
+    frames = [REFERENCE_ROWS[name](scorer.context.frames, scorer.reference(edit)) for edit in edits]
+    scores = _means([scorer.scores(edit, made) for edit, made in zip(edits, frames, strict=True)])
+    return Outcome(scores=scores, frames=frames[0], reference=scorer.reference(0))
+
+
+def _means(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Average each score over those that have it."""
+    return {name: mean(found[name] for found in each if name in found) for found in each for name in found}
 
 
 def edit_clip_keyframes(context: KeyframeContext, recipe: Recipe, *, index: int = 0) -> tuple[Frames, Cost]:
@@ -183,7 +209,7 @@ def _settings(recipe: Recipe, context: KeyframeContext) -> EditingSettings:
 def _inversion(recipe: Recipe, context: KeyframeContext) -> InversionSettings:
     return InversionSettings(
         schedule=recipe.schedule,
-        seed=context.resources.seed,
+        seed=context.shuffle_seed,
         noise_point=recipe.noise_point,
         refinements=recipe.refinements,
     )

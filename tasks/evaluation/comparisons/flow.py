@@ -51,7 +51,7 @@ class FlowComparison:
 
     name = "flow"
     title = "How accurate are estimated flow, occlusion and warp masks, and at what cost?"
-    version = 1
+    version = 2
     baseline = "DIS medium"
     measures: tuple[Measure, ...] = (
         Measure(name="end-point error", unit="px", better="lower"),

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
-from tasks.evaluation.clips.clip import EvaluationClip
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tasks.evaluation.clips.clip import EvaluationClip, split_shots
 from tasks.evaluation.clips.scene_clips import scene_clips
 from tasks.evaluation.comparisons.comparison import Measure, Method, Outcome, Resources
-from tasks.evaluation.comparisons.keyframes import KeyframeContext, Warping, mean_psnr
+from tasks.evaluation.comparisons.keyframes import Cost, KeyframeContext, Warping, mean_psnr
+from tasks.evaluation.comparisons.motion import mean
 from wave_ops.inversion import InversionSettings, NoisePoint
 from wave_ops.metrics import ssim
 from wave_ops.resize import to_images
@@ -42,7 +48,7 @@ class InversionComparison:
 
     name = "inversion"
     title = "Which inversion reconstructs the frames best, and what does it cost?"
-    version = 2
+    version = 3
     baseline = "group"
     measures: tuple[Measure, ...] = (
         Measure(name="PSNR", unit="dB", better="higher"),
@@ -73,11 +79,11 @@ class InversionComparison:
     def measure(
         self, clip: EvaluationClip, methods: Sequence[Method], resources: Resources
     ) -> Iterator[tuple[Method, Outcome]]:
-        """Invert the clip's keyframes and reconstruct them, with the clip's own caption at guidance 1."""
+        """Invert the clip's keyframes and reconstruct them, with the caption of each shot at guidance 1."""
         shuffles = [warp for method in methods if (warp := method.factors["warp"]) != "plain"]
-        context = KeyframeContext(clip, resources, shuffles=shuffles)
+        shots = [KeyframeContext(shot, resources, shuffles=shuffles) for shot in split_shots(clip)]
         for method in methods:
-            yield method, _outcome(context, method)
+            yield method, _outcome(shots, method)
 
 
 def _method(
@@ -110,11 +116,39 @@ def _method(
     return Method(name=", ".join(words), factors=factors)
 
 
-def _outcome(context: KeyframeContext, method: Method) -> Outcome:
+def _outcome(shots: Sequence[KeyframeContext], method: Method) -> Outcome:
+    parts = [_reconstructed(context, method) for context in shots]
+    latents, encoded = (torch.cat([getattr(part, name) for part in parts]) for name in ("latents", "encoded"))
+    frames, round_trip = (np.concatenate([getattr(part, name) for part in parts]) for name in ("frames", "round_trip"))
+    source = np.concatenate([context.frames for context in shots])
+    reconstruction = mean_psnr(frames, source)
+    scores = {
+        "PSNR": reconstruction,
+        "SSIM": float(ssim(to_images(frames), to_images(source)).mean()),
+        "PSNR to round trip": mean_psnr(frames, round_trip),
+        "loss to round trip": mean_psnr(round_trip, source) - reconstruction,
+        "latent error": float((latents - encoded).square().mean().sqrt()),
+        "UNet calls": mean(part.cost.calls for part in parts),
+        "seconds": sum(part.cost.seconds for part in parts),
+    }
+    return Outcome(scores=scores, frames=frames, reference=source)
+
+
+class _Reconstruction(NamedTuple):
+    """The keyframes of a shot, reconstructed and after a round trip through the VAE alone; x_0 and frames of both."""
+
+    latents: Tensor
+    encoded: Tensor
+    frames: NDArray[np.uint8]
+    round_trip: NDArray[np.uint8]
+    cost: Cost
+
+
+def _reconstructed(context: KeyframeContext, method: Method) -> _Reconstruction:
     factors = method.factors
     settings = InversionSettings(
         schedule=WarpSchedule(steps=factors["steps"], window=factors["window"] or "aligned"),
-        seed=context.resources.seed,
+        seed=context.shuffle_seed,
         shuffle="group" if factors["warp"] == "plain" else factors["warp"],
         noise_point=factors["noise_point"],
         refinements=factors["refinements"],
@@ -125,17 +159,7 @@ def _outcome(context: KeyframeContext, method: Method) -> Outcome:
         sampling=Warping() if factors["warped"] else None,
     )
     encoded, round_trip = context.encoded()
-    reconstruction = mean_psnr(frames, context.frames)
-    scores = {
-        "PSNR": reconstruction,
-        "SSIM": float(ssim(to_images(frames), to_images(context.frames)).mean()),
-        "PSNR to round trip": mean_psnr(frames, round_trip),
-        "loss to round trip": mean_psnr(round_trip, context.frames) - reconstruction,
-        "latent error": float((latents - encoded).square().mean().sqrt()),
-        "UNet calls": float(cost.calls),
-        "seconds": cost.seconds,
-    }
-    return Outcome(scores=scores, frames=frames, reference=context.frames)
+    return _Reconstruction(latents, encoded, frames, round_trip, cost)
 
 
 COMPARISON = InversionComparison()

@@ -45,7 +45,7 @@ class ModelComparison:
     steps: int = _STEPS
     name: str = "model"
     title: str = "Does the model meet its targets for round trip, generation, edges and edits?"
-    version: int = 1
+    version: int = 2
     baseline: str = "model"
     measures: tuple[Measure, ...] = (
         Measure(name="round trip", unit="dB", better="higher", target=30.0),
@@ -101,7 +101,7 @@ class AdviceComparison:
     steps: int = _STEPS
     name: str = "advice"
     title: str = "Which guidance scale and which injection should the model advise?"
-    version: int = 1
+    version: int = 2
     baseline: str = "as advised"
     measures: tuple[Measure, ...] = (*_EDITING, Measure(name="seconds", unit="s", better="lower"))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from wave_ops.propagation import KeyframeInterval, propagate_interval
 from wave_ops.warp import backward_warp, flow_positions
@@ -16,6 +17,9 @@ from wave_ops.warp import backward_warp, flow_positions
 __all__ = ["BASELINES", "warm_up"]
 
 Frames = NDArray[np.uint8]
+
+_CELL_BITS: Final = 2
+"""Colours that differ in their lowest bits alone are mapped alike."""
 
 
 def nearest_keyframe(interval: KeyframeInterval) -> Frames:
@@ -41,11 +45,28 @@ def two_way_warp(interval: KeyframeInterval) -> Frames:
     return _mixed(early, late, interval.time_fractions)
 
 
+def colour_map(interval: KeyframeInterval) -> Frames:
+    """Map the colours of each frame as both edits map those of their keyframes; neither place nor motion counts.
+
+    A colour that no keyframe has is mapped like the nearest one that has been seen.
+    """
+    ends = np.stack([interval.frames[0], interval.frames[-1]]).reshape(-1, 3)
+    edited = np.stack([interval.first, interval.last]).reshape(-1, 3)
+    cells, place, counts = np.unique(ends >> _CELL_BITS, axis=0, return_inverse=True, return_counts=True)
+    sums = [np.bincount(place.ravel(), weights=edited[:, channel]) for channel in range(3)]
+    colours, known = np.stack(sums, axis=1) / counts[:, None], KDTree(cells)
+    between = interval.frames[1:-1]
+    wanted, where = np.unique(between.reshape(-1, 3) >> _CELL_BITS, axis=0, return_inverse=True)
+    _, nearest = known.query(wanted)
+    return _rounded(colours[nearest][where.ravel()].reshape(between.shape))
+
+
 BASELINES: Final[Mapping[str, Callable[[KeyframeInterval], Frames]]] = {
     "nearest keyframe": nearest_keyframe,
     "cross-fade": cross_fade,
     "flow warp": flow_warp,
     "two-way warp": two_way_warp,
+    "colour map": colour_map,
 }
 
 
@@ -79,6 +100,6 @@ def _mixed(early: NDArray[np.float32], late: NDArray[np.float32], fractions: NDA
     return _rounded((1 - fractions) * early + fractions * late)
 
 
-def _rounded(values: NDArray[np.float32]) -> Frames:
+def _rounded(values: NDArray[np.floating[Any]]) -> Frames:
     rounded: Frames = np.rint(values).astype(np.uint8)
     return rounded

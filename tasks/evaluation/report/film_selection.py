@@ -65,10 +65,14 @@ class ShownClip:
 
 
 def choose_methods(results: Results, *, most: int = _MOST_METHODS) -> tuple[Method, ...]:
-    """Choose the methods to show, in their order: all, or the baseline with the best and the worst."""
-    if len(results.methods) <= most:
-        return results.methods
-    ranked, measure = [item for item in results.methods if item.name != results.baseline], results.leading
+    """Choose the methods to show, in their order: all, or the baseline with the best and the worst.
+
+    Reference rows are not shown: source and true edit have films of their own.
+    """
+    methods = tuple(method for method in results.methods if not method.reference)
+    if len(methods) <= most:
+        return methods
+    ranked, measure = [item for item in methods if item.name != results.baseline], results.leading
     if measure is not None:
         ranked.sort(key=lambda method: _rank(results, measure, method))
     best = most // 2

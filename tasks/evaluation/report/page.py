@@ -74,7 +74,7 @@ def report_html(plan: EvaluationPlan, results: Results) -> str:
         groups=group_tables(results),
         missing=[measure.name for measure in results.measures if measure not in results.measured],
         methods=methods,
-        methods_left_out=len(methods) < len(results.methods),
+        methods_left_out=len(methods) < sum(not method.reference for method in results.methods),
         difference_plots=[Markup(plot) for plot in difference_plots if plot],  # noqa: S704  (matplotlib's, with escaped names)
         distribution_plots=[Markup(plot) for plot in distribution_plots if plot],  # noqa: S704
         clips=shown,

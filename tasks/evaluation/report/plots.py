@@ -40,12 +40,10 @@ _NAMESPACES = re.compile(r'\sxmlns(?::\w+)?="[^"]*"')
 def difference_plot(results: Results, measure: Measure) -> str | None:
     """Draw each method's paired difference from the baseline with its 95 % interval; return None if all are 0.
 
-    Filled dots are differences that exclude zero; hollow ones may be chance.
+    Filled dots are differences that are shown after Holm's correction; hollow ones may be chance.
     """
     found = [
-        (method.name, results.difference(measure, method))
-        for method in results.methods
-        if method.name != results.baseline
+        (method.name, results.difference(measure, method)) for method in results.methods if results.is_compared(method)
     ]
     found = [(name, difference) for name, difference in found if difference.summary.mean is not None]
     if all(difference.summary.mean == 0 and not difference.summary.sd for _, difference in found):
@@ -61,7 +59,7 @@ def difference_plot(results: Results, measure: Measure) -> str | None:
 
 
 def distribution_plot(results: Results, measure: Measure, methods: Sequence[Method]) -> str | None:
-    """Draw every clip's value as a dot, group by group, with each method's mean; return None without values.
+    """Draw every clip's value as a dot, group by group, with each method's average; return None without values.
 
     Args:
         results: of the comparison.
@@ -125,7 +123,8 @@ def _draw_distribution(
             continue
         label = method.name if row == _first_row(results, measure, method) else None
         axes.plot(values, np.full(len(values), row + offset), "o", color=colour, markersize=3.5, alpha=0.55, mew=0)
-        axes.plot([values.mean()], [row + offset], "|", color=colour, markersize=9, mew=2, label=label)
+        middle = np.median(values) if measure.average == "median" else values.mean()
+        axes.plot([middle], [row + offset], "|", color=colour, markersize=9, mew=2, label=label)
 
 
 def _first_row(results: Results, measure: Measure, method: Method) -> int:

@@ -29,8 +29,13 @@ __all__ = [
 UNKNOWN = "–"  # noqa: RUF001  (an en dash, as is usual in tables)
 _PAIRED = (
     "Mean of the paired differences and its 95 % confidence interval (Student's t over the clips with values of both "
-    "methods). A difference is marked better or worse if the interval excludes zero. The intervals are not widened for "
-    "the number of methods."
+    "methods), or their median and its interval for metrics that are averaged by the median. A difference is marked "
+    "better or worse if it is shown after Holm's correction for all comparisons of this table; the intervals "
+    "themselves are not widened, so some exclude zero without a mark."
+)
+_MEANS = (
+    "The best of a column is highlighted; an arrow shows which direction is better. The last rows are no methods: they "
+    "show what doing nothing, a mix and a perfect edit score."
 )
 _ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 
@@ -59,7 +64,8 @@ class Table:
 def means_table(results: Results) -> Table:
     """Tabulate mean and standard deviation over all clips, a row per method and a column per metric."""
     table = _summaries_table(results, title="Mean ± standard deviation over the clips", group=None)
-    return replace(table, note="The best of a column is highlighted; an arrow shows which direction is better.")
+    has_references = any(method.reference for method in results.methods)
+    return replace(table, note=_MEANS if has_references else _MEANS.partition(" The last")[0])
 
 
 def group_tables(results: Results) -> tuple[Table, ...]:
@@ -78,30 +84,32 @@ def differences_table(results: Results) -> Table:
 
     The verdict "no difference shown" is left out, to keep the table narrow.
     """
-    methods = [method for method in results.methods if method.name != results.baseline]
+    methods = [method for method in results.methods if results.is_compared(method)]
     columns = []
     for measure in results.measured:
         found = [results.difference(measure, method) for method in methods]
         places = decimals(end for item in found for end in _ends(item))
         columns.append([_difference_cell(item, places, len(results.clips)) for item in found])
     headings = [_heading(measure) for measure in results.measured]
-    title = f"Difference from {results.baseline}, clip by clip"
+    baselines = dict.fromkeys(results.baseline_of(method) for method in methods)
+    title = f"Difference from {' or '.join(baselines) or results.baseline}, clip by clip"
     return replace(_methods_table(title, results, methods, (headings, columns)), note=_PAIRED)
 
 
 def measure_table(results: Results, measure: Measure) -> Table:
     """Tabulate one metric, narrow enough for a terminal: mean, deviation and paired difference of every method."""
     found = [results.summary(measure, method) for method in results.methods]
-    differences = [results.difference(measure, method) for method in results.methods]
-    clips, places = len(results.clips), decimals(end for item in differences for end in _ends(item))
-    means = _summary_cells(measure, found, clips)
-    rows = [
-        (Cell(method.name), mean, *_difference_cells(difference, places, clips))
-        if method.name != results.baseline
-        else (Cell(method.name), mean, Cell(""), Cell("the baseline"))
-        for method, mean, difference in zip(results.methods, means, differences, strict=True)
-    ]
-    headings = ("method", "mean ± sd", "difference [95 %]", "")
+    compared = {
+        method.name: results.difference(measure, method) for method in results.methods if results.is_compared(method)
+    }
+    clips, places = len(results.clips), decimals(end for item in compared.values() for end in _ends(item))
+    means = _summary_cells(measure, results.methods, found, clips)
+    rows = []
+    for method, mean in zip(results.methods, means, strict=True):
+        known = compared.get(method.name)
+        rest = (Cell(""), Cell("" if method.reference else "the baseline"))
+        rows.append((Cell(method.name), mean, *(rest if known is None else _difference_cells(known, places, clips))))
+    headings = ("method", "median" if measure.average == "median" else "mean ± sd", "difference [95 %]", "")
     return Table(title=_heading(measure), headings=headings, rows=tuple(rows))
 
 
@@ -173,20 +181,21 @@ def _summaries_table(results: Results, *, title: str, group: str | None) -> Tabl
         found = [results.summary(measure, method, group=group) for method in results.methods]
         n = max(item.n for item in found)
         headings.append(_heading(measure) + (f", n = {n}" if n != clips else ""))
-        columns.append(_summary_cells(measure, found, n))
+        columns.append(_summary_cells(measure, results.methods, found, n))
     return _methods_table(title, results, results.methods, (headings, columns))
 
 
-def _summary_cells(measure: Measure, found: Sequence[Summary], n: int) -> list[Cell]:
+def _summary_cells(measure: Measure, methods: Sequence[Method], found: Sequence[Summary], n: int) -> list[Cell]:
     places = decimals(value for item in found for value in (item.mean, item.sd))
     means = [None if item.mean is None else f"{item.mean:.{places}f}" for item in found]
-    known = [float(mean) for mean in means if mean is not None]
+    competing = [mean is not None and not method.reference for mean, method in zip(means, methods, strict=True)]
+    known = [float(mean) for mean, competes in zip(means, competing, strict=True) if mean is not None and competes]
     pick: Callable[[list[float]], float] = max if measure.better == "higher" else min
     # Compared as printed: of two equal texts both or neither are highlighted
     best = pick(known) if measure.better and len(set(known)) > 1 else None
     return [
-        Cell(_summary_text(item, places, n), mark=mean is not None and best is not None and float(mean) == best)
-        for item, mean in zip(found, means, strict=True)
+        Cell(_summary_text(item, places, n), mark=competes and best is not None and float(mean or 0) == best)
+        for item, mean, competes in zip(found, means, competing, strict=True)
     ]
 
 
@@ -243,7 +252,8 @@ def _distinguishing_factors(methods: Sequence[Method]) -> list[str]:
 
 
 def _heading(measure: Measure) -> str:
-    unit = f" ({measure.unit})" if measure.unit else ""
+    words = [word for word in (measure.unit, "median" if measure.average == "median" else "") if word]
+    unit = f" ({', '.join(words)})" if words else ""
     return f"{measure.name}{unit}{_ARROWS[measure.better]}"
 
 

@@ -39,3 +39,15 @@ def test_an_unknown_method_is_an_error_that_lists_the_nearest(coarse: CoarseCopi
 def test_the_command_line_repeats_the_option_for_each_method() -> None:
     request = EvaluationRequest(comparison="inversion", method=("plain*", "group"), clips=4)
     assert command_line(request) == "wave evaluate inversion --method 'plain*' --method group --clips 4"
+
+
+def test_reference_rows_stay_in_every_selection_of_methods(tmp_path: Path) -> None:
+    request = EvaluationRequest(comparison="video", method=("each frame*",), quick=True, clips=1, controlnet="none")
+    plan = plan_evaluation(request, execution=Execution(workspace=str(tmp_path)))
+    assert [method.name for method in plan.methods] == [
+        "default",
+        "each frame alone",
+        "source unchanged",
+        "half source, half truth",
+        "true edit",
+    ]

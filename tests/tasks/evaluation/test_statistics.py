@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tasks.evaluation.statistics import paired_difference, summarise
+from tasks.evaluation.statistics import Difference, Summary, corrected, paired_difference, summarise
 
 NAN, INF = math.nan, math.inf
 value_lists = st.lists(st.floats(-100, 100).map(lambda value: round(value, 3)), min_size=2, max_size=20)
@@ -80,6 +80,74 @@ def test_the_verdict_follows_from_the_interval_of_the_paired_differences(
 ) -> None:
     found = paired_difference(values, baseline, better=better)  # type: ignore[arg-type]
     assert (found.verdict, found.summary.n) == (verdict, n)
+
+
+def test_a_median_is_not_moved_by_one_clip_and_has_the_interval_of_the_sign_test() -> None:
+    values = [4.0, 1.0, 3.0, 2.0, 5.0, 900.0]
+    found = summarise(values, average="median")
+    assert (found.n, found.mean, found.sd) == (6, 3.5, None)
+    assert (found.low, found.high) == (1.0, 900.0)  # with six clips only the ends leave less than 5 % outside
+    twelve = summarise(np.arange(1.0, 13), average="median")
+    assert (twelve.mean, twelve.low, twelve.high) == (6.5, 3, 10)
+    assert summarise([1.0, 2.0, 3.0], average="median").low is None
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([1, 1, 1, 1, 1, 900], "worse"),
+        ([1, 1, 1, 1, 900], "no difference shown"),  # five signs alone are not enough
+        ([1, 1, 1, -1, 1, 900], "no difference shown"),
+        ([0, 0, 0, 0, 0, 900], "no difference shown"),
+    ],
+)
+def test_a_median_differs_if_enough_clips_differ_in_one_direction(values: list[float], verdict: str) -> None:
+    found = paired_difference(values, np.zeros(len(values)), better="lower", average="median")
+    assert found.verdict == verdict
+
+
+@given(value_lists)
+def test_p_values_agree_with_those_of_scipy(values: list[float]) -> None:
+    other = np.roll(values, 1)
+    found = paired_difference(values, other, better="higher")
+    if found.summary.sd:
+        assert found.p_value == pytest.approx(stats.ttest_rel(values, other).pvalue, abs=1e-9)
+        assert (found.verdict != "no difference shown") == (found.p_value <= 0.05)
+
+
+def _with_p_values(*p_values: float | None) -> list[Difference]:
+    return [
+        Difference(
+            summary=Summary(n=9, mean=1.0),
+            verdict=None if p is None else "better" if p <= 0.05 else "no difference shown",
+            p_value=p,
+        )
+        for p in p_values
+    ]
+
+
+def test_p_values_are_corrected_as_by_holm() -> None:
+    # The example of R's p.adjust: 0.01 * 4, 0.02 * 3, 0.03 * 2 raised to the one before, 0.04 * 1 likewise
+    found = corrected(_with_p_values(0.03, 0.01, 0.04, 0.02))
+    assert [each.p_value for each in found] == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert [each.verdict for each in found] == ["no difference shown", "better", *["no difference shown"] * 2]
+
+
+def test_metrics_without_a_direction_do_not_count_in_the_correction() -> None:
+    found = corrected(_with_p_values(None, 0.03, None))
+    assert [each.verdict for each in found] == [None, "better", None]
+    assert corrected([]) == ()
+
+
+def test_of_many_equal_methods_hardly_ever_one_differs_after_the_correction() -> None:
+    rng, wrong = np.random.default_rng(0), []
+    for _ in range(200):
+        found = [paired_difference(rng.normal(size=8), np.zeros(8), better="higher") for _ in range(20)]
+        plain, kept = ([each.verdict != "no difference shown" for each in items] for items in (found, corrected(found)))
+        wrong.append((any(plain), any(kept)))
+    plainly, corrected_ones = np.mean(wrong, axis=0)
+    assert plainly > 0.5
+    assert corrected_ones < 0.08
 
 
 def test_paired_differences_show_what_the_means_alone_do_not() -> None:

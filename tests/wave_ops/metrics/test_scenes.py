@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from wave_ops.errors import WaveOpsError
 from wave_ops.metrics import (
     attribute_fractions,
     attribute_hits,
+    mixed_frames,
     object_overlap,
     outside_objects,
     preservation,
@@ -20,7 +22,7 @@ from wave_ops.scenes.rendering import Scene, cut, render, shade
 from wave_ops.scenes.specs import SceneSpec, edit_spec, random_scene
 
 SPEC = random_scene(3, frame_count=4)
-ATTRIBUTES = ("colour", "shape", "background_colour", "background_texture")
+ATTRIBUTES = ("colour", "shape", "texture", "background_colour", "background_texture")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def scene() -> Scene:
 
 def words(spec: SceneSpec, index: int = 0) -> dict[str, str]:
     item, ground = spec.objects[index], spec.background
-    return dict(zip(ATTRIBUTES, (item.colour, item.shape, ground.colour, ground.texture), strict=True))
+    return dict(zip(ATTRIBUTES, (item.colour, item.shape, item.texture, ground.colour, ground.texture), strict=True))
 
 
 def other(value: str, *choices: str) -> Any:
@@ -136,6 +138,48 @@ def test_the_overlap_of_a_missing_object_is_0(scene: Scene) -> None:
     ground = words(SPEC)["background_colour"]
     absent = other(ground, other(words(SPEC)["colour"], "purple", "cyan"), "yellow")
     assert object_overlap(scene.frames, scene.object_masks[:, 0], colour=absent, background=ground) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "weight", "mixed"),
+    [
+        *((change, weight, weight == 0.5) for change in ("colour", "shape", "texture") for weight in (0.0, 0.5, 1.0)),
+        ("colour", 0.35, True),
+        ("colour", 0.65, True),
+        ("colour", 0.1, False),
+        ("colour", 0.9, False),
+    ],
+)
+def test_a_frame_between_source_and_edit_is_a_mix(change: str, weight: float, mixed: bool) -> None:
+    spec = random_scene(3, frame_count=2, size=(128, 128))
+    source = render(spec).frames
+    new: dict[str, Any] = {
+        "colour": {"colour": "white"},
+        "shape": {"shape": other(spec.objects[0].shape, "star", "circle")},
+        "texture": {"background_texture": other(spec.background.texture, "dotted", "checked")},
+    }[change]
+    truth = render(edit_spec(spec, **new)).frames
+    frames = np.rint((1 - weight) * source + weight * truth).astype(np.uint8)
+    assert mixed_frames(frames, source, truth).tolist() == [mixed, mixed]
+
+
+def test_a_soft_edit_and_an_edit_of_another_kind_are_no_mixes() -> None:
+    spec = random_scene(3, frame_count=1, size=(128, 128))
+    source, truth, third = (render(edit_spec(spec, shape=shape)).frames for shape in ("circle", "star", "ring"))
+    soft = cv2.GaussianBlur(truth[0], (0, 0), 1.5)[None]
+    assert mixed_frames(
+        np.concatenate([soft, third]), *(np.repeat(each, 2, axis=0) for each in (source, truth))
+    ).tolist() == [
+        False,
+        False,
+    ]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_clips_of_different_lengths_are_refused() -> None:
+    frames = np.zeros((2, 4, 4, 3), np.uint8)
+    with pytest.raises(WaveOpsError, match="three uint8 clips of one shape"):
+        mixed_frames(frames, frames, frames[:1])
 
 
 def test_preservation_is_the_psnr_of_the_masked_pixels_of_all_frames() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from wave_ops.scenes.reading import Attributes, read_attributes
 from wave_ops.scenes.rendering import render, render_frame
 from wave_ops.scenes.sampling import random_frame
 from wave_ops.scenes.specs import SceneSpec, edit_spec, random_scene
-from wave_ops.scenes.vocabulary import COLOURS
+from wave_ops.scenes.vocabulary import COLOURS, TEXTURES
 
 
 def truth(spec: SceneSpec, index: int = 0) -> Attributes:
@@ -18,6 +20,7 @@ def truth(spec: SceneSpec, index: int = 0) -> Attributes:
     return Attributes(
         colour=item.colour,
         shape=item.shape,
+        texture=item.texture,
         background_colour=ground.colour,
         background_texture=ground.texture,
     )
@@ -49,20 +52,42 @@ def test_frames_of_another_size_are_classified_correctly() -> None:
         assert read_attributes(render(spec).frames[0]) == truth(spec)
 
 
-def test_an_edited_object_is_classified_correctly_inside_the_mask_of_the_source() -> None:
+def test_shape_and_texture_of_an_edited_object_are_classified_inside_the_mask_of_the_source() -> None:
     for seed in range(10):
         spec = random_scene(seed, frame_count=1)
         mask = render(spec).object_masks[0, 0]
         colours = (spec.objects[0].colour, spec.background.colour)
         new = next(colour for colour in COLOURS if colour not in colours)
         edited = edit_spec(spec, colour=new, shape="star" if spec.objects[0].shape != "star" else "circle")
-        assert read_attributes(render(edited).frames[0], mask) == truth(edited)
+        found = read_attributes(render(edited).frames[0], mask)
+        assert replace(found, colour=new) == truth(edited)
+
+
+@pytest.mark.parametrize(("fraction", "reached"), [(0.9, True), (0.65, True), (0.5, False), (0.1, False)])
+def test_a_colour_is_reached_where_it_covers_most_of_the_mask(fraction: float, reached: bool) -> None:
+    spec = replace(random_scene(4, size=(128, 128), frame_count=1), supersampling=1)
+    blue, white = (edit_spec(spec, colour=name, background_colour="red") for name in ("blue", "white"))
+    scene, other = render(blue), render(white)
+    mask = scene.object_masks[0, 0]
+    frame, rows = scene.frames[0].copy(), np.flatnonzero(mask.ravel())
+    rest = rows[: round((1 - fraction) * len(rows))]
+    frame.reshape(-1, 3)[rest] = other.frames[0].reshape(-1, 3)[rest]
+    expected = "blue" if reached else "white" if fraction < 0.4 else None
+    assert read_attributes(frame, mask).colour == expected
+
+
+def test_the_texture_of_an_object_is_classified() -> None:
+    spec = random_scene(4, size=(128, 128), frame_count=1)
+    for texture in TEXTURES:
+        textured = replace(spec, objects=(replace(spec.objects[0], texture=texture),))
+        scene = render(textured)
+        assert read_attributes(scene.frames[0], scene.object_masks[0, 0]).texture == texture
 
 
 def test_a_frame_without_an_object_has_no_shape() -> None:
     frame = np.full((64, 64, 3), (38, 76, 186), np.uint8)
     assert read_attributes(frame) == Attributes(
-        colour="blue", shape=None, background_colour="blue", background_texture="plain"
+        colour=None, shape=None, texture=None, background_colour="blue", background_texture="plain"
     )
 
 

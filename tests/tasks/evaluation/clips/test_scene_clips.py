@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 
 from tasks.errors import TaskInputError
-from tasks.evaluation.clips.clip import EvaluationClip
+from tasks.evaluation.clips.clip import Edit, EvaluationClip, split_shots
 from tasks.evaluation.clips.scene_clips import EDIT_KINDS, EDITED_ATTRIBUTE, GROUPS, scene_clips
-from wave_ops.scenes.reading import read_attributes
+from wave_ops.scenes.reading import Attributes, read_attributes
+from wave_ops.scenes.rendering import render
 from wave_ops.scenes.specs import edit_spec
 
 SIZE = (32, 32)
@@ -59,30 +61,63 @@ def test_names_and_digests_are_distinct(clips: tuple[EvaluationClip, ...]) -> No
 def test_the_edit_changes_one_attribute_and_nothing_else(clips: tuple[EvaluationClip, ...]) -> None:
     for clip in clips:
         (edit,) = clip.edits
+        attribute = EDITED_ATTRIBUTE[edit.kind]
         for before, after in zip(clip.scene.shots, edit.truth.shots, strict=True):
-            value = edit.expected[EDITED_ATTRIBUTE[edit.kind]]
-            assert edit_spec(before, **{EDITED_ATTRIBUTE[edit.kind]: value}) == after != before
-            assert after.caption == edit.prompt
-            assert before.caption == clip.caption
+            value = getattr(after.background, attribute.removeprefix("background_"), None)
+            value = value if edit.kind.startswith("background") else getattr(after.objects[0], attribute)
+            assert edit_spec(before, **{attribute: value}) == after != before
+        assert clip.caption == ", then ".join(spec.caption for spec in clip.scene.shots)
+        assert edit.prompt == ", then ".join(spec.caption for spec in edit.truth.shots)
         assert edit.truth.frames.shape == clip.frames.shape == (9, *SIZE, 3)
 
 
-def test_the_checker_reads_the_expected_attributes_in_the_true_edit() -> None:
+def test_the_checker_reads_every_attribute_in_the_true_edit() -> None:
     for clip in in_group(scene_clips(16, seed=3, frame_count=2, size=(64, 64)), "calm"):
-        (edit,) = clip.edits
-        for frame, masks in zip(edit.truth.frames, edit.truth.object_masks, strict=True):
-            found = read_attributes(frame, masks[0])
-            assert {name: getattr(found, name) for name in edit.expected} == edit.expected
+        truth = clip.edits[0].truth
+        item, ground = truth.shots[0].objects[0], truth.shots[0].background
+        for frame, masks in zip(truth.frames, truth.object_masks, strict=True):
+            assert read_attributes(frame, masks[0]) == Attributes(
+                colour=item.colour,
+                shape=item.shape,
+                texture=item.texture,
+                background_colour=ground.colour,
+                background_texture=ground.texture,
+            )
 
 
-def test_both_shots_of_a_cut_have_the_same_objects_with_other_motion(clips: tuple[EvaluationClip, ...]) -> None:
+def test_the_shots_of_a_cut_are_different_scenes_without_a_colour_in_common(
+    clips: tuple[EvaluationClip, ...],
+) -> None:
     for clip in in_group(clips, "cut"):
-        first, second = clip.scene.shots
         assert clip.cuts == clip.edits[0].truth.cuts == (5,)
-        assert first.caption == second.caption == clip.caption
-        assert clip.edits[0].truth.shots[1].caption == clip.edits[0].prompt
-        assert first.objects[0].texture == second.objects[0].texture
-        assert first.objects[0].motion != second.objects[0].motion
+        colours = [{spec.objects[0].colour, spec.background.colour} for spec in clip.scene.shots]
+        assert [len(found) for found in colours] == [2, 2]
+        assert not colours[0] & colours[1]
+
+
+def test_each_shot_is_a_clip_with_its_own_scene_and_prompts(clips: tuple[EvaluationClip, ...]) -> None:
+    for clip in clips:
+        shots = split_shots(clip)
+        assert len(shots) == (2 if clip.group == "cut" else 1)
+        np.testing.assert_array_equal(np.concatenate([shot.frames for shot in shots]), clip.frames)
+        truths = [shot.edits[0].truth for shot in shots]
+        np.testing.assert_array_equal(np.concatenate([truth.frames for truth in truths]), clip.edits[0].truth.frames)
+        for spec, edited, shot in zip(clip.scene.shots, clip.edits[0].truth.shots, shots, strict=True):
+            alone = render(spec)
+            assert (shot.caption, shot.edits[0].prompt, shot.cuts) == (spec.caption, edited.caption, ())
+            for name in ("frames", "flow_to_prev", "flow_to_cur", "occlusion_to_prev", "occlusion_to_cur"):
+                np.testing.assert_array_equal(getattr(shot.scene, name), getattr(alone, name))
+            np.testing.assert_array_equal(shot.scene.object_masks, alone.object_masks)
+
+
+def test_the_shots_of_a_real_clip_keep_its_prompt(clips: tuple[EvaluationClip, ...]) -> None:
+    clip = replace(clips[3], scene=None, caption="a film", edits=(Edit(kind="prompt", prompt="a painting"),))
+    first, second = split_shots(clip)
+    assert [(len(shot.frames), shot.caption, shot.edits[0].prompt) for shot in (first, second)] == [
+        (5, "a film", "a painting"),
+        (4, "a film", "a painting"),
+    ]
+    assert first.digest != second.digest
 
 
 def test_of_two_crossing_objects_the_second_occludes_a_part_of_the_first_but_never_all(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.evaluation.clips.clip import EvaluationClip
+from tasks.evaluation.clips.clip import EvaluationClip, split_shots
 from tasks.evaluation.comparisons import keyframes
 from tasks.evaluation.comparisons.comparison import Method, Outcome
 from tasks.evaluation.comparisons.inversion import COMPARISON
@@ -83,7 +83,10 @@ def test_the_metrics_of_a_method_are_those_of_inversion_and_reconstruction(
 ) -> None:
     (outcome,) = run(clip, method_of("group, published, previous point, 1 refinement", steps=3))
     settings = InversionSettings(
-        schedule=WarpSchedule(steps=3, window="published"), noise_point="previous", refinements=1
+        schedule=WarpSchedule(steps=3, window="published"),
+        seed=context.shuffle_seed,
+        noise_point="previous",
+        refinements=1,
     )
     with loaded_model(EMBEDDED.model, device="cpu", dtype="float32") as model:
         encoded, stored = encode_frames(model, clip.frames[[0, 4]]), []
@@ -205,3 +208,24 @@ def test_sampling_in_other_orders_than_the_inversion_lowers_the_psnr(
     monkeypatch.setattr(keyframes, "step_orders", reversed_orders)
     wrong = psnr_of(sliding, method)
     assert paired_difference(wrong, correct, better="higher").verdict == "worse"
+
+
+def test_each_clip_and_seed_draws_its_own_orders(clip: EvaluationClip) -> None:
+    clips = [replace(clip, digest=digest) for digest in ("a", "a", "b")]
+    seeds = [KeyframeContext(each, EMBEDDED).shuffle_seed for each in clips]
+    seeds.append(KeyframeContext(clips[0], replace(EMBEDDED, seed=1)).shuffle_seed)
+    assert seeds[0] == seeds[1]
+    assert len(set(seeds)) == 3
+    drawn = {step_orders(6, InversionSettings(seed=seed)) for seed in seeds}
+    assert len(drawn) == 3
+
+
+def test_each_shot_is_inverted_by_itself_with_its_own_caption(clip: EvaluationClip) -> None:
+    specs = [random_scene(seed, size=(SIDE, SIDE), frame_count=5) for seed in (4, 6)]
+    both = recoloured(*specs)
+    (together,) = run(both, method_of("group", steps=2))
+    alone = [run(shot, method_of("group", steps=2))[0] for shot in split_shots(both)]
+    np.testing.assert_array_equal(together.frames, np.concatenate([outcome.frames for outcome in alone]))
+    assert together.scores["UNet calls"] == 4
+    other = replace(both, scene=None, caption=both.caption)
+    assert not np.array_equal(together.frames, run(other, method_of("group", steps=2))[0].frames)

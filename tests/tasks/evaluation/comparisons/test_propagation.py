@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 
 from tasks.evaluation.clips.clip import Edit, EvaluationClip
+from tasks.evaluation.clips.scene_clips import EDIT_KINDS
 from tasks.evaluation.comparisons.comparison import Method, Outcome
+from tasks.evaluation.comparisons.editing import Recipe, edit_clip_keyframes
+from tasks.evaluation.comparisons.keyframes import KeyframeContext
 from tasks.evaluation.comparisons.propagation import COMPARISON
 from tasks.evaluation.comparisons.propagation_baselines import BASELINES
+from tasks.evaluation.comparisons.reference_rows import REFERENCE_ROWS
 from tasks.models.checkpoints import resolve_model
+from tests._editing_clips import EMBEDDED, SIDE, edited_clip
 from tests._evaluation import RESOURCES
 from wave_ops.flow import dis_flow
 from wave_ops.propagation import KeyframeInterval
@@ -40,7 +45,7 @@ def clip() -> EvaluationClip:
 
 @pytest.fixture(scope="module")
 def outcomes(clip: EvaluationClip) -> dict[str, Outcome]:
-    chosen = [method for name, method in METHODS.items() if "rough" not in name]
+    chosen = [method for method in METHODS.values() if method.factors["keyframes"] == "true"]
     return {method.name: outcome for method, outcome in COMPARISON.measure(clip, chosen, RESOURCES)}
 
 
@@ -81,7 +86,7 @@ def test_a_warp_along_the_true_flow_is_exact_where_both_keyframes_are_visible(
 
 
 def test_the_full_method_is_closer_to_the_true_edit_than_every_baseline(outcomes: dict[str, Outcome]) -> None:
-    for name in BASELINES:
+    for name in set(BASELINES) - {"colour map"}:
         for measure in ("PSNR", "SSIM", "PSNR of what changes"):
             assert outcomes["full"].scores[measure] > outcomes[name].scores[measure]
     assert 1 < outcomes["full"].scores["warp error ratio"] < outcomes["nearest keyframe"].scores["warp error ratio"]
@@ -100,7 +105,9 @@ def test_psnr_and_gain_follow_from_the_frames(clip: EvaluationClip, outcomes: di
 
 def test_every_declared_metric_is_measured_and_no_other(outcomes: dict[str, Outcome]) -> None:
     for outcome in outcomes.values():
-        assert set(outcome.scores) == {measure.name for measure in COMPARISON.measures}
+        named = {measure.name for measure in COMPARISON.measures if ", " not in measure.name}
+        assert set(outcome.scores) == {*named, "PSNR, colour"}
+        assert outcome.scores["PSNR, colour"] == outcome.scores["PSNR"]
 
 
 def test_keyframes_stay_unchanged(clip: EvaluationClip, outcomes: dict[str, Outcome]) -> None:
@@ -167,7 +174,72 @@ def test_methods_differ_in_name_and_factors_and_include_the_baseline(quick: bool
     assert len({frozenset(method.factors) for method in methods}) == 1
 
 
-def test_the_clips_have_two_intervals_and_a_change_of_colour() -> None:
-    (first, second) = COMPARISON.clips(quick=True, count=2, seed=0)
-    assert first.frames.shape == (17, 128, 128, 3)
-    assert [clip.edits[0].kind for clip in (first, second)] == ["colour", "background colour"]
+def test_the_clips_have_two_intervals_and_every_kind_of_edit() -> None:
+    clips = COMPARISON.clips(quick=True, count=4, seed=0)
+    assert clips[0].frames.shape == (17, 128, 128, 3)
+    assert {clip.edits[0].kind for clip in clips} == set(EDIT_KINDS)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_rough_keyframes_lead_and_each_method_is_compared_with_the_full_one_with_its_keyframes(quick: bool) -> None:
+    methods = COMPARISON.methods(quick=quick)
+    kinds = [method.factors["keyframes"] for method in methods if not method.reference]
+    assert list(dict.fromkeys(kinds)) == ["round trip", "edited", "true"]
+    assert methods[0].name == COMPARISON.baseline
+    by_name = {method.name: method for method in methods}
+    for method in methods:
+        if not method.reference:
+            baseline = by_name[method.baseline]
+            assert baseline.factors["way"] == "full"
+            assert baseline.factors["keyframes"] == method.factors["keyframes"]
+
+
+def test_a_colour_map_is_exact_where_the_edit_is_one_and_knows_no_place(interval: KeyframeInterval) -> None:
+    mapped = BASELINES["colour map"](interval)
+    assert np.abs(mapped.astype(int) - (255 - interval.frames[1:-1])).max() <= 16  # colours that no keyframe has
+    one_colour = np.full_like(interval.frames, 100)
+    first, last = np.full_like(interval.first, 50), np.full_like(interval.last, 50)
+    first[:12], last[:12] = 150, 150
+    halved = BASELINES["colour map"](replace(interval, frames=one_colour, first=first, last=last))
+    assert (halved == 100).all()  # one colour has one image, the mean
+
+
+def test_a_colour_map_and_flow_warp_do_not_replace_propagation_of_a_new_shape() -> None:
+    spec = random_scene(4, size=SIZE, frame_count=9)
+    shape = "ring" if spec.objects[0].shape != "ring" else "square"
+    scene, truth = render(spec), render(edit_spec(spec, shape=shape))
+    clip = EvaluationClip(
+        name="clip",
+        group="calm",
+        frames=scene.frames,
+        caption="",
+        edits=(Edit(kind="shape", prompt="", truth=truth),),
+        scene=scene,
+    )
+    full, mapped = (run(clip, name).scores for name in ("full", "colour map"))
+    assert full["PSNR, shape"] == full["PSNR"] > mapped["PSNR"] + 3
+
+
+def test_edited_keyframes_come_from_the_model_and_count_only_where_one_result_is_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tasks.evaluation.comparisons.propagation._EDITING_STEPS", 2)
+    spec = random_scene(4, size=(SIDE, SIDE), frame_count=9)
+    for kind, change in {"colour": {"colour": "white"}, "shape": {"shape": "ring"}}.items():
+        clip = edited_clip(spec, kind=kind, **change)
+        outcome = run(clip, "nearest keyframe, edited keyframes", EMBEDDED)
+        assert outcome.frames is not None
+        expected, _ = edit_clip_keyframes(KeyframeContext(clip, EMBEDDED, interval=8), Recipe(steps=2))
+        np.testing.assert_array_equal(outcome.frames[[0, 8]], expected)
+        assert ("PSNR" in outcome.scores) == (kind == "colour")
+        assert "warp error ratio" in outcome.scores
+
+
+def test_the_reference_rows_are_the_source_a_mix_and_the_true_edit(clip: EvaluationClip) -> None:
+    found = {
+        method.name: outcome
+        for method, outcome in COMPARISON.measure(clip, [METHODS[name] for name in REFERENCE_ROWS], RESOURCES)
+    }
+    assert found["true edit"].scores["PSNR"] == 100
+    assert found["source unchanged"].scores["PSNR"] < found["half source, half truth"].scores["PSNR"] < 100
+    assert "seconds" not in found["true edit"].scores

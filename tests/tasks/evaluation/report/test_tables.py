@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tasks.evaluation.comparisons.comparison import Measure
@@ -18,6 +20,7 @@ from tasks.evaluation.report.tables import (
     targets_table,
 )
 from tasks.evaluation.results import Results
+from tasks.evaluation.statistics import paired_difference
 from tests._evaluation import make_results
 
 NAN = math.nan
@@ -81,6 +84,58 @@ def test_the_table_of_one_metric_has_four_columns_and_verdicts(results: Results)
         ["new", "31.30 ± 1.76", "+1.05 [+0.96, +1.14]", "better"],
         ["odd", "30.00 ± 1.00 (n = 3)", "+0.00 [-2.48, +2.48] (n = 3)", "no difference shown"],
     ]
+
+
+WARPS = Measure(name="warp error", unit="1e-3", better="lower", average="median")
+
+
+def test_a_median_is_shown_without_a_deviation_and_named_in_the_heading() -> None:
+    found = make_results({"old": {"warp error": [1, 2, 30]}, "new": {"warp error": [2, 3, 4]}}, measures=(WARPS,))
+    assert (
+        markdown(means_table(found))
+        == """\
+| method | warp error (1e-3, median) ↓ |
+| :-- | --: |
+| old | **2** |
+| new | 3 |"""
+    )
+    assert measure_table(found, WARPS).headings[1] == "median"
+
+
+def test_a_reference_row_is_never_the_best_and_not_compared() -> None:
+    found = make_results(
+        {"old": {"PSNR": [30, 32]}, "new": {"PSNR": [31, 33]}, "true edit": {"PSNR": [100, 100]}}, measures=(PSNR,)
+    )
+    methods = (*found.methods[:2], replace(found.methods[2], reference=True))
+    found = replace(found, methods=methods)
+    means = means_table(found)
+    assert [row[-1].mark for row in means.rows] == [False, True, False]
+    assert "no methods" in means.note
+    assert [row[0].text for row in differences_table(found).rows] == ["new"]
+    assert [row[-1].text for row in measure_table(found, PSNR).rows] == ["the baseline", "better", ""]
+
+
+def test_a_method_with_its_own_baseline_is_compared_with_that_one() -> None:
+    found = make_results(
+        {"old": {"PSNR": [30, 32]}, "old, rough": {"PSNR": [20, 22]}, "new, rough": {"PSNR": [21, 23]}},
+        measures=(PSNR,),
+    )
+    old, rough, new = found.methods
+    methods = (old, replace(rough, baseline="old, rough"), replace(new, baseline="old, rough"))
+    table = differences_table(replace(found, methods=methods))
+    assert table.title == "Difference from old, rough, clip by clip"
+    assert [[cell.text for cell in row] for row in table.rows] == [["new, rough", "+1 [+1, +1] better"]]
+
+
+def test_verdicts_are_corrected_for_all_comparisons_of_the_run() -> None:
+    """One of many methods differs by chance; alone it would be marked."""
+    rng = np.random.default_rng(1)
+    drawn = {f"method {i}": {"PSNR": rng.normal(size=8).tolist()} for i in range(40)}
+    found = make_results({"old": {"PSNR": [0.0] * 8}, **drawn}, measures=(PSNR,))
+    marked = [row[-1].text for row in differences_table(found).rows if "better" in row[-1].text]
+    alone = [paired_difference(values["PSNR"], [0.0] * 8, better="higher").verdict for name, values in drawn.items()]
+    assert marked == []
+    assert set(alone) & {"better", "worse"}
 
 
 def test_each_group_has_its_own_table(results: Results) -> None:

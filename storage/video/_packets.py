@@ -73,8 +73,14 @@ class Packets:
             times: timestamps of the decoded frames, ticks.
             last_duration: duration of the last frame, ticks.
         """
-        at_end = max(self._unread(), self._short_of_duration(times, last_duration))
-        return at_end + (self._lost(times) if self._is_damaged else 0), at_end > 0
+        unread, short = self._unread(), self._short_of_duration(times, last_duration)
+        if not self._is_damaged:
+            elsewhere = 0
+        elif short > unread:  # which includes packets at the end that gave no frame
+            elsewhere = _gaps(times)
+        else:
+            elsewhere = max(_gaps(times), self._read - self._hidden - len(times))
+        return max(unread, short) + elsewhere, max(unread, short) > 0
 
     def _unread(self) -> int:
         """Return the packets in the file's index that it does not contain; only MP4 and QuickTime list all of them."""
@@ -82,25 +88,29 @@ class Packets:
         return max(0, len(self._stream.index_entries) - self._read) if is_indexed else 0
 
     def _short_of_duration(self, times: Sequence[int], last_duration: int) -> int:
-        """Return the frames between the last one and the stream's end as Matroska states it."""
-        stated, step = _stated_end(self._stream), median_step(times)
+        """Return the frames between the last one and the stream's end as Matroska and AVI state it."""
+        stated, step = self._stated_end(), median_step(times)
         if stated is None or step is None:
             return 0
         rest = stated / self._stream.time_base - (times[-1] + last_duration)
         return int(rest // step) if rest >= _GAP * step else 0
 
-    def _lost(self, times: Sequence[int]) -> int:
-        """Return the packets that gave no frame, or the frames that gaps between the others are long enough for."""
-        step = median_step(times) or 1
-        gaps = sum(
-            round((after - before) / step) - 1 for before, after in pairwise(times) if after - before > _GAP * step
-        )
-        return max(gaps, self._read - self._hidden - len(times))
+    def _stated_end(self) -> Fraction | None:
+        """Return the end of the stream in seconds; None where the file does not say it of the video alone."""
+        if self._container.format.name == "avi" and self._stream.frames:
+            return Fraction(self._stream.frames * self._stream.time_base)
+        return _clock_time(self._stream.metadata.get("DURATION", ""))
 
 
-def _stated_end(stream: Any) -> Fraction | None:
-    """Return the end in seconds from a stream's tag DURATION, as in 00:01:02.345000000; None where there is none."""
-    hours, *rest = stream.metadata.get("DURATION", "").split(":")
+def _gaps(times: Sequence[int]) -> int:
+    """Return the frames that the gaps between others are long enough for."""
+    step = median_step(times) or 1
+    return sum(round((after - before) / step) - 1 for before, after in pairwise(times) if after - before > _GAP * step)
+
+
+def _clock_time(text: str) -> Fraction | None:
+    """Return the seconds of a time such as 00:01:02.345000000; None for another text."""
+    hours, *rest = text.split(":")
     try:
         minutes, seconds = rest
         return 3600 * Fraction(hours) + 60 * Fraction(minutes) + Fraction(seconds.strip("\0 "))

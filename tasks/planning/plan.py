@@ -75,7 +75,7 @@ def plan_edit(inputs: ResolvedInputs) -> EditPlan:
     """
     if inputs.clip.hdr and inputs.request.hdr == "refuse":
         raise TaskInputError(
-            f"The clip {inputs.clip.name} is {inputs.clip.hdr}: choose tone-map for hdr, or convert it to SDR first."
+            f"The clip {inputs.clip.name} is {inputs.clip.hdr}: choose --hdr tone-map, or convert it to SDR first."
         )
     size, clip = _working_size(inputs), inputs.clip
     outlines = [_outline(inputs, size, frames) for frames in clip.shots]

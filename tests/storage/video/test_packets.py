@@ -66,6 +66,19 @@ def test_a_matroska_file_that_ends_before_its_stated_duration_says_what_is_missi
     assert reader.cut_at == Fraction(12, 25)
 
 
+@pytest.mark.parametrize(("name", "codec"), [("clip.avi", "mjpeg"), ("clip.mkv", "libx264"), ("clip.mov", "mpeg4")])
+def test_half_a_file_says_that_half_of_its_frames_are_missing(name: str, codec: str, make_clip: MakeClip) -> None:
+    options = {"movflags": "faststart"} if name == "clip.mov" else {}
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    path, notes = make_clip(noise(40), name=name, codec=codec, pix_fmt=pix_fmt, container=options), Notes()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    reader = FrameReader(path, notes=notes)
+    count = len(list(reader))
+    assert 10 < count < 30
+    assert reader.cut_at == Fraction(count, 25)
+    assert f"{40 - count} of 40 frames are missing: the file is damaged or ends early." in notes.lines
+
+
 def test_frames_that_lost_packets_of_a_transport_stream_leave_a_note(make_clip: MakeClip) -> None:
     path, notes = make_clip(noise(50), name="clip.ts", options={"g": "5"}, tones=[440.0]), Notes()
     data = path.read_bytes()

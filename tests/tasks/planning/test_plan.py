@@ -83,7 +83,7 @@ def test_an_hdr_clip_is_refused_where_that_is_asked_for(plan: EditPlan) -> None:
     hdr = replace(plan.clip, conversions=("tone-mapped",), hdr="HDR (PQ)")
     assert changed(plan, clip=hdr).clip.hdr == "HDR (PQ)"
     assert changed(plan, hdr="refuse").clip.hdr == ""
-    with pytest.raises(TaskInputError, match=r"The clip clip\.mp4 is HDR \(PQ\): choose tone-map for hdr"):
+    with pytest.raises(TaskInputError, match=r"The clip clip\.mp4 is HDR \(PQ\): choose --hdr tone-map"):
         changed(plan, clip=hdr, hdr="refuse")
 
 

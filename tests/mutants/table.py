@@ -590,6 +590,23 @@ SERVING = (
             "raise",
         ),
     ),
+    *_faults(
+        "flows/edit_dataset.py",
+        "tests/flows/test_edit_dataset.py",
+        ("a row begins while the server is away", "wait_for_server()  #", "pass  #"),
+    ),
+    *_faults(
+        "tasks/server_wait.py",
+        "tests/tasks/test_server_wait.py",
+        ("a run that is cancelled waits for the server", "        raise_if_stopped()\n", ""),
+    ),
+    *_faults(
+        "tasks/evaluation/bench/scale.py",
+        "tests/tasks/evaluation/bench/test_scale.py",
+        ("GPUs count before all of them have begun", "on_gpu[gpus - 1].began", "on_gpu[0].began"),
+        ("imports count among the costs of a clip", "max(1, last.done // 10)", "0"),
+        ("a line of the log is counted twice", "self._place += len(whole) + len(newline)", "pass"),
+    ),
 )
 EVALUATION = (
     *_faults(

@@ -84,4 +84,4 @@ def test_the_wait_has_an_end(port: int) -> None:
 
 def test_a_run_that_is_stopped_does_not_wait(port: int) -> None:
     with time_limit(0), pytest.raises(TimeoutError):
-        wait_for_server(seconds=600)
+        wait_for_server(seconds=5)

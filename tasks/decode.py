@@ -61,7 +61,7 @@ def _store_audio(artifact: Artifact, path: Path, reader: FrameReader, notes: Not
     """Store the clip's audio, after its frames were read, and return whether there is any."""
     with tempfile.TemporaryDirectory(prefix="wave-") as folder:
         audio = Path(folder) / AUDIO
-        if not copy_audio(path, audio, until=reader.cut_at, offsets=reader.offsets, notes=notes):
+        if not copy_audio(path, audio, extent=reader.extent, notes=notes):
             return False
         with artifact.local_output(AUDIO) as target:
             shutil.copyfile(audio, target)

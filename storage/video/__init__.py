@@ -8,9 +8,11 @@ from storage.video._decode import FrameReader, VideoInfo, probe, read_frames
 from storage.video._deinterlace import DEINTERLACING
 from storage.video._encode import write_video
 from storage.video._notes import Notes
+from storage.video._timing import Extent
 
 __all__ = [
     "DEINTERLACING",
+    "Extent",
     "FrameReader",
     "Notes",
     "VideoCheck",

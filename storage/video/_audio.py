@@ -27,11 +27,12 @@ from storage.video._audio_lanes import CopyLane, EncodeLane, Lane
 from storage.video._notes import Notes
 from storage.video._packets import Packets
 from storage.video._source import opened, origin
-from storage.video._timing import Restarts
+from storage.video._timing import Extent, Restarts
 
 __all__ = ["AudioCopy", "copy_audio", "read_audio"]
 
 _TRIED = 16  # packets of a stream that are written to find whether a container supports it
+_LONGEST_GAP = 10  # seconds without sound, after the pictures; a longer one is a damaged time
 _MP4 = "mp4"
 _Output: TypeAlias = Path | io.BytesIO
 _Opener = Callable[[], AbstractContextManager[Any]]
@@ -52,8 +53,7 @@ def copy_audio(
     path: str | Path,
     target: _Output,
     *,
-    until: Fraction | None = None,
-    offsets: Sequence[Fraction] = (),
+    extent: Extent | None = None,
     notes: Notes | None = None,
 ) -> bool:
     """Write all audio streams of a video file to an audio file, and return whether there are any.
@@ -65,8 +65,8 @@ def copy_audio(
     Args:
         path: the file.
         target: where to write; empty or absent if there is no audio.
-        until: seconds after which audio is left out, such as `FrameReader.cut_at`; None for all of it.
-        offsets: seconds to add after each restart of the file's clock: `FrameReader.offsets`.
+        extent: `FrameReader.extent` of the file. Where it is given, audio follows restarts of the clock, ends with the
+            pictures of a file that is cut off, and is left out after a damaged time.
         notes: where to note what is lost.
 
     Raises:
@@ -81,7 +81,7 @@ def copy_audio(
             raise VideoError(f"{path} has no frame that can be decoded")
         missed = packets.undecodable(first)
         start = origin(source, first, missed)
-        span = partial(_Span, start, until, offsets, has_lost_start=missed > 0)
+        span = partial(_Span, start, extent, has_lost_start=missed > 0)
 
     @contextlib.contextmanager
     def reopened() -> Iterator[Any]:
@@ -96,19 +96,24 @@ def _stored(
     reopened: _Opener, output: Path | io.BytesIO, new_span: Callable[[], _Span], kind: str, notes: Notes
 ) -> bool:
     """Write all streams into one file; if that fails at some packet, encode all; then leave them out."""
+    options = {} if kind == _MP4 else {"fflags": "+bitexact"}  # else Matroska has a random number in its header
     for encode in (False, True):
         written, span = 0, new_span()
-        with contextlib.suppress(av.error.InvalidDataError, av.error.ArgumentError), reopened() as source:
-            with av.open(_emptied(output), "w", format=kind) as target:
+        try:
+            with reopened() as source, av.open(_emptied(output), "w", format=kind, options=options) as target:
                 lanes = _lanes(reopened, source, target, notes, encode=encode)
                 for packet in _packets(source, lanes.streams):
                     if span.place(packet, kind):
                         lanes.write(packet)
                         written += 1
                 lanes.finish()
-            if span.is_cut:
-                notes.audio_cut(span.until or Fraction(0))
-            return written > 0
+        except av.error.FFmpegError as error:
+            if isinstance(error, OSError):  # the disk, not the audio
+                raise
+            continue
+        if span.cut_at is not None:
+            notes.audio_cut(span.cut_at)
+        return written > 0
     notes.audio_left_out("a damaged stream")
     return False
 
@@ -124,12 +129,12 @@ def _emptied(output: _Output) -> str | io.BytesIO:
 class _Span:
     """The part of a file's audio that is kept, and its place on the clock of the frames."""
 
-    def __init__(
-        self, start: Fraction, until: Fraction | None, offsets: Sequence[Fraction], *, has_lost_start: bool
-    ) -> None:
-        self._start, self.until, self._has_lost_start = start, until, has_lost_start
-        self._restarts: dict[int, Restarts] = defaultdict(lambda: Restarts(offsets))
-        self.is_cut = False
+    def __init__(self, start: Fraction, extent: Extent | None, *, has_lost_start: bool) -> None:
+        self._start, self._extent, self._has_lost_start = start, extent, has_lost_start
+        self._restarts: dict[int, Restarts] = defaultdict(lambda: Restarts(extent.offsets if extent else ()))
+        self._ends: dict[int, Fraction] = defaultdict(Fraction)
+        self.cut_at: Fraction | None = None
+        """Seconds after which packets were left out."""
 
     def place(self, packet: Any, container: str) -> bool:
         """Move a packet to the clock of the frames, and return whether it is kept.
@@ -140,11 +145,22 @@ class _Span:
         own = Fraction(packet.pts * packet.time_base)
         moved = self._restarts[packet.stream_index].place(own) - own - self._start
         packet.pts += round(moved / packet.time_base)
-        if self.until is not None and packet.pts * packet.time_base >= self.until:
-            self.is_cut = True
+        start, duration = packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base
+        if self._is_after(start, packet.stream_index):
             return False
-        end = packet.pts + (packet.duration or 0 if container == _MP4 else 0)
-        return not self._has_lost_start or end > 0 or (container != _MP4 and end == 0)
+        self._ends[packet.stream_index] = start + duration
+        if not self._has_lost_start:
+            return True
+        return bool(start + duration > 0 if container == _MP4 else start >= 0)
+
+    def _is_after(self, start: Fraction, stream: int) -> bool:
+        """Return whether a packet comes after the pictures: of a cut file, or at a time that nothing leads to."""
+        if self._extent is None or start < self._extent.end:
+            return False
+        if self._extent.is_cut or start - max(self._ends[stream], self._extent.end) > _LONGEST_GAP:
+            self.cut_at = self._extent.end
+            return True
+        return False
 
 
 class AudioCopy:
@@ -221,7 +237,9 @@ class _Lanes:
         for packet in packets:
             try:
                 self._target.mux(packet)
-            except (av.error.InvalidDataError, av.error.ArgumentError):
+            except av.error.FFmpegError as error:
+                if isinstance(error, OSError):  # the disk, not the packet
+                    raise
                 self._damaged += 1
 
 

@@ -81,7 +81,7 @@ class EncodeLane:
 
     def __init__(self, stream: Any, target: Any) -> None:
         """Add a stream of AAC to a container."""
-        self._codec = stream.codec_context
+        self._codec, self._time_base = stream.codec_context, stream.time_base
         self._rate = self._codec.sample_rate if self._codec.sample_rate in _AAC_RATES else 48000
         self._layout = _AAC_LAYOUTS.get(self._codec.layout.nb_channels, "stereo")
         self._output = _described(target.add_stream("aac", rate=self._rate, layout=self._layout), stream)
@@ -107,12 +107,15 @@ class EncodeLane:
     def _decoded(self, packet: Any) -> list[Any]:
         """Decode a packet that may have been moved in time; None for what the decoder has kept."""
         try:
-            return list(self._codec.decode(packet))
+            frames = list(self._codec.decode(packet))
         except av.error.EOFError:
             return []
         except av.error.FFmpegError:
             self.damaged += packet is not None
             return []
+        for frame in frames:
+            frame.time_base = frame.time_base or self._time_base  # those that a decoder has kept have none
+        return frames
 
     def _resampled(self, frame: Any) -> list[Any]:
         """Convert a decoded frame to the encoder's rate and layout, also where its own change in mid-stream."""

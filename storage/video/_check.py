@@ -87,7 +87,7 @@ def _tracks(path: str | Path, info: VideoInfo, reader: FrameReader) -> Iterator[
     with opened(path) as (container, _):
         streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
         found: dict[int, list[tuple[Fraction, int]]] = {stream.index: [] for stream in streams}
-        clocks = {stream.index: Restarts(reader.offsets) for stream in streams}
+        clocks = {stream.index: Restarts(reader.extent.offsets if reader.extent else ()) for stream in streams}
         with contextlib.suppress(av.error.FFmpegError):
             for packet in container.demux(streams) if streams else ():
                 if not packet.size or packet.pts is None:

@@ -24,7 +24,7 @@ from storage.video._orientation import Orientation
 from storage.video._packets import Packets
 from storage.video._side_data import side_data
 from storage.video._source import opened, origin, other_streams
-from storage.video._timing import Timeline, final_duration
+from storage.video._timing import Extent, Timeline, final_duration
 from storage.video._tone_mapping import ToneMap
 
 __all__ = ["FrameReader", "VideoInfo", "probe", "read_frames"]
@@ -162,12 +162,15 @@ class FrameReader:
         self._notes = Notes() if notes is None else notes
         self.missed = Fraction(0)
         """Seconds at the start of the file that cannot be decoded, after the iteration began."""
-        self.offsets: list[Fraction] = []
-        """Seconds that are added to the file's times after each restart of its clock, after the iteration."""
         self.last_duration = 0
         """Duration of the last frame in ticks, after the iteration."""
-        self.cut_at: Fraction | None = None
-        """Seconds after which the file has no pictures though it should, after the iteration; None for a whole file."""
+        self.extent: Extent | None = None
+        """After the iteration, what `copy_audio` needs to know."""
+
+    @property
+    def cut_at(self) -> Fraction | None:
+        """Seconds after which the file has no pictures though it should; None for a whole file."""
+        return self.extent.end if self.extent is not None and self.extent.is_cut else None
 
     def __iter__(self) -> Iterator[tuple[int, Frame]]:
         """Yield pairs.
@@ -198,9 +201,14 @@ class FrameReader:
                 times.append(timeline.place(None if pts is None else pts - start))
                 own = 0 if container.format.name == "avi" else frame.duration  # AVI says one tick for any frame
                 yield times[-1], picture.turn.apply(to_rgb(frame)[picture.crop])
-            self.offsets = [offset * stream.time_base for offset in timeline.offsets]
             self.last_duration = final_duration(times, own, time_base=stream.time_base, rate=rate)
-            self._note_end(packets, times, stream.time_base)
+            missing, is_cut = packets.missing(times, self.last_duration)
+            self._note_end(packets, missing, len(times) + missing)
+            self.extent = Extent(
+                end=(times[-1] + self.last_duration) * stream.time_base,
+                is_cut=is_cut,
+                offsets=tuple(offset * stream.time_base for offset in timeline.offsets),
+            )
 
     def _fields(self, frames: Iterable[Any]) -> Iterable[Any]:
         return deinterlaced(frames) if self._deinterlace else frames
@@ -231,14 +239,11 @@ class FrameReader:
                 self._notes.transparency_left_out()
             yield frame
 
-    def _note_end(self, packets: Packets, times: list[int], time_base: Fraction) -> None:
-        missing, at_end = packets.missing(times, self.last_duration)
+    def _note_end(self, packets: Packets, missing: int, total: int) -> None:
         if missing:
-            self._notes.frames_missing(missing, len(times) + missing)
+            self._notes.frames_missing(missing, total)
         if packets.damaged_frames:
             self._notes.frames_damaged(packets.damaged_frames)
-        if at_end:
-            self.cut_at = (times[-1] + self.last_duration) * time_base
 
 
 def _conversions(picture: _Picture, first: Any) -> Iterator[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from statistics import median_low
 
-__all__ = ["Restarts", "Timeline", "final_duration", "median_step"]
+__all__ = ["Extent", "Restarts", "Timeline", "final_duration", "median_step"]
 
 _LONGEST_STEP_BACK = 1  # seconds; a longer one is a restart of the clock, as in joined recordings
 _LONGEST_LAST_FRAME = 600  # seconds; a longer one is damage
@@ -42,6 +43,18 @@ class Timeline:
         self._offset = self._last + self._step - pts
         self.offsets.append(self._offset)
         return self._last + self._step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """What other streams need to know of a video's times."""
+
+    end: Fraction
+    """Seconds from the start to the end of the last frame."""
+    is_cut: bool = False
+    """Whether the file has no pictures after that though it should."""
+    offsets: tuple[Fraction, ...] = ()
+    """Seconds that are added to the file's times after each restart of its clock."""
 
 
 class Restarts:

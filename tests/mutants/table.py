@@ -329,8 +329,8 @@ STORAGE = (
         ("gaps of audio that is encoded again close up", "async=1:", ""),
         (
             "what a decoder has kept is lost",
-            "return list(self._codec.decode(packet))",
-            "return list(self._codec.decode(packet)) if packet else []",
+            "frames = list(self._codec.decode(packet))",
+            "frames = list(self._codec.decode(packet)) if packet else []",
         ),
     ),
     *_faults(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from storage.errors import VideoError
-from storage.video import FrameReader, Notes, probe, read_audio, read_frames, write_video
+from storage.video import Extent, FrameReader, Notes, probe, read_audio, read_frames, write_video
 
 FlatFrames = Callable[..., list[npt.NDArray[np.uint8]]]
 MakeClip = Callable[..., Path]
@@ -33,7 +33,7 @@ def rewritten(path: Path, name: str = "out.mp4", notes: Notes | None = None) -> 
         timestamps=times,
         time_base=probe(path).time_base,
         last_duration=reader.last_duration,
-        audio=read_audio(path, until=reader.cut_at, offsets=reader.offsets, notes=notes),
+        audio=read_audio(path, extent=reader.extent, notes=notes),
         notes=notes,
     )
     return target
@@ -281,7 +281,7 @@ def test_audio_of_joined_recordings_follows_the_video(codec: str, layouts: tuple
     out, reader = tmp_path / "out.mp4", FrameReader(path)
     times = [time for time, _ in reader]
     assert len(times) == 80
-    audio, black = read_audio(path, offsets=reader.offsets), 80 * [np.zeros((48, 64, 3), np.uint8)]
+    audio, black = read_audio(path, extent=reader.extent), 80 * [np.zeros((48, 64, 3), np.uint8)]
     write_video(out, black, timestamps=times, time_base=Fraction(1, 90000), audio=audio)
     first, whole = heard(tmp_path / "0.ts"), heard(out)
     start = round(48000 * float(probe(tmp_path / "0.ts").start))
@@ -343,7 +343,31 @@ def test_audio_that_cannot_be_decoded_is_left_out_with_a_note(tmp_path: Path) ->
 
 def test_audio_after_the_end_of_a_cut_video_is_left_out(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
     path, notes = make_clip(flat_frames(*GREYS), tones=[440.0]), Notes()
-    with av.open(io.BytesIO(read_audio(path, until=Fraction(1, 2), notes=notes) or b"")) as container:
+    extent = Extent(end=Fraction(1, 2), is_cut=True)
+    with av.open(io.BytesIO(read_audio(path, extent=extent, notes=notes) or b"")) as container:
         stream = container.streams.audio[0]
         assert float(stream.duration * stream.time_base) == pytest.approx(0.5, abs=0.03)
     assert notes.lines == ["Audio after 0.50 s is left out: the pictures end there."]
+
+
+def test_audio_after_the_pictures_goes_on_unless_its_time_is_damaged(tmp_path: Path) -> None:
+    path, notes = sound_clip(tmp_path / "clip.mkv", "pcm_s16le", layout="mono", seconds=1.6), Notes()
+    assert read_audio(path, extent=Extent(end=Fraction(4, 5)), notes=notes) == read_audio(path)
+    assert notes.lines == []
+    late = tmp_path / "late.mkv"
+    with av.open(str(path)) as source, av.open(str(late), "w") as target:
+        output = (
+            target.add_stream_from_template(source.streams.video[0]),
+            target.add_stream_from_template(source.streams.audio[0]),
+        )
+        for packet in source.demux():
+            if packet.size:
+                if packet.stream_index == 1 and packet.pts >= 800:
+                    packet.pts = packet.dts = packet.pts + 20_000
+                packet.stream = output[packet.stream_index]
+                target.mux(packet)
+    reader = FrameReader(late)
+    list(reader)
+    with av.open(io.BytesIO(read_audio(late, extent=reader.extent, notes=notes) or b"")) as container:
+        assert float((container.duration or 0) / av.time_base) == pytest.approx(0.8, abs=0.03)
+    assert notes.lines == ["Audio after 1.60 s is left out: the pictures end there."]

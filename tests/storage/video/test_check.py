@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from storage.errors import VideoError
-from storage.video import FrameReader, check_video_pair, probe, read_audio, write_video
+from storage.video import Extent, FrameReader, check_video_pair, probe, read_audio, write_video
 
 FlatFrames = Callable[..., list[npt.NDArray[np.uint8]]]
 MakeClip = Callable[..., Path]
@@ -81,7 +81,10 @@ def shifted(data: bytes, seconds: Fraction) -> bytes:
         (lambda _, times: {"frames": 30 * [np.zeros((48, 66, 3), np.uint8)]}, ["size"]),
         (lambda _, times: {"pixel_aspect": Fraction(4, 3)}, ["aspect"]),
         (lambda _, times: {"audio": None}, ["audio tracks"]),
-        (lambda path, _: {"audio": read_audio(path, until=Fraction(1, 2))}, ["audio 1 packets", "audio 2 packets"]),
+        (
+            lambda path, _: {"audio": read_audio(path, extent=Extent(end=Fraction(1, 2), is_cut=True))},
+            ["audio 1 packets", "audio 2 packets"],
+        ),
         (
             lambda path, _: {"audio": shifted(read_audio(path) or b"", Fraction(1, 100))},
             ["audio 1 sync", "audio 2 sync"],

@@ -27,7 +27,7 @@ def test_a_real_clip_keeps_frames_times_duration_and_audio_when_rewritten(name: 
         timestamps=times,
         time_base=before.time_base,
         last_duration=reader.last_duration,
-        audio=read_audio(source, until=reader.cut_at, notes=notes),
+        audio=read_audio(source, extent=reader.extent, notes=notes),
         pixel_aspect=before.pixel_aspect,
         notes=notes,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -243,11 +243,12 @@ def _methods_table(
 
 def _distinguishing_factors(methods: Sequence[Method]) -> list[str]:
     """Choose the factors that differ between methods and do not only repeat their names."""
+    compared = [method for method in methods if not method.reference]
     return [
         key
         for key in methods[0].factors
-        if len({json.dumps(method.factors[key]) for method in methods}) > 1
-        and any(_word(method.factors[key]) != method.name for method in methods)
+        if len({json.dumps(method.factors[key]) for method in compared}) > 1
+        and any(_word(method.factors[key]) != method.name for method in compared)
     ]
 
 
@@ -260,6 +261,8 @@ def _heading(measure: Measure) -> str:
 def _word(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_word(part)}" for name, part in value.items())
     return UNKNOWN if value is None else value if isinstance(value, str) else json.dumps(value)
 
 

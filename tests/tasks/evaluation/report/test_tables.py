@@ -115,6 +115,23 @@ def test_a_reference_row_is_never_the_best_and_not_compared() -> None:
     assert [row[-1].text for row in measure_table(found, PSNR).rows] == ["the baseline", "better", ""]
 
 
+def test_factors_of_reference_rows_make_no_column_and_settings_are_listed() -> None:
+    found = make_results(
+        {"old": {"PSNR": [30, 32]}, "new": {"PSNR": [31, 33]}, "true edit": {"PSNR": [100, 100]}},
+        measures=(PSNR,),
+        factors={
+            "old": {"settings": {"steps": 20}, "frames": "edited"},
+            "new": {"settings": {"steps": 20, "warp": False}, "frames": "edited"},
+            "true edit": {"settings": None, "frames": "true edit"},
+        },
+    )
+    methods = (*found.methods[:2], replace(found.methods[2], reference=True))
+    table = means_table(replace(found, methods=methods))
+    assert table.headings[:2] == ("method", "settings")
+    assert "frames" not in table.headings
+    assert [row[1].text for row in table.rows] == ["steps 20", "steps 20, warp no", "\u2013"]
+
+
 def test_a_method_with_its_own_baseline_is_compared_with_that_one() -> None:
     found = make_results(
         {"old": {"PSNR": [30, 32]}, "old, rough": {"PSNR": [20, 22]}, "new, rough": {"PSNR": [21, 23]}},
@@ -132,7 +149,7 @@ def test_verdicts_are_corrected_for_all_comparisons_of_the_run() -> None:
     rng = np.random.default_rng(1)
     drawn = {f"method {i}": {"PSNR": rng.normal(size=8).tolist()} for i in range(40)}
     found = make_results({"old": {"PSNR": [0.0] * 8}, **drawn}, measures=(PSNR,))
-    marked = [row[-1].text for row in differences_table(found).rows if "better" in row[-1].text]
+    marked = [row[-1].text for row in differences_table(found).rows if {"better", "worse"} & set(row[-1].text.split())]
     alone = [paired_difference(values["PSNR"], [0.0] * 8, better="higher").verdict for name, values in drawn.items()]
     assert marked == []
     assert set(alone) & {"better", "worse"}

@@ -241,6 +241,8 @@ def test_audio_that_mp4_does_not_support_is_heard_as_before(
     assert abs(lag(before, after)) <= 1
     assert np.abs(after).max() == pytest.approx(np.abs(before).max(), rel=0.2)
     assert after.std() == pytest.approx(before.std(), rel=0.05)
+    ends = [np.flatnonzero(np.abs(wave) > np.abs(before).max() / 5)[-1] / 48 for wave in (before, after)]
+    assert ends[0] == pytest.approx(ends[1], abs=15)
     with av.open(str(out)) as container:
         (stream,) = container.streams.audio
         assert (stream.codec_context.name, stream.codec_context.layout.nb_channels) == ("aac", channels)
@@ -256,7 +258,10 @@ def test_a_gap_in_audio_that_is_encoded_again_stays_silent(tmp_path: Path) -> No
             if packet.size and (packet.stream.type == "video" or not 200 <= packet.pts < 500):
                 packet.stream = streams[packet.stream_index]
                 target.mux(packet)
-    before, after = heard(path), heard(rewritten(path))
+    out = rewritten(path)
+    before, after = heard(path), heard(out)
+    times = [time * 48000 for time, _ in packets(out)]
+    assert {later - earlier for earlier, later in itertools.pairwise(times)} == {1024}
     assert before[12000:22000].max() == 0
     assert np.abs(after[12000:22000]).max() < 1e-3
     assert after[26000:36000].std() == pytest.approx(before[26000:36000].std(), rel=0.05)

@@ -41,6 +41,7 @@ from tasks.planning.dataset import DatasetRequest, dataset_name
 from tasks.planning.estimate import read_costs, result_sizes
 from tasks.planning.row import Row, manifest_columns
 from tasks.progress import report_rows
+from tasks.server_wait import wait_for_server
 
 __all__ = ["DatasetResult", "edit_dataset"]
 
@@ -287,6 +288,7 @@ def _cancelled(run: _Run, item: PlannedRow) -> StatusRecord:
 
 def _submit(run: _Run, item: PlannedRow, ended: SimpleQueue[tuple[PlannedRow, Any]]) -> None:
     key = item.row.key
+    wait_for_server()  # the row would fail without one, and lose an attempt
     run.attempts[key] = run.attempts.get(key, 0) + 1
     run.table.append(_record(run, item, "running"))
     future = edit_row.submit(_label(item), cast("Any", opaque(item)))

@@ -77,8 +77,8 @@ def _run_stages(plan: EditPlan, settings: WaveSettings) -> EditPlan:
     clip = submit(decode_clip)
     _wait(clip)
     plan = replan(plan)
-    keyframe_flow = submit(estimate_keyframe_flow)
     frame_flow = submit(estimate_frame_flow)
+    keyframe_flow = submit(estimate_keyframe_flow, frame_flow)
     inversion = submit(invert_keyframes, keyframe_flow)
     keyframes = submit(edit_keyframes, inversion)
     with placed(settings, "cpu"):
@@ -90,7 +90,7 @@ def _run_stages(plan: EditPlan, settings: WaveSettings) -> EditPlan:
     video = submit(encode_edit, frames)
     report = submit(assess_edit, video)
     # In their order, so that the stage that failed is the one whose error is raised
-    for stage in (keyframe_flow, frame_flow, inversion, keyframes, stretches, frames, video, report):
+    for stage in (frame_flow, keyframe_flow, inversion, keyframes, stretches, frames, video, report):
         _wait(stage)
     wait(previews)  # whatever became of them
     return plan

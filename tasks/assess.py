@@ -21,6 +21,7 @@ from tasks.artifacts import (
     REPORT,
     SIDE_BY_SIDE,
     frames_at,
+    stored_notes,
     stream_flow,
     stream_frames,
     stream_shots,
@@ -131,6 +132,7 @@ def _report(
         "keyframes": plan.keyframes,
         "scores": scores,
         "video": f"{video.workspace}/{video.path}/{EDITED}",
+        "notes": stored_notes(plan),
         "stages": {spec.name: _total(plan.stages_of(spec), costs[spec.name]) for spec in STAGES if spec is not ASSESS},
     }
 

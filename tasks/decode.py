@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from storage.artifact import Artifact
 from storage.digest import digest_file_once
-from storage.video import VideoInfo, final_duration, probe, read_audio, read_frames
+from storage.video import FrameReader, Notes, VideoInfo, copy_audio, probe
 from storage.workspace import open_artifact
 from tasks.artifacts import AUDIO, shard_rows
 from tasks.errors import TaskInputError
@@ -36,22 +38,34 @@ def decode_clip(job: Job) -> None:
     with measured() as cost, local_video(plan.request.video) as path:
         if digest_file_once(path) != plan.clip.digest:
             raise TaskInputError(f"The clip {plan.clip.name} changed after the edit was planned: start again.")
-        info, audio = probe(path), read_audio(path)
-        if audio is not None:
-            artifact.write_bytes(AUDIO, audio)
+        info, notes = probe(path), Notes()
+        reader = FrameReader(path, deinterlace=plan[DECODE].settings.deinterlace, notes=notes)
         with stage_progress(plan[DECODE], total=info.frame_count) as progress:
             frames = _StoringFrames(artifact, info, progress)
-            cuts = detect_cuts(frames.read(path))
+            cuts = detect_cuts(frames.read(reader))
         timestamps = frames.finish()
+        has_audio = _store_audio(artifact, path, reader, notes)
         _LOG.info("Decoded %d frames, %dx%d, shots: %d", len(timestamps), info.width, info.height, len(cuts) + 1)
         found = {
             "frame_count": len(timestamps),
             "cuts": cuts,
-            "has_audio": audio is not None,
-            "last_duration": final_duration(info, timestamps),
+            "has_audio": has_audio,
+            "last_duration": reader.last_duration,
+            "notes": notes.lines,
         }
         artifact.complete(_metadata(info) | found | cost())
         remember_decoded_facts(plan[DECODE].ref, frame_count=len(timestamps), cuts=cuts)
+
+
+def _store_audio(artifact: Artifact, path: Path, reader: FrameReader, notes: Notes) -> bool:
+    """Store the clip's audio, after its frames were read, and return whether there is any."""
+    with tempfile.TemporaryDirectory(prefix="wave-") as folder:
+        audio = Path(folder) / AUDIO
+        if not copy_audio(path, audio, extent=reader.extent, notes=notes):
+            return False
+        with artifact.local_output(AUDIO) as target:
+            shutil.copyfile(audio, target)
+    return True
 
 
 class _StoringFrames:
@@ -72,8 +86,8 @@ class _StoringFrames:
         )
         self._writer = artifact.row_writer("frames")
 
-    def read(self, path: Path) -> Iterator[NDArray[np.uint8]]:
-        for index, (timestamp, frame) in enumerate(read_frames(path)):
+    def read(self, pairs: Iterable[tuple[int, NDArray[np.uint8]]]) -> Iterator[NDArray[np.uint8]]:
+        for index, (timestamp, frame) in enumerate(pairs):
             if index >= self._length:  # the container promised fewer
                 self._length = 2 * index
                 self._artifact.resize_array("frames", self._length)

@@ -16,6 +16,7 @@ from tasks.planning.plan import EditPlan
 from tasks.planning.stages import DECODE, EDIT, INVERT, KEYFRAME_FLOW
 from tasks.progress import stage_progress
 from tasks.stage import measured, stage_task
+from wave_ops.change_mask import change_mask, prompt_difference
 from wave_ops.diffusion import StableDiffusion, decode_latents
 from wave_ops.edges import canny_edges
 from wave_ops.editing import edit
@@ -50,6 +51,7 @@ def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> Tens
     stage, inverted = plan[EDIT].settings, _Inversion(open_artifact(plan[INVERT].ref))
     settings = stage.editing
     step, latents, writer = _start(artifact, settings.steps, inverted)
+    mask = _change_mask(artifact, model, plan, inverted) if settings.keep else None
     edges = None
     if model.controlnet is not None:
         edges = canny_edges(frames_at(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size))
@@ -69,12 +71,40 @@ def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> Tens
             warps=stored_warps(open_artifact(plan[KEYFRAME_FLOW].ref), plan.pairs),
             settings=settings,
             edges=edges,
+            mask=mask,
             start=(step, latents),
             keyframe_batch=plan.execution.keyframe_batch,
             callback=store,
         )
     writer.flush()
     return edited
+
+
+def _change_mask(artifact: Artifact, model: StableDiffusion, plan: EditPlan, inverted: _Inversion) -> Tensor:
+    """Return where the prompts disagree, from the store if it is there: a resumed edit goes on with the same mask."""
+    stage, clean = plan[EDIT].settings, inverted(0)
+    shape = (len(clean), 1, *clean.shape[2:])
+    artifact.require_array(
+        "mask",
+        shape=shape,
+        chunks=shape,
+        dtype="float32",
+        dimension_names=("keyframe", "value", "row", "column"),
+    )
+    if artifact.readable_prefix("mask") == len(clean):
+        return torch.from_numpy(artifact.read_region("mask"))
+    difference = prompt_difference(
+        model,
+        clean,
+        source_prompt=plan[INVERT].settings.source_prompt,
+        prompt=stage.prompt,
+        steps=stage.editing.steps,
+        seed=plan[INVERT].settings.inversion.seed,
+        keyframe_batch=plan.execution.keyframe_batch,
+    )
+    mask = change_mask(difference, grow=stage.editing.keep_grow)
+    artifact.write_region("mask", 0, mask.numpy())
+    return mask
 
 
 class _Inversion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.artifact import Artifact
-from storage.video import write_video
+from storage.video import Notes, write_video
 from storage.workspace import open_artifact
 from tasks.artifacts import AUDIO, EDITED, stream_frames, stream_shots
 from tasks.planning.batches import Job
@@ -30,8 +31,8 @@ def encode_edit(job: Job) -> None:
     artifact, source = open_artifact(plan[ENCODE].ref), open_artifact(plan[DECODE].ref)
     with measured() as cost, stage_progress(plan[ENCODE], total=plan.clip.frame_count) as progress:
         with artifact.local_output(EDITED) as path:
-            write_like(source, path, counted(finished_frames(plan, source, size=plan.clip.size), progress))
-        artifact.complete(cost())
+            notes = write_like(source, path, counted(finished_frames(plan, source, size=plan.clip.size), progress))
+        artifact.complete({"notes": notes, **cost()})
 
 
 def finished_frames(plan: EditPlan, source: Artifact, *, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
@@ -41,16 +42,20 @@ def finished_frames(plan: EditPlan, source: Artifact, *, size: tuple[int, int]) 
     return map(upsample_edit, stream_frames(source, plan.frames, size=size), stream_shots(plan, PROPAGATE, plan.frames))
 
 
-def write_like(source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]], *, crf: int = 16) -> None:
-    """Write frames with the timestamps and the audio of a decoded clip."""
-    found = source.metadata
-    write_video(
-        path,
-        frames,
-        timestamps=source.read_region("timestamps").tolist(),
-        time_base=Fraction(found["time_base"]),
-        last_duration=found["last_duration"],
-        audio=source.read_bytes(AUDIO) if found["has_audio"] else None,
-        crf=crf,
-        pixel_aspect=Fraction(found["pixel_aspect"]),
-    )
+def write_like(source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]], *, crf: int = 16) -> list[str]:
+    """Write frames with the timestamps and the audio of a decoded clip, and return notes on what the file lacks."""
+    found, notes = source.metadata, Notes()
+    with contextlib.ExitStack() as stack:
+        audio = stack.enter_context(source.local_copy(AUDIO)) if found["has_audio"] else None
+        write_video(
+            path,
+            frames,
+            timestamps=source.read_region("timestamps").tolist(),
+            time_base=Fraction(found["time_base"]),
+            last_duration=found["last_duration"],
+            audio=audio,
+            crf=crf,
+            pixel_aspect=Fraction(found["pixel_aspect"]),
+            notes=notes,
+        )
+    return notes.lines

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from storage.artifact import Artifact
 from storage.workspace import open_artifact
 from tasks.artifacts import shard_rows, stream_frames
 from tasks.models.flow_estimators import load_flow
 from tasks.planning.batches import SHARD_BYTES, SHARD_ROWS, Job
+from tasks.planning.plan import EditPlan
 from tasks.planning.stages import DECODE, FRAME_FLOW, KEYFRAME_FLOW
 from tasks.progress import stage_progress
 from tasks.stage import measured, stage_task
-from wave_ops.masks import warp_mask
+from wave_ops.flow import compose_flows, refine_flow
+from wave_ops.masks import WarpMaskSettings, warp_mask
 from wave_ops.resize import resize_frames, to_images
 
 __all__ = ["estimate_frame_flow", "estimate_keyframe_flow", "require_flow"]
@@ -24,23 +29,35 @@ __all__ = ["estimate_frame_flow", "estimate_keyframe_flow", "require_flow"]
 FLOWS = ("to_prev", "to_cur")
 MASKS = ("mask_cur", "mask_prev")
 
+_INTERVALS_KEPT: Final = 8
+"""Composed flows in memory; the pairs of a shuffle lie at most a few keyframes apart, and come in their order."""
+
 
 @stage_task(KEYFRAME_FLOW)
 def estimate_keyframe_flow(job: Job) -> None:
-    """Estimate both directions, and both warp masks, of every keyframe pair that a shuffle can make neighbours."""
-    plan = job.plan
+    """Estimate both directions, and both warp masks, of every keyframe pair that a shuffle can make neighbours.
+
+    With DIS the flow from frame to frame is composed, and refined between the two keyframes.
+    """
+    plan, settings = job.plan, job.plan[KEYFRAME_FLOW].settings
     artifact, source = open_artifact(plan[KEYFRAME_FLOW].ref), open_artifact(plan[DECODE].ref)
     pairs = [(plan.keyframes[first], plan.keyframes[second]) for first, second in plan.pairs]
-    size = plan[KEYFRAME_FLOW].settings.size
+    size = settings.size
     with measured() as cost:
         pending = _Pending(artifact, len(pairs), size, masks=True)
         frames = source.row_reader("frames", keep_bytes=2 * SHARD_BYTES)
-        estimate = load_flow(plan.inputs.flow, device=plan.execution.device)
+        if settings.keyframes == "composed":
+            composed = _ComposedFlow(open_artifact(plan[FRAME_FLOW].ref), plan)
+        else:
+            estimate = load_flow(plan.inputs.flow, device=plan.execution.device)
         with stage_progress(plan[KEYFRAME_FLOW], total=len(pairs), done=pending.stored) as progress:
             for i, pair in enumerate(pairs[pending.stored :], start=pending.stored):
                 first, second = (resize_frames(frames[index][None], size)[0] for index in pair)
-                flows = estimate(first, second)
-                pending.append(flows, _masks(first, second, *flows))
+                if settings.keyframes == "composed":
+                    flows = refine_flow(first, second, composed(*plan.pairs[i]))
+                else:
+                    flows = estimate(first, second)
+                pending.append(flows, _masks(first, second, *flows, settings=settings.mask))
                 progress.report(i + 1)
         pending.flush()
         artifact.complete({"pairs": pairs, "size": size, **cost()})
@@ -111,12 +128,38 @@ class _Pending:
             writer.flush()
 
 
+class _ComposedFlow:
+    """The flow between keyframes of a shot, composed of the flow between its neighbouring frames."""
+
+    def __init__(self, frame_flow: Artifact, plan: EditPlan) -> None:
+        self._intervals, self._start = plan.intervals, plan.frames.start
+        self._readers = [frame_flow.row_reader(name, keep_bytes=2 * SHARD_BYTES) for name in FLOWS]
+        self._at = lru_cache(maxsize=_INTERVALS_KEPT)(self._interval)
+
+    def __call__(self, first: int, second: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return (flow_to_prev, flow_to_cur) between two keyframes, by their places."""
+        intervals = [self._at(index) for index in range(first, second)]
+        to_prev = compose_flows([back for back, _ in reversed(intervals)])
+        to_cur = compose_flows([onward for _, onward in intervals])
+        return to_prev.numpy(), to_cur.numpy()
+
+    def _interval(self, index: int) -> tuple[Tensor, Tensor]:
+        pairs = range(*(frame - self._start for frame in self._intervals[index]))
+        back, onward = ([torch.from_numpy(reader[i]).float() for i in pairs] for reader in self._readers)
+        return compose_flows(back[::-1]), compose_flows(onward)
+
+
 def _masks(
-    first: NDArray[np.uint8], second: NDArray[np.uint8], to_prev: NDArray[np.float32], to_cur: NDArray[np.float32]
+    first: NDArray[np.uint8],
+    second: NDArray[np.uint8],
+    to_prev: NDArray[np.float32],
+    to_cur: NDArray[np.float32],
+    *,
+    settings: WarpMaskSettings | None,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Compute the warp mask on the second frame's grid and, with the roles exchanged, on the first's."""
     images = to_images(np.stack([first, second]))
     flows = [torch.from_numpy(flow)[None] for flow in (to_prev, to_cur)]
-    on_second = warp_mask(images[:1], images[1:], flows[0], flows[1])
-    on_first = warp_mask(images[1:], images[:1], flows[1], flows[0])
+    on_second = warp_mask(images[:1], images[1:], flows[0], flows[1], settings=settings)
+    on_first = warp_mask(images[1:], images[:1], flows[1], flows[0], settings=settings)
     return on_second[0].numpy(), on_first[0].numpy()

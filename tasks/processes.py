@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from socket import create_server
 
-__all__ = ["end_process", "free_ports", "plain_environment"]
+__all__ = ["changed_environment", "end_process", "free_ports", "plain_environment"]
 
 _ROOT = str(Path(__file__).parents[1])
 
@@ -36,6 +37,21 @@ def plain_environment(*without: str) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
+
+
+@contextmanager
+def changed_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of this process's environment in this context."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def end_process(process: subprocess.Popen[bytes], *, seconds: float = 30) -> int:

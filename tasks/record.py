@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,13 @@ def preview_keyframes(plan: EditPlan) -> None:
 def record_run(plan: EditPlan) -> None:
     """Add the finished run to the table `runs`, and show its preview; also for a run with nothing left to compute."""
     artifact = open_artifact(plan[ASSESS].ref)
-    scores = artifact.read_json(REPORT)["scores"]
+    report = artifact.read_json(REPORT)
+    scores, notes = report["scores"], report.get("notes", [])
+    for note in notes:
+        _LOG.warning("%s: %s", plan.clip.name, note)
     append_run(Workspace.open(plan.execution.workspace), _row(plan, scores), run=str(flow_run.id or "local"))
     description = f"The edited {plan.clip.name}"
-    create_markdown_artifact(_page(plan, artifact, scores), key=_key(plan, "preview"), description=description)
+    create_markdown_artifact(_page(plan, artifact, scores, notes), key=_key(plan, "preview"), description=description)
     for what, ref, name in (("video", plan[ENCODE].ref, EDITED), ("report", plan[ASSESS].ref, REPORT)):
         create_link_artifact(_address(ref, name), f"{what} of {plan.clip.name}", _key(plan, what), description)
 
@@ -86,11 +89,12 @@ def _row(plan: EditPlan, scores: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _page(plan: EditPlan, artifact: Artifact, scores: dict[str, Any]) -> str:
+def _page(plan: EditPlan, artifact: Artifact, scores: Mapping[str, Any], notes: Sequence[str]) -> str:
     """Write the preview as Markdown."""
     sheet = np.asarray(Image.open(io.BytesIO(artifact.read_bytes(CONTACT_SHEET))).convert("RGB"))
     lines = [f"# {plan.request.prompt}", _image("contact sheet", sheet)]
-    return "\n\n".join(lines + [f"- {name.replace('_', ' ')}: {value}" for name, value in scores.items()])
+    lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in scores.items()]
+    return "\n\n".join(lines + [f"- {note}" for note in notes])
 
 
 def _keyframe_sheet(plan: EditPlan) -> NDArray[np.uint8]:

@@ -15,11 +15,19 @@ GRADIENT_WEIGHTS = (2.5, 0.5, 0.5)  # L, a, b
 
 
 def propagate(
-    frames: np.ndarray, first: np.ndarray, last: np.ndarray, to_prev: np.ndarray, to_cur: np.ndarray
+    frames: np.ndarray,
+    first: np.ndarray,
+    last: np.ndarray,
+    to_prev: np.ndarray,
+    to_cur: np.ndarray,
+    *,
+    plain: bool = True,
+    switched_in_holes: bool = False,
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     """Return the frames between two edited keyframes, the selection of each, and the part of it that the errors make.
 
-    `to_prev[i]` is defined on the grid of frame i + 1, `to_cur[i]` on the grid of frame i.
+    `to_prev[i]` is defined on the grid of frame i + 1, `to_cur[i]` on the grid of frame i. Candidates are mixed
+    plainly, or with the contrast of the selected image and its gradients.
     """
     count = len(frames) - 1
     early = outward(frames[:-1], first, to_prev, to_cur)
@@ -34,8 +42,12 @@ def propagate(
             back, holes = to_prev[i - 1], occluded(to_prev[i - 1], to_cur[i - 1])
             for y, x in np.ndindex(chosen.shape):
                 qy, qx = nearest(y, x, back)
-                chosen[y, x] |= selections[-1][qy, qx] and not holes[y, x]
-        images.append(composite(image0, image1, chosen, mix_weights(error0, error1, weight)))
+                chosen[y, x] |= selections[-1][qy, qx] and (switched_in_holes or not holes[y, x])
+        weights = mix_weights(error0, error1, weight)
+        if plain:
+            images.append(to_rgb((1 - weights[..., None]) * to_lab(image0) + weights[..., None] * to_lab(image1)))
+        else:
+            images.append(composite(image0, image1, chosen, weights))
         selections.append(chosen)
         by_errors.append(by_error)
     return images, selections, by_errors

@@ -40,7 +40,7 @@ def run_until_edited(plan: EditPlan) -> EditPlan:
     """Run the stages up to the edited keyframes; return the plan with what decoding found."""
     decode_clip.run(plan)
     plan = replan(plan)
-    for stage in (estimate_keyframe_flow, estimate_frame_flow, invert_keyframes, edit_keyframes):
+    for stage in (estimate_frame_flow, estimate_keyframe_flow, invert_keyframes, edit_keyframes):
         stage.run(plan)
     return plan
 

@@ -30,31 +30,54 @@ class EditingSettings:
     guidance_scale: float = 12.5
     """Weight of classifier-free guidance; 1 is the conditional prediction alone."""
     injection_fraction: float = 0.5
-    """Fraction of the steps, from the noisiest on, that inject the source's features, 0 to 1; 0 is no injection."""
+    """Fraction of the steps, from the noisiest on, that inject the source's queries and keys, 0 to 1; 0 for none."""
+    feature_injection_fraction: float | None = None
+    """The same for the outputs of ResNets; None for that of queries and keys."""
     extended_attention: bool = True
     """Compute keys and values from the anchor frame's tokens too, in the steps that warp, with flows or without."""
     anchor: Anchor = "order"
     """The anchor frame: the first of the step's order, or the first in time, which needs all keyframes in one batch."""
     controlnet_scale: float = 0.5
     """Weight of the ControlNet's residuals, if there is a ControlNet."""
+    keep: bool = False
+    """Keep what the two prompts do not disagree on: outside a mask the latents of each step are the inversion's (ours,
+    after DiffEdit)."""
+    keep_grow: int = 1
+    """Cells of the latents' grid by which that mask is grown."""
 
     def __post_init__(self) -> None:
-        """Check the injected fraction.
+        """Check the injected fractions and the growth.
 
         Raises:
-            WaveOpsError: the fraction is outside 0 to 1.
+            WaveOpsError: a fraction is outside 0 to 1, or the growth is negative.
         """
-        if not 0 <= self.injection_fraction <= 1:
-            raise WaveOpsError(f"expected an injected fraction of the steps from 0 to 1, got {self.injection_fraction}")
+        for fraction in (self.injection_fraction, self.features_fraction):
+            if not 0 <= fraction <= 1:
+                raise WaveOpsError(f"expected an injected fraction of the steps from 0 to 1, got {fraction}")
+        if self.keep_grow < 0:
+            raise WaveOpsError(f"expected a keep_grow of at least 0, got {self.keep_grow}")
 
     @property
     def steps(self) -> int:
         """S, the steps of the schedule."""
         return self.schedule.steps
 
+    @property
+    def features_fraction(self) -> float:
+        """Fraction of the steps that inject the outputs of ResNets."""
+        given = self.feature_injection_fraction
+        return self.injection_fraction if given is None else given
+
     def injects(self, step_index: int) -> bool:
-        """Return whether step j injects the source's features."""
-        return self.steps - step_index < round(self.injection_fraction * self.steps)
+        """Return whether step j injects the source's queries and keys."""
+        return self._within(self.injection_fraction, step_index)
+
+    def injects_features(self, step_index: int) -> bool:
+        """Return whether step j injects the source's outputs of ResNets."""
+        return self._within(self.features_fraction, step_index)
+
+    def _within(self, fraction: float, step_index: int) -> bool:
+        return self.steps - step_index < round(fraction * self.steps)
 
 
 @torch.inference_mode()
@@ -69,6 +92,7 @@ def edit(
     warps: PairWarps | None,
     settings: EditingSettings,
     edges: Float[Tensor, "keyframe 3 image_height image_width"] | None = None,
+    mask: Float[Tensor, "keyframe 1 height width"] | None = None,
     start: tuple[int, Float[Tensor, "keyframe channel height width"]] | None = None,
     keyframe_batch: int | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
@@ -89,6 +113,8 @@ def edit(
         warps: flows and masks of the keyframe pairs; None for no warping.
         settings: see EditingSettings; its schedule must be that of the inversion.
         edges: canny edges of the source keyframes, 0 or 1, three equal channels, in pixels.
+        mask: where the clip is edited, 0 to 1, on the latents' grid (see `change_mask`); elsewhere the latents of each
+            step are the inversion's own. None edits everywhere.
         start: (j, edited x_j) to resume from; None to start from the inversion's x_S.
         keyframe_batch: keyframes in one UNet batch, in the order of the step; None for all. Changes memory, not the
             result.
@@ -110,8 +136,11 @@ def edit(
     with injected(model.unet, denoiser.session, sites=resolve_sites(model.unet, sites=model.sites)):
         for j in range(first, 0, -1):
             # Read from storage rather than denoised: the source branch then has no error to accumulate
-            source = inverted(j).float().to(model.device) if settings.injects(j) else None
+            injects = settings.injects(j) or settings.injects_features(j)
+            source = inverted(j).float().to(model.device) if injects else None
             x = denoiser(x, source, j, order=orders[j - 1])
+            if mask is not None:
+                x = torch.lerp(inverted(j - 1).float().to(x), x, mask.to(x))
             if callback is not None:
                 callback(j - 1, x)
     return x
@@ -150,7 +179,8 @@ class _Denoiser:
             branches=2 if source is None else 3,
             warping=warping,
             extending=warping and self.settings.extended_attention,
-            injecting=source is not None,
+            injecting=source is not None and self.settings.injects(step_index),
+            injecting_features=source is not None and self.settings.injects_features(step_index),
         )
         edited = torch.empty_like(x)
         for frames in self.session.batches(step, latent_size=(x.shape[-2], x.shape[-1])):

@@ -8,7 +8,7 @@ Convention:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Literal, TypeAlias
 
@@ -22,9 +22,18 @@ from torch import Tensor, nn
 from torchvision.models import optical_flow
 
 from wave_ops.errors import WaveOpsError
-from wave_ops.warp import resize_flow
+from wave_ops.warp import backward_warp, resize_flow
 
-__all__ = ["DisPreset", "FlowEstimator", "RaftSize", "build_raft", "dis_flow", "raft_flow"]
+__all__ = [
+    "DisPreset",
+    "FlowEstimator",
+    "RaftSize",
+    "build_raft",
+    "compose_flows",
+    "dis_flow",
+    "raft_flow",
+    "refine_flow",
+]
 
 Frame: TypeAlias = NDArray[np.uint8]
 Flow: TypeAlias = NDArray[np.float32]
@@ -73,6 +82,56 @@ def dis_flow(preset: DisPreset = "medium") -> FlowEstimator:
         return _split(torch.from_numpy(flows).permute(0, 3, 1, 2), prev.shape[:2])
 
     return estimate
+
+
+def compose_flows(flows: Sequence[Float[Tensor, "2 height width"]]) -> Float[Tensor, "2 height width"]:
+    """Compose flows from frame to frame into one flow over all of them.
+
+    Args:
+        flows: flows[i] is on the grid of frame i and points to frame i + 1, in pixels.
+
+    Returns:
+        The flow on the grid of frame 0 that points to the last frame.
+    """
+    total = flows[-1]
+    for flow in reversed(flows[:-1]):
+        total = flow + backward_warp(total[None], flow[None])[0]
+    return total
+
+
+def refine_flow(
+    prev: Frame, cur: Frame, start: tuple[Flow, Flow], *, preset: DisPreset = "medium"
+) -> tuple[Flow, Flow]:
+    """Refine flows between two frames far apart by dense inverse search from a start, to the finest scale.
+
+    Alone, the search finds motions of a fraction of the frame only, and mistakes one period of a pattern for another.
+
+    Args:
+        prev: the earlier frame.
+        cur: the later frame.
+        start: (flow_to_prev, flow_to_cur), as `compose_flows` computes them from neighbouring frames.
+        preset: OpenCV's balance of speed and quality.
+
+    Returns:
+        (flow_to_prev, flow_to_cur).
+
+    Raises:
+        WaveOpsError: the frames are not two uint8 RGB frames of one size, or the flows are not of that size.
+    """
+    _check_frames(prev, cur)
+    size = prev.shape[:2]
+    if any(flow.shape != (2, *size) for flow in start):
+        raise WaveOpsError(
+            f"expected flows of shape {(2, *size)}, got {' and '.join(str(flow.shape) for flow in start)}"
+        )
+    factor = ceil(_DIS_SMALLEST / min(size))
+    before, after = (_enlarge(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), factor) for frame in (prev, cur))
+    enlarged = resize_flow(torch.from_numpy(np.stack(start)), (before.shape[0], before.shape[1]))
+    to_prev, to_cur = (np.ascontiguousarray(flow) for flow in enlarged.permute(0, 2, 3, 1).numpy())
+    search = _dis(preset, shorter_side=min(before.shape))
+    search.setFinestScale(0)
+    flows = np.stack((search.calc(after, before, to_prev), search.calc(before, after, to_cur)))
+    return _split(torch.from_numpy(flows).permute(0, 3, 1, 2), size)
 
 
 def raft_flow(model: nn.Module, *, device: torch.device | str = "cpu") -> FlowEstimator:

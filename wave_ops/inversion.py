@@ -35,19 +35,24 @@ class InversionSettings:
     noise_point: NoisePoint = "extrapolated"
     """The latents at which a step's noise is predicted: x_{j-1}, as published, or x_j extrapolated from the two latents
     before it (ours)."""
+    extrapolation_limit: float = 2.0
+    """The point is extrapolated only where it lies at most so many times as far ahead as the step before: the second
+    step of a leading schedule reaches many times as far as the first, from a noise that is predicted poorly."""
     refinements: int = 0
     """Fixed-point iterations of each step, one more UNet call each (ours)."""
 
     def __post_init__(self) -> None:
-        """Check the noise point and the refinements.
+        """Check the noise point, the limit of extrapolation and the refinements.
 
         Raises:
-            WaveOpsError: the noise point is unknown, or the number of refinements is negative.
+            WaveOpsError: the noise point is unknown, or a number is negative.
         """
         if self.noise_point not in get_args(NoisePoint):
             raise WaveOpsError(
                 f"expected a noise_point of {' or '.join(get_args(NoisePoint))}, got {self.noise_point!r}"
             )
+        if self.extrapolation_limit < 0:
+            raise WaveOpsError(f"expected an extrapolation_limit of at least 0, got {self.extrapolation_limit}")
         if self.refinements < 0:
             raise WaveOpsError(f"expected 0 refinements or more, got {self.refinements}")
 
@@ -111,8 +116,10 @@ def invert(
     with injected(model.unet, predictor.session, sites=resolve_sites(model.unet, sites=model.sites)):
         earlier = None if before is None else before.float().to(model.device)
         for j in range(start + 1, settings.steps + 1):
+            following = x
             # The first step has one point only, and no line to extrapolate
-            following = schedule.extrapolate(earlier, x, j) if extrapolated and earlier is not None else x
+            if extrapolated and earlier is not None and schedule.extrapolation_reach(j) <= settings.extrapolation_limit:
+                following = schedule.extrapolate(earlier, x, j)
             for _ in range(1 + settings.refinements):
                 noise_pred = predictor(following, j, order=orders[j - 1], warping=j in warped)
                 following = schedule.inverse_step(x, noise_pred, j)  # always from x_{j-1}: only the noise is refined

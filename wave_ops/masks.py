@@ -8,6 +8,9 @@ Convention:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal, get_args
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -15,7 +18,36 @@ from torch import Tensor
 from wave_ops.errors import WaveOpsError
 from wave_ops.warp import backward_warp, flow_positions, inside_frame
 
-__all__ = ["colour_residual", "occlusion_mask", "warp_mask"]
+__all__ = ["ToleranceAt", "WarpMaskSettings", "colour_residual", "occlusion_mask", "warp_mask"]
+
+ToleranceAt = Literal["match", "pixel"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarpMaskSettings:
+    """The constants of the warp mask B; see `occlusion_mask` and `warp_mask`.
+
+    Raises:
+        WaveOpsError: a threshold is negative or not a number, or the place of the tolerance is unknown.
+    """
+
+    residual_threshold: float = 0.04
+    """The least colour residual that is too large, on [0, 1]; infinity for none."""
+    relative: float = 0.01
+    """Allowed distance from the pixel as a fraction of the two lengths."""
+    absolute: float = 0.5
+    """Distance that is always allowed, pixels (pixels squared where `squared`)."""
+    squared: bool = False
+    """Compare squared norms."""
+    tolerance_at: ToleranceAt = "match"
+    """Where the length of the return flow is taken: at the match, or at the pixel itself as WAVE's authors ran it."""
+
+    def __post_init__(self) -> None:
+        thresholds = (self.residual_threshold, self.relative, self.absolute)
+        if not all(threshold >= 0 for threshold in thresholds):
+            raise WaveOpsError(f"expected thresholds of at least 0, got {thresholds}")
+        if self.tolerance_at not in get_args(ToleranceAt):
+            raise WaveOpsError(f"expected a tolerance at match or pixel, got {self.tolerance_at!r}")
 
 
 def occlusion_mask(
@@ -25,6 +57,7 @@ def occlusion_mask(
     relative: float = 0.01,
     absolute: float = 0.5,
     squared: bool = False,
+    tolerance_at: ToleranceAt = "match",
 ) -> Bool[Tensor, "batch height width"]:
     """Return True where a pixel of the current frame has no match in the previous one.
 
@@ -41,6 +74,7 @@ def occlusion_mask(
         relative: allowed distance from p as a fraction of the two lengths.
         absolute: distance that is always allowed, pixels (pixels squared where ``squared``).
         squared: compare squared norms.
+        tolerance_at: "match" takes the length of the return flow at q, "pixel" at p.
 
     Raises:
         WaveOpsError: the two flows differ in shape, or a threshold is negative.
@@ -49,7 +83,8 @@ def occlusion_mask(
         raise WaveOpsError(f"expected thresholds of at least 0, got {relative} and {absolute}")
     back = backward_warp(flow_to_cur, flow_to_prev)
     power = 2 if squared else 1
-    distance, there, back_again = (_norm(flow) ** power for flow in (flow_to_prev + back, flow_to_prev, back))
+    returning = back if tolerance_at == "match" else flow_to_cur
+    distance, there, back_again = (_norm(flow) ** power for flow in (flow_to_prev + back, flow_to_prev, returning))
     # Negated, because comparisons with NaN are false: a flow that is not a number counts as occluded.
     returns = distance <= relative * (there + back_again) + absolute
     return ~(returns & inside_frame(flow_positions(flow_to_prev)))
@@ -83,10 +118,7 @@ def warp_mask(
     flow_to_prev: Float[Tensor, "batch 2 height width"],
     flow_to_cur: Float[Tensor, "batch 2 height width"],
     *,
-    residual_threshold: float = 0.04,
-    relative: float = 0.01,
-    absolute: float = 0.5,
-    squared: bool = False,
+    settings: WarpMaskSettings | None = None,
 ) -> Bool[Tensor, "batch height width"]:
     """Return B: True where a pixel is not occluded and its warped colour is similar, so the warped value is taken.
 
@@ -99,16 +131,21 @@ def warp_mask(
         cur: the current image, in [0, 1].
         flow_to_prev: pixels, on the current grid.
         flow_to_cur: pixels, on the previous grid.
-        residual_threshold: the least colour residual that is too large, on [0, 1].
-        relative: see `occlusion_mask`.
-        absolute: see `occlusion_mask`.
-        squared: see `occlusion_mask`.
+        settings: constants; by default those of `WarpMaskSettings`.
 
     Raises:
-        WaveOpsError: the grids of images and flows differ, or a threshold is negative.
+        WaveOpsError: the grids of images and flows differ.
     """
-    occluded = occlusion_mask(flow_to_prev, flow_to_cur, relative=relative, absolute=absolute, squared=squared)
-    return ~occluded & (colour_residual(prev, cur, flow_to_prev) < residual_threshold)
+    constants = settings or WarpMaskSettings()
+    occluded = occlusion_mask(
+        flow_to_prev,
+        flow_to_cur,
+        relative=constants.relative,
+        absolute=constants.absolute,
+        squared=constants.squared,
+        tolerance_at=constants.tolerance_at,
+    )
+    return ~occluded & (colour_residual(prev, cur, flow_to_prev) < constants.residual_threshold)
 
 
 def _norm(flow: Float[Tensor, "batch 2 height width"]) -> Float[Tensor, "batch height width"]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 from typing import Any, Literal, get_args
 
 import torch
@@ -90,6 +90,13 @@ class DDIMSchedule:
                 return sqrt(a) * output + sqrt(1 - a) * x
         return (x - sqrt(a) * output) / sqrt(1 - a)
 
+    def add_noise(
+        self, clean: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"], step_index: int
+    ) -> Float[Tensor, "*shape"]:
+        """Mix clean latents with noise to the level of x_j (Ho et al. 2020, eq. 4)."""
+        a = self.alphas_cumprod[step_index]
+        return sqrt(a) * clean + sqrt(1 - a) * noise
+
     def inverse_step(
         self, latents: Float[Tensor, "*shape"], noise_pred: Float[Tensor, "*shape"], step_index: int
     ) -> Float[Tensor, "*shape"]:
@@ -111,11 +118,23 @@ class DDIMSchedule:
             step_index: j, at least 2.
         """
         a = self.alphas_cumprod[step_index - 2 : step_index + 1]
-        ahead, behind = _sigma(a[2]) - _sigma(a[1]), _sigma(a[1]) - _sigma(a[0])
+        ahead, behind = self._reach(step_index)
         if behind == 0:
             return latents.float()
         slope = (latents.float() / sqrt(a[1]) - before.float() / sqrt(a[0])) / behind
         return sqrt(a[2]) * (latents.float() / sqrt(a[1]) + ahead * slope)
+
+    def extrapolation_reach(self, step_index: int) -> float:
+        """Return how far `extrapolate` reaches at a step, as a multiple of the step before.
+
+        In units of sqrt((1 - a) / a). Infinity if the first two levels are equal.
+        """
+        ahead, behind = self._reach(step_index)
+        return ahead / behind if behind > 0 else inf
+
+    def _reach(self, step_index: int) -> tuple[float, float]:
+        a = self.alphas_cumprod[step_index - 2 : step_index + 1]
+        return _sigma(a[2]) - _sigma(a[1]), _sigma(a[1]) - _sigma(a[0])
 
     def step(
         self, latents: Float[Tensor, "*shape"], noise_pred: Float[Tensor, "*shape"], step_index: int

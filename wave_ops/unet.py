@@ -145,7 +145,9 @@ class FeatureStep:
     extending: bool = False
     """Extend keys and values of self-attention by those of the anchor frame."""
     injecting: bool = False
-    """Replace features of the other branches by those of the first, the source branch."""
+    """Replace queries and keys of the other branches by those of the first, the source branch."""
+    injecting_features: bool = False
+    """Replace the outputs of ResNets likewise."""
 
 
 @dataclass(slots=True)
@@ -241,10 +243,15 @@ class FeatureSession:
             kwargs = {**kwargs, "encoder_hidden_states": rearrange(extended, "b f n c -> (b f) n c")}
         return (rearrange(fused, "b f n c -> (b f) n c"), *args[1:]), kwargs
 
-    def inject_source(self, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        """Replace the feature of every branch by the source branch's (a forward hook)."""
-        if not self._step.injecting:
-            return None
+    def inject_attention(self, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """Replace the queries or keys of every branch by the source branch's (a forward hook)."""
+        return self._source(output) if self._step.injecting else None
+
+    def inject_features(self, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """Replace the output of a ResNet of every branch by the source branch's (a forward hook)."""
+        return self._source(output) if self._step.injecting_features else None
+
+    def _source(self, output: Tensor) -> Tensor:
         source = output[: len(output) // self._step.branches]
         return source.repeat(self._step.branches, *[1] * (output.ndim - 1))
 
@@ -314,11 +321,11 @@ def injected(unet: nn.Module, session: FeatureSession, *, sites: Sites) -> Itera
             warp, extend = name in sites.warp_attentions, name in sites.extend_attentions
             enter = partial(session.enter_attention, name, warp=warp, extend=extend)
             stack.callback(unet.get_submodule(name).register_forward_pre_hook(enter, with_kwargs=True).remove)
-        for module in _injected_modules(sites):
-            stack.callback(unet.get_submodule(module).register_forward_hook(session.inject_source).remove)
+        for name in sites.inject_attentions:
+            for layer in ("to_q", "to_k"):
+                projection = unet.get_submodule(f"{name}.{layer}")
+                stack.callback(projection.register_forward_hook(session.inject_attention).remove)
+        for name in sites.inject_resnets:
+            conv2 = unet.get_submodule(f"{name}.conv2")
+            stack.callback(conv2.register_forward_hook(session.inject_features).remove)
         yield session
-
-
-def _injected_modules(sites: Sites) -> list[str]:
-    projections = [f"{name}.{layer}" for name in sites.inject_attentions for layer in ("to_q", "to_k")]
-    return projections + [f"{name}.conv2" for name in sites.inject_resnets]

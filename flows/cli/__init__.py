@@ -10,6 +10,7 @@ import typer
 
 from flows.cli import (  # noqa: F401  (each registers its command)
     bench,
+    check,
     dataset,
     demo,
     doctor,

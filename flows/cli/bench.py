@@ -14,7 +14,7 @@ __all__: list[str] = []
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(metavar="BENCH", help="propagation or orchestration.")],
+    name: Annotated[str, typer.Argument(metavar="BENCH", help="propagation, orchestration or scale.")],
     ebsynth_pairs: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Pairs with EbSynth's results; else pairs are drawn.")
     ] = None,
@@ -29,8 +29,12 @@ def bench(
         typer.Option(metavar="NAME", help="Measure only this, such as planning; may be repeated."),
     ] = None,
     rows: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Rows of the data sets that orchestration measures.")
+        int | None, typer.Option(min=1, metavar="N", help="Rows of the data sets of orchestration and scale.")
     ] = None,
+    gpus: Annotated[int, typer.Option(min=1, metavar="N", help="GPUs of scale, whose stages sleep.")] = 4,
+    gpu_seconds: Annotated[float, typer.Option(min=0.1, metavar="S", help="Of a clip in scale, on a GPU.")] = 8.0,
+    cpu_seconds: Annotated[float, typer.Option(min=0, metavar="S", help="Of a clip in scale, on a CPU.")] = 8.0,
+    s3: Annotated[bool, typer.Option("--s3", help="The workspace of scale is in an object store, SeaweedFS.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to check that it runs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per metric and nothing else.")] = False,
     verbose: TracebacksOption = False,
@@ -54,6 +58,10 @@ def bench(
         videos=tuple(video or ()),
         contact_sheets=contact_sheets,
         rows=rows,
+        gpus=gpus,
+        gpu_seconds=gpu_seconds,
+        cpu_seconds=cpu_seconds,
+        s3=s3,
     )
     with STDERR.status("Preparing"):
         found = registry.bench(name)

@@ -43,8 +43,9 @@ def edit(
 ) -> None:
     """Edit a clip by text."""
     request = edit_request(video=video, **{name: value for name, value in fields.items() if value is not None})
-    from flows.cli.output import check_output, deliver
+    from flows.cli.output import check_output, deliver, report_notes
     from tasks.planning.input_video import check_video, kept_downloads
+    from tasks.planning.prepare import replan
 
     check_video(request.video)
     check_output(output, video=request.video)
@@ -56,6 +57,9 @@ def edit(
             say(f"The workspace is {planned.execution.workspace}")
             return
         run(planned, chosen, verbose=verbose)
+        planned = replan(planned)
+    for note in report_notes(planned):
+        say(f"Note: {note}")
     say(f"The edited clip is {deliver(planned, output)}")
 
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from storage.files import atomic_path
 from storage.workspace import open_artifact
-from tasks.artifacts import EDITED
+from tasks.artifacts import EDITED, REPORT
 from tasks.errors import TaskInputError
-from tasks.planning.stages import ENCODE
+from tasks.planning.stages import ASSESS, ENCODE
 
 if TYPE_CHECKING:
     from storage.reference import ArtifactRef
     from tasks.planning.plan import EditPlan
 
-__all__ = ["check_output", "copy_out", "deliver"]
+__all__ = ["check_output", "copy_out", "deliver", "report_notes"]
 
 
 def check_output(output: Path | None, *, video: str) -> None:
@@ -47,6 +47,12 @@ def deliver(plan: EditPlan, output: Path | None) -> str:
         return f"{ref.workspace}/{ref.path}/{EDITED}"
     copy_out(ref, EDITED, output)
     return str(output)
+
+
+def report_notes(plan: EditPlan) -> list[str]:
+    """Return what the finished edit lost or changed of its clip, a sentence each; none where nothing was lost."""
+    artifact = open_artifact(plan[ASSESS].ref)
+    return list(artifact.read_json(REPORT).get("notes", []))
 
 
 def copy_out(ref: ArtifactRef, name: str, target: Path) -> None:

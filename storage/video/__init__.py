@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
-from storage.video._audio import read_audio
-from storage.video._decode import VideoInfo, final_duration, probe, read_frames
+from storage.video._audio import copy_audio, read_audio
+from storage.video._check import VideoCheck, check_video_pair
+from storage.video._decode import FrameReader, VideoInfo, probe, read_frames
+from storage.video._deinterlace import DEINTERLACING
 from storage.video._encode import write_video
+from storage.video._notes import Notes
+from storage.video._timing import Extent
 
-__all__ = ["VideoInfo", "final_duration", "probe", "read_audio", "read_frames", "write_video"]
+__all__ = [
+    "DEINTERLACING",
+    "Extent",
+    "FrameReader",
+    "Notes",
+    "VideoCheck",
+    "VideoInfo",
+    "check_video_pair",
+    "copy_audio",
+    "probe",
+    "read_audio",
+    "read_frames",
+    "write_video",
+]

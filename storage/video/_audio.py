@@ -1,55 +1,166 @@
 """Audio: copied from one file into another without decoding.
 
 Each source stream has a lane to its stream of the output. A lane copies packets if the output's container supports the
-codec, so that nothing is lost, and otherwise decodes them and encodes AAC.
+codec, so that nothing is lost, and otherwise decodes them and encodes AAC. What a container supports is found by
+writing: a header, the first packets and a trailer, into memory. A stream that can be neither copied nor encoded is left
+out, with a note.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from fractions import Fraction
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import av
 import av.error
 
 from storage.errors import VideoError
-from storage.video._decode import opened, origin
+from storage.video._audio_lanes import CopyLane, EncodeLane, Lane
+from storage.video._notes import Notes
+from storage.video._packets import Packets
+from storage.video._source import opened, origin
+from storage.video._timing import Extent, Restarts
 
-__all__ = ["AudioCopy", "read_audio"]
+__all__ = ["AudioCopy", "copy_audio", "read_audio"]
 
-_AAC_RATES = frozenset({96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350})
-_AAC_LAYOUTS = {"mono": 1, "stereo": 2, "3.0": 3, "4.0": 4, "5.0": 5, "5.1": 6, "7.1": 8}
+_TRIED = 16  # packets of a stream that are written to find whether a container supports it
+_LONGEST_GAP = 10  # seconds without sound, after the pictures; a longer one is a damaged time
+_MP4 = "mp4"
+_Output: TypeAlias = Path | io.BytesIO
+_Opener = Callable[[], AbstractContextManager[Any]]
+"""What opens the source from its start, as often as it is called."""
 
 
-def read_audio(path: str | Path) -> bytes | None:
-    """Return all audio streams of a video file as an audio file; None where there are none.
+class _LaneKind(Protocol):
+    def __call__(self, stream: Any, target: Any) -> Lane: ...
+
+
+def read_audio(path: str | Path, **options: Any) -> bytes | None:
+    """Return what `copy_audio` writes, with its options; None where there is no audio."""
+    buffer = io.BytesIO()
+    return buffer.getvalue() if copy_audio(path, buffer, **options) else None
+
+
+def copy_audio(
+    path: str | Path,
+    target: _Output,
+    *,
+    extent: Extent | None = None,
+    notes: Notes | None = None,
+) -> bool:
+    """Write all audio streams of a video file to an audio file, and return whether there are any.
 
     The result is an MP4 file, which stores times in samples and keeps the encoder's delay and a trimmed end; or a
     Matroska file if MP4 does not support a codec. A codec that neither supports is encoded as AAC. Times are on the
-    clock of the timestamps of `read_frames`.
+    clock of the timestamps of `read_frames`. Damaged packets are left out.
+
+    Args:
+        path: the file.
+        target: where to write; empty or absent if there is no audio.
+        extent: `FrameReader.extent` of the file. Where it is given, audio follows restarts of the clock, ends with the
+            pictures of a file that is cut off, and is left out after a damaged time.
+        notes: where to note what is lost.
 
     Raises:
-        VideoError: if there is no such file or it is not a video.
+        VideoError: if there is no such file, it is not a video, or no frame can be decoded.
     """
-    with opened(path) as (source, _):
-        streams = [stream for stream in source.streams.audio if stream.codec_context is not None]
-        if not streams:
-            return None
-        only_matroska = any(_fits(stream, "matroska") and not _fits(stream, "mp4") for stream in streams)
-        buffer = io.BytesIO()
-        with av.open(buffer, "w", format="matroska" if only_matroska else "mp4") as target:
-            lanes = {stream.index: _lane(stream, target) for stream in streams}
-            start = origin(source)
-            for packet in _packets(source, list(lanes)):
-                packet.pts -= round(start / packet.time_base)
-                target.mux(lanes[packet.stream_index].packets(packet))
-            for lane in lanes.values():
-                target.mux(lane.packets(None))
-        return buffer.getvalue()
+    notes = Notes() if notes is None else notes
+    with opened(path) as (source, stream):
+        if not (indices := _indices(source)):
+            return False
+        packets = Packets(source, stream)
+        if (first := next(packets.frames(), None)) is None:
+            raise VideoError(f"{path} has no frame that can be decoded")
+        missed = packets.undecodable(first)
+        start = origin(source, first, missed)
+        span = partial(_Span, start, extent, has_lost_start=missed > 0)
+
+    @contextlib.contextmanager
+    def reopened() -> Iterator[Any]:
+        with opened(path) as (source, _):
+            yield source
+
+    only_matroska = any(_fits(reopened, index, "matroska") and not _fits(reopened, index, _MP4) for index in indices)
+    return _stored(reopened, target, span, "matroska" if only_matroska else _MP4, notes)
+
+
+def _stored(
+    reopened: _Opener, output: Path | io.BytesIO, new_span: Callable[[], _Span], kind: str, notes: Notes
+) -> bool:
+    """Write all streams into one file; if that fails at some packet, encode all; then leave them out."""
+    options = {} if kind == _MP4 else {"fflags": "+bitexact"}  # else Matroska has a random number in its header
+    for encode in (False, True):
+        written, span = 0, new_span()
+        try:
+            with reopened() as source, av.open(_emptied(output), "w", format=kind, options=options) as target:
+                lanes = _lanes(reopened, source, target, notes, encode=encode)
+                for packet in _packets(source, lanes.streams):
+                    if span.place(packet, kind):
+                        lanes.write(packet)
+                        written += 1
+                lanes.finish()
+        except av.error.FFmpegError as error:
+            if isinstance(error, OSError):  # the disk, not the audio
+                raise
+            continue
+        if span.cut_at is not None:
+            notes.audio_cut(span.cut_at)
+        return written > 0
+    notes.audio_left_out("a damaged stream")
+    return False
+
+
+def _emptied(output: _Output) -> str | io.BytesIO:
+    if isinstance(output, Path):
+        return str(output)
+    output.seek(0)
+    output.truncate()
+    return output
+
+
+class _Span:
+    """The part of a file's audio that is kept, and its place on the clock of the frames."""
+
+    def __init__(self, start: Fraction, extent: Extent | None, *, has_lost_start: bool) -> None:
+        self._start, self._extent, self._has_lost_start = start, extent, has_lost_start
+        self._restarts: dict[int, Restarts] = defaultdict(lambda: Restarts(extent.offsets if extent else ()))
+        self._ends: dict[int, Fraction] = defaultdict(Fraction)
+        self.cut_at: Fraction | None = None
+        """Seconds after which packets were left out."""
+
+    def place(self, packet: Any, container: str) -> bool:
+        """Move a packet to the clock of the frames, and return whether it is kept.
+
+        Where the start of the video was left out, so is the audio that ends before zero. Matroska stores no times
+        before zero, and would move all others.
+        """
+        own = Fraction(packet.pts * packet.time_base)
+        moved = self._restarts[packet.stream_index].place(own) - own - self._start
+        packet.pts += round(moved / packet.time_base)
+        start, duration = packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base
+        if self._is_after(start, packet.stream_index):
+            return False
+        self._ends[packet.stream_index] = start + duration
+        if not self._has_lost_start:
+            return True
+        return bool(start + duration > 0 if container == _MP4 else start >= 0)
+
+    def _is_after(self, start: Fraction, stream: int) -> bool:
+        """Return whether a packet comes after the pictures: of a cut file, or at a time that nothing leads to."""
+        if self._extent is None or start < self._extent.end:
+            return False
+        if self._extent.is_cut or start - max(self._ends[stream], self._extent.end) > _LONGEST_GAP:
+            self.cut_at = self._extent.end
+            return True
+        return False
 
 
 class AudioCopy:
@@ -58,52 +169,125 @@ class AudioCopy:
     A player reads a file from front to back, so the packets of both have to be near each other.
     """
 
-    def __init__(self, data: bytes, target: Any) -> None:
+    def __init__(self, audio: bytes | Path, target: Any, notes: Notes) -> None:
         """Add the output streams, which must happen before the first packet is written.
+
+        Args:
+            audio: what `copy_audio` wrote, or where.
+            target: the container.
+            notes: where to note what is lost.
 
         Raises:
             VideoError: if the audio cannot be read.
         """
+
+        def reopened() -> Any:
+            return av.open(str(audio) if isinstance(audio, Path) else io.BytesIO(audio))
+
         try:
-            self._source = av.open(io.BytesIO(data))
+            self._source = reopened()
         except (av.error.FFmpegError, ValueError) as error:
             raise VideoError(f"the audio for the frames cannot be read ({error})") from error
-        self._target = target
-        self._lanes = {
-            stream.index: _lane(stream, target)
-            for stream in self._source.streams.audio
-            if stream.codec_context is not None
-        }
-        self._packets = _packets(self._source, list(self._lanes))
+        self._lanes = _lanes(reopened, self._source, target, notes)
+        self._packets = _packets(self._source, self._lanes.streams)
         self._next = next(self._packets, None)
 
     def write_until(self, seconds: Fraction | None) -> None:
         """Write the packets that start before a time, in seconds; for None all remaining ones."""
         while self._next is not None and (seconds is None or self._next.pts * self._next.time_base < seconds):
-            self._target.mux(self._lanes[self._next.stream_index].packets(self._next))
+            self._lanes.write(self._next)
             self._next = next(self._packets, None)
         if seconds is None:
-            for lane in self._lanes.values():
-                self._target.mux(lane.packets(None))
+            self._lanes.finish()
             self._source.close()
 
 
-def _lane(stream: Any, target: Any) -> _CopyLane | _EncodeLane:
-    lane = _CopyLane if _fits(stream, target.format.name) else _EncodeLane
-    return lane(stream, target)
+class _Lanes:
+    """Lanes of all streams into one container."""
 
+    def __init__(self, lanes: Mapping[int, Lane], target: Any, notes: Notes) -> None:
+        self._lanes, self._target, self._notes = lanes, target, notes
+        self._damaged = 0
 
-def _fits(stream: Any, container: str) -> bool:
-    """Return whether a container, by ffmpeg's name of its format, supports a stream's codec."""
-    with av.open(io.BytesIO(), "w", format=container) as trial:
+    @property
+    def streams(self) -> list[int]:
+        """Indices of the source's streams."""
+        return list(self._lanes)
+
+    def write(self, packet: Any) -> None:
+        """Write what becomes of a packet; a damaged one is left out."""
+        self._mux(self._made(self._lanes[packet.stream_index], packet))
+
+    def finish(self) -> None:
+        """Write what encoders have kept."""
+        for lane in self._lanes.values():
+            self._mux(self._made(lane, None))
+        damaged = self._damaged + sum(lane.damaged for lane in self._lanes.values())
+        if damaged:
+            self._notes.audio_damaged(damaged)
+
+    def _made(self, lane: Lane, packet: Any) -> list[Any]:
         try:
-            trial.add_stream_from_template(stream)
-        except ValueError:
-            return False
+            return lane.packets(packet)
+        except (av.error.FFmpegError, ValueError):
+            self._damaged += 1
+            return []
+
+    def _mux(self, packets: Sequence[Any]) -> None:
+        for packet in packets:
+            try:
+                self._target.mux(packet)
+            except av.error.FFmpegError as error:
+                if isinstance(error, OSError):  # the disk, not the packet
+                    raise
+                self._damaged += 1
+
+
+def _lanes(reopened: _Opener, source: Any, target: Any, notes: Notes, *, encode: bool = False) -> _Lanes:
+    """Add a stream to a container for each one of the source that can be copied into it or encoded for it."""
+    lanes: dict[int, Lane] = {}
+    for index in _indices(source):
+        stream, kind = source.streams[index], target.format.name
+        codec = stream.codec_context.name
+        if not encode and _fits(reopened, index, kind):
+            lanes[index] = CopyLane(stream, target)
+        elif _can_write(EncodeLane, reopened, index, kind):
+            lanes[index] = EncodeLane(stream, target)
+            notes.audio_encoded(codec)
+        else:
+            notes.audio_left_out(codec)
+    return _Lanes(lanes, target, notes)
+
+
+def _fits(reopened: _Opener, index: int, container: str) -> bool:
+    """Return whether a container, by ffmpeg's name of its format, supports a stream's codec.
+
+    PCM in MP4 is written and read by new versions of FFmpeg only: others play noise.
+    """
+    with reopened() as source:
+        codec = source.streams[index].codec_context.name
+    return not (container == _MP4 and codec.startswith("pcm_")) and _can_write(CopyLane, reopened, index, container)
+
+
+def _can_write(kind: _LaneKind, reopened: _Opener, index: int, container: str) -> bool:
+    """Write a header, the first packets of a stream and a trailer into memory, and return whether that works."""
+    try:
+        with reopened() as source, av.open(io.BytesIO(), "w", format=container) as trial:
+            lane = kind(source.streams[index], trial)
+            for packet in [*islice(_packets(source, [index]), _TRIED), None]:
+                for made in lane.packets(packet):
+                    with contextlib.suppress(av.error.InvalidDataError):  # damage is no matter of the container
+                        trial.mux(made)
+    except (av.error.FFmpegError, ValueError):
+        return False
     return True
 
 
-def _packets(container: Any, indices: list[int]) -> Iterator[Any]:
+def _indices(source: Any) -> list[int]:
+    return [stream.index for stream in source.streams.audio if stream.codec_context is not None]
+
+
+def _packets(container: Any, indices: Sequence[int]) -> Iterator[Any]:
     """Yield the packets of these streams that have data and a time, in the file's order, until it is truncated."""
     if not indices:  # PyAV takes an empty list for all streams
         return
@@ -111,76 +295,3 @@ def _packets(container: Any, indices: list[int]) -> Iterator[Any]:
         for packet in container.demux([container.streams[index] for index in indices]):
             if packet.size and packet.pts is not None:
                 yield packet
-
-
-class _CopyLane:
-    """Copy of one stream's packets, with times on the clock of its samples.
-
-    Matroska stores times in milliseconds, which are not multiples of a packet's duration (1024 samples at 48 kHz are
-    21.33 ms). Copied as they are, packets would overlap or leave gaps of a fraction of a millisecond.
-    """
-
-    def __init__(self, stream: Any, target: Any) -> None:
-        self._output = target.add_stream_from_template(stream)
-        self._output.metadata.update(_described(stream))
-        self._samples = stream.codec_context.frame_size or 0
-        self._tick = Fraction(1, stream.codec_context.sample_rate)
-        self._expected: int | None = None
-
-    def packets(self, packet: Any) -> list[Any]:
-        if packet is None:
-            return []
-        packet.dts = packet.pts  # audio packets are decoded in the order in which they are played
-        if self._samples and packet.time_base != self._tick:
-            self._restore_clock(packet)
-        packet.stream = self._output
-        return [packet]
-
-    def _restore_clock(self, packet: Any) -> None:
-        """Start a packet at the end of the previous one, if its time differs by no more than rounding explains."""
-        seconds = packet.pts * packet.time_base
-        samples = round(seconds / self._tick)
-        if self._expected is not None and abs(self._expected * self._tick - seconds) <= packet.time_base:
-            samples = self._expected
-        packet.time_base = self._tick
-        packet.pts = packet.dts = samples
-        packet.duration = self._samples
-        self._expected = samples + self._samples
-
-
-class _EncodeLane:
-    """Encoding of one stream as AAC; damaged packets are left out, channel layouts unknown to AAC become stereo."""
-
-    def __init__(self, stream: Any, target: Any) -> None:
-        codec = stream.codec_context
-        rate = codec.sample_rate if codec.sample_rate in _AAC_RATES else 48000
-        layout = _layout(codec.layout)
-        self._output = target.add_stream("aac", rate=rate, layout=layout)
-        self._output.metadata.update(_described(stream))
-        self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
-
-    def packets(self, packet: Any) -> list[Any]:
-        if packet is None:
-            frames = [*self._resampler.resample(None), None]
-        else:
-            frames = [part for frame in _decoded(packet) for part in self._resampler.resample(frame)]
-        return [encoded for frame in frames for encoded in self._output.encode(frame)]
-
-
-def _layout(layout: Any) -> str:
-    """Return the AAC layout for a source's; by the number of channels if it has no name, as in much raw audio."""
-    if layout.name in _AAC_LAYOUTS:
-        return str(layout.name)
-    unnamed = layout.name.endswith("channels")
-    return {count: name for name, count in _AAC_LAYOUTS.items() if unnamed}.get(layout.nb_channels, "stereo")
-
-
-def _decoded(packet: Any) -> list[Any]:
-    try:
-        return list(packet.decode())
-    except av.error.FFmpegError:
-        return []
-
-
-def _described(stream: Any) -> dict[str, str]:
-    return {key: value for key, value in stream.metadata.items() if key in ("language", "title", "handler_name")}

@@ -1,28 +1,31 @@
 """Conversion of stored pictures to RGB and back, by the matrix and range that the stream declares.
 
-Only matrix and range are converted. Primaries and transfer curve stay as they are, so HDR (PQ, HLG) videos keep their
-code values and are not tone-mapped.
+Pictures with HDR or wide primaries are tone-mapped besides; of others only matrix and range are converted.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+import re
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-__all__ = ["FromRgb", "ToRgb", "tag_as_bt709"]
+from storage.video._tone_mapping import ToneMap
+
+__all__ = ["FromRgb", "ToRgb", "has_transparency", "is_untagged", "tag_as_bt709", "untagged_matrix"]
 
 _BT709 = 1  # in both ffmpeg's tags and swscale's table
 _LIMITED, _FULL = 1, 2
 _UNSPECIFIED = 2
 _SWSCALE_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # from a stream's tag to a number in swscale's table
 _SD_MATRIX = 5
-_HD_LINES = 720
+_HD_WIDTH, _SD_LINES = 1280, 576
 # Formats that imply full range, since decoders may leave the flag of the range unset
 _FULL_RANGE_FORMATS = ("yuvj", "rgb", "bgr", "gbr", "argb", "abgr", "pal8")
+_ALPHA_FORMATS = re.compile(r"yuva|rgba|bgra|argb|abgr|gbrap|ya8|ya16|pal8")
 # bicubic | full chroma interpolation | full chroma input | accurate rounding | bit-exact: the same on every processor
 _SCALER = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
 
@@ -30,30 +33,65 @@ _SCALER = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
 class ToRgb:
     """Converter of decoded frames to RGB images, all of the first frame's size."""
 
-    def __init__(self) -> None:
+    def __init__(self, tone_map: ToneMap | None = None) -> None:
+        """Prepare the conversion, with tone mapping where the first frame needs it."""
         self._scaler = VideoReformatter()  # one for all frames, since each allocates buffers of a picture's size
+        self._tone_map = tone_map
         self._size: tuple[int, int] | None = None
 
     def __call__(self, frame: Any) -> npt.NDArray[np.uint8]:
-        """Convert a frame to RGB uint8 (height, width, 3).
-
-        A stream that does not declare its matrix is read as BT.709 from 720 lines on and as BT.601 below, as players
-        do.
-        """
-        self._size = self._size or (frame.width, frame.height)
+        """Convert a frame to RGB uint8 (height, width, 3); one of another size is fitted in with black borders."""
+        self._size = self._size or (frame.height, frame.width)
+        size = _fitted((frame.height, frame.width), self._size)
         full = frame.color_range == _FULL or frame.format.name.startswith(_FULL_RANGE_FORMATS)
-        guess = _BT709 if frame.height >= _HD_LINES else _SD_MATRIX
         converted = self._scaler.reformat(
             frame,
-            width=self._size[0],
-            height=self._size[1],
-            format="rgb24",
-            src_colorspace=_SWSCALE_MATRIX.get(int(frame.colorspace), guess),
+            width=size[1],
+            height=size[0],
+            format="rgb48le" if self._tone_map else "rgb24",
+            src_colorspace=_SWSCALE_MATRIX.get(int(frame.colorspace), untagged_matrix(frame)),
             src_color_range=_FULL if full else _LIMITED,
             dst_color_range=_FULL,
             interpolation=_SCALER,
         )
-        return cast("npt.NDArray[np.uint8]", converted.to_ndarray())
+        image: Any = converted.to_ndarray()
+        return _bordered(self._tone_map(image) if self._tone_map else image, self._size)
+
+
+def untagged_matrix(frame: Any) -> int:
+    """Return the matrix of a stream that declares none: BT.709 for sizes of HD, BT.601 for others, as in players."""
+    return _BT709 if frame.width >= _HD_WIDTH or frame.height > _SD_LINES else _SD_MATRIX
+
+
+def is_untagged(frame: Any) -> bool:
+    """Return whether a frame of luma and chroma does not declare its matrix."""
+    return int(frame.colorspace) not in _SWSCALE_MATRIX and not frame.format.is_rgb
+
+
+def has_transparency(frame: Any) -> bool:
+    """Return whether a frame has pixels that are not opaque."""
+    if not _ALPHA_FORMATS.search(frame.format.name):
+        return False
+    alpha = frame.reformat(format="rgba").to_ndarray()[..., 3]
+    return bool(alpha.min() < 255)
+
+
+def _fitted(size: tuple[int, int], into: tuple[int, int]) -> tuple[int, int]:
+    """Return the largest size (height, width) of the same shape within another."""
+    if size == into:
+        return size
+    scale = min(into[0] / size[0], into[1] / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _bordered(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    if image.shape[:2] == size:
+        return image
+    result = np.zeros((*size, 3), np.uint8)
+    height, width = image.shape[:2]
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    result[top : top + height, left : left + width] = image
+    return result
 
 
 class FromRgb:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,18 +16,24 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.errors import VideoError
-from storage.video._colour import ToRgb
+from storage.video._colour import ToRgb, has_transparency, is_untagged, untagged_matrix
+from storage.video._crop import Crop, crop_of
+from storage.video._deinterlace import DEINTERLACING, deinterlaced
+from storage.video._notes import Notes
 from storage.video._orientation import Orientation
+from storage.video._packets import Packets
+from storage.video._side_data import side_data
+from storage.video._source import opened, origin, other_streams
+from storage.video._timing import Extent, Timeline, final_duration
+from storage.video._tone_mapping import ToneMap
 
-__all__ = ["VideoInfo", "final_duration", "opened", "origin", "probe", "read_frames"]
+__all__ = ["FrameReader", "VideoInfo", "probe", "read_frames"]
 
 Frame: TypeAlias = npt.NDArray[np.uint8]
 
-# ffmpeg decodes text as terminal art and opens the files that a playlist names: neither is a video here
-_NO_VIDEO_FORMATS = frozenset({"tty", "concat", "hls", "dash", "lavfi"})
 _DEFAULT_RATE = Fraction(25)
-_LONGEST_STEP_BACK = 1  # seconds; a longer one is a restart of the clock, as in joined recordings
-_LONGEST_LAST_FRAME = 10  # seconds
+_BITS = 8
+_OLD_HD_LINES = 720
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,20 +56,68 @@ class VideoInfo:
     pixel_aspect: Fraction
     """Width of a pixel over its height, upright."""
     has_audio: bool
+    start: Fraction
+    """Time on the file's clock, in seconds, that becomes zero for frames and audio."""
+    hdr: str
+    """The kind of HDR; empty for SDR."""
+    conversions: tuple[str, ...]
+    """What `read_frames` converts besides matrix and range; none for an ordinary SDR video."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """How the frames of a video become pictures, from its first decoded frame."""
+
+    size: tuple[int, int]
+    """Height and width as stored."""
+    crop: Crop
+    turn: Orientation
+    tone_map: ToneMap | None
+    side_data: dict[str, bytes]
+    """Of the first frame."""
+    missed: Fraction
+    """Seconds at the start that cannot be decoded."""
+    start: Fraction
+    """Time on the file's clock, in seconds, that becomes zero."""
+
+    @classmethod
+    def of(cls, container: Any, stream: Any, packets: Packets, first: Any) -> _Picture:
+        size = first.height, first.width
+        found = side_data(first)
+        return cls(
+            size=size,
+            crop=crop_of(container, stream, size),
+            turn=Orientation.of(found),
+            tone_map=ToneMap.of(first, found),
+            side_data=found,
+            missed=(missed := packets.undecodable(first)),
+            start=origin(container, first, missed),
+        )
+
+    @property
+    def is_cropped(self) -> bool:
+        return self.crop != (slice(0, self.size[0]), slice(0, self.size[1]))
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Height and width, cropped and upright."""
+        rows, columns = self.crop
+        return self.turn.size((rows.stop - rows.start, columns.stop - columns.start))
 
 
 def probe(path: str | Path) -> VideoInfo:
     """Return the properties of a video file, from its header and its first frame.
 
     Raises:
-        VideoError: if there is no such file, it is not a video, or no frame can be decoded.
+        VideoError: if there is no such file, it is not a video, no frame can be decoded, or pictures are too large.
     """
     with opened(path) as (container, stream):
-        first = next(_decoded(container, stream), None)
+        packets = Packets(container, stream)
+        first = next(packets.frames(), None)
         if first is None:
             raise VideoError(f"{path} has no frame that can be decoded")
-        turn = Orientation.of(first)
-        height, width = turn.size((first.height, first.width))
+        picture = _Picture.of(container, stream, packets, first)
+        height, width = picture.shown
         aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
         rate = Fraction(stream.average_rate or stream.guessed_rate or _DEFAULT_RATE)
         count = stream.frames or _count_packets(path)
@@ -73,144 +128,138 @@ def probe(path: str | Path) -> VideoInfo:
             rate=rate,
             time_base=stream.time_base,
             duration=float(_duration(container, stream) or count / rate),
-            rotation=turn.degrees,
-            pixel_aspect=1 / aspect if turn.transposed else aspect,
+            rotation=picture.turn.degrees,
+            pixel_aspect=1 / aspect if picture.turn.transposed else aspect,
             has_audio=any(audio.codec_context is not None for audio in container.streams.audio),
+            start=picture.start,
+            hdr=picture.tone_map.name if picture.tone_map and picture.tone_map.is_hdr else "",
+            conversions=tuple(_conversions(picture, first)),
         )
 
 
-def read_frames(path: str | Path) -> Iterator[tuple[int, Frame]]:
-    """Yield timestamps and upright frames, one pair at a time.
+def read_frames(path: str | Path, *, deinterlace: bool = True) -> Iterator[tuple[int, Frame]]:
+    """Yield timestamps and upright frames, one pair at a time: see `FrameReader`."""
+    yield from FrameReader(path, deinterlace=deinterlace)
+
+
+class FrameReader:
+    """Reader of a video's timestamps and upright frames, one pair at a time.
 
     Timestamps are the file's own minus its start, since the clock of a recording (as in a transport stream) may start
-    anywhere; they are repaired where they are missing or do not increase. Damaged frames are left out.
-
-    Yields:
-        The timestamp, in ticks of `VideoInfo.time_base`, strictly increasing, and the RGB frame, uint8 (height, width,
-        3); all frames have the first one's size.
-
-    Raises:
-        VideoError: if there is no such file, it is not a video, or no frame can be decoded.
+    anywhere; they are repaired where they are missing or do not increase. Damaged frames are left out, and so is a
+    start that cannot be decoded.
     """
-    with opened(path) as (container, stream):
-        stream.thread_type = "AUTO"
-        timeline = _Timeline(stream.time_base, Fraction(stream.average_rate or _DEFAULT_RATE))
-        start = round(origin(container) / stream.time_base)
-        to_rgb, turn = ToRgb(), None
-        for frame in _decoded(container, stream):
-            # Only once: reading a frame's side data makes a reference cycle, so that its memory waits for the collector
-            turn = turn or Orientation.of(frame)
-            pts = frame.pts if frame.pts is not None else frame.dts
-            yield timeline.place(None if pts is None else pts - start), turn.apply(to_rgb(frame))
-        if turn is None:
-            raise VideoError(f"{path} has no frame that can be decoded")
 
+    def __init__(self, path: str | Path, *, deinterlace: bool = True, notes: Notes | None = None) -> None:
+        """Prepare to read; nothing is opened before the iteration.
 
-def final_duration(info: VideoInfo, timestamps: list[int]) -> int:
-    """Return the duration of the last frame in ticks: the rest of the stream's duration, or the mean step.
+        Args:
+            path: the file.
+            deinterlace: whether frames of two fields become pictures of one moment.
+            notes: where to note what the frames lose.
+        """
+        self._path, self._deinterlace = path, deinterlace
+        self._notes = Notes() if notes is None else notes
+        self.missed = Fraction(0)
+        """Seconds at the start of the file that cannot be decoded, after the iteration began."""
+        self.last_duration = 0
+        """Duration of the last frame in ticks, after the iteration."""
+        self.extent: Extent | None = None
+        """After the iteration, what `copy_audio` needs to know."""
 
-    The mean step is used if that rest is negative or longer than ten seconds, as in damaged files.
-    """
-    elapsed = timestamps[-1] - timestamps[0]
-    rest = round(Fraction(info.duration) / info.time_base) - elapsed
-    if 0 < rest * info.time_base < _LONGEST_LAST_FRAME:
-        return rest
-    return max(1, round(1 / (info.rate * info.time_base)))
+    @property
+    def cut_at(self) -> Fraction | None:
+        """Seconds after which the file has no pictures though it should; None for a whole file."""
+        return self.extent.end if self.extent is not None and self.extent.is_cut else None
 
+    def __iter__(self) -> Iterator[tuple[int, Frame]]:
+        """Yield pairs.
 
-@contextlib.contextmanager
-def opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
-    """Open a video file and yield its container and video stream.
+        Yields:
+            The timestamp, in ticks of `VideoInfo.time_base`, strictly increasing, and the RGB frame, uint8 (height,
+            width, 3); all frames have the first one's size.
 
-    Raises:
-        VideoError: if there is no such file or it has no video stream.
-    """
-    file = Path(path)
-    if file.is_dir():
-        raise VideoError(f"{path} is a folder, not a video file")
-    if not file.is_file():
-        raise VideoError(f"there is no file {path}")
-    with contextlib.ExitStack() as stack:
-        try:
-            # An absolute path, so that a file named "http:x" is not a URL; a whitelist, so that it opens no other files
-            container = stack.enter_context(
-                av.open(str(file.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        Raises:
+            VideoError: if there is no such file, it is not a video, or no frame can be decoded.
+        """
+        with opened(self._path) as (container, stream):
+            stream.thread_type = "AUTO"
+            packets = Packets(container, stream)
+            decoded = packets.frames()
+            first = next(decoded, None)
+            if first is None:
+                raise VideoError(f"{self._path} has no frame that can be decoded")
+            picture = _Picture.of(container, stream, packets, first)
+            self.missed = picture.missed
+            self._note_start(container, stream, first, picture)
+            rate = Fraction(stream.average_rate or stream.guessed_rate or _DEFAULT_RATE)
+            timeline, times, own = Timeline(stream.time_base, rate), list[int](), 0
+            start = round(picture.start / stream.time_base)
+            to_rgb = ToRgb(picture.tone_map)
+            for frame in self._fields(self._noted(itertools.chain([first], decoded), picture)):
+                pts = frame.pts if frame.pts is not None else frame.dts
+                times.append(timeline.place(None if pts is None else pts - start))
+                own = 0 if container.format.name == "avi" else frame.duration  # AVI says one tick for any frame
+                yield times[-1], picture.turn.apply(to_rgb(frame)[picture.crop])
+            self.last_duration = final_duration(times, own, time_base=stream.time_base, rate=rate)
+            missing, is_cut = packets.missing(times, self.last_duration)
+            self._note_end(packets, missing, len(times) + missing)
+            self.extent = Extent(
+                end=(times[-1] + self.last_duration) * stream.time_base,
+                is_cut=is_cut,
+                offsets=tuple(offset * stream.time_base for offset in timeline.offsets),
             )
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise VideoError(f"{path} is not a video that can be read ({_reason(error)})") from error
-        yield container, _video_stream(path, container)
+
+    def _fields(self, frames: Iterable[Any]) -> Iterable[Any]:
+        return deinterlaced(frames) if self._deinterlace else frames
+
+    def _note_start(self, container: Any, stream: Any, first: Any, picture: _Picture) -> None:
+        self._notes.streams_left_out(other_streams(container, stream))
+        self._notes.marks_left_out(picture.side_data)
+        if picture.missed:
+            self._notes.start_left_out(picture.missed)
+        if picture.tone_map is not None:
+            note = self._notes.tone_mapped if picture.tone_map.is_hdr else self._notes.gamut_converted
+            note(picture.tone_map.name)
+        if (bits := max(part.bits for part in first.format.components)) > _BITS:
+            self._notes.depth_reduced(bits)
+        if stream.metadata.get("alpha_mode") == "1":  # WebM stores it apart from the colours, and it is not decoded
+            self._notes.transparency_left_out()
+
+    def _noted(self, frames: Iterable[Any], picture: _Picture) -> Iterator[Any]:
+        """Yield decoded frames, and note what they lose."""
+        size = picture.size
+        for index, frame in enumerate(frames):
+            if frame.interlaced_frame:
+                self._notes.interlaced(deinterlaced=self._deinterlace)
+            if (frame.height, frame.width) != size:
+                size = frame.height, frame.width
+                self._notes.size_changed(index, size)
+            if has_transparency(frame):
+                self._notes.transparency_left_out()
+            yield frame
+
+    def _note_end(self, packets: Packets, missing: int, total: int) -> None:
+        if missing:
+            self._notes.frames_missing(missing, total)
+        if packets.damaged_frames:
+            self._notes.frames_damaged(packets.damaged_frames)
 
 
-def origin(container: Any) -> Fraction:
-    """Return the time on the file's clock, in seconds, that becomes zero for video and audio alike.
-
-    It is the earliest start of all video and audio streams if that is positive, else the start of the video or 0.
-    Audio may start before 0: that is its encoder's delay, which players skip, and not an offset of the file.
-    """
-    video, audio = (
-        [stream.start_time * stream.time_base for stream in streams if stream.start_time is not None]
-        for streams in (container.streams.video, container.streams.audio)
-    )
-    earliest = min([*video, *audio], default=Fraction(0))
-    return earliest if earliest > 0 else min([Fraction(0), *video])
-
-
-class _Timeline:
-    """Repair of timestamps, so that they strictly increase."""
-
-    def __init__(self, time_base: Fraction, rate: Fraction) -> None:
-        self._step = max(1, round(1 / (rate * time_base)))
-        self._limit = _LONGEST_STEP_BACK / time_base
-        self._offset = 0
-        self._last: int | None = None
-
-    def place(self, pts: int | None) -> int:
-        """Return the timestamp of the next frame from the file's, both in ticks; None where the file has none."""
-        self._last = self._next(pts)
-        return self._last
-
-    def _next(self, pts: int | None) -> int:
-        if self._last is None:
-            return pts or 0
-        if pts is None:
-            return self._last + self._step
-        if pts + self._offset > self._last:
-            return pts + self._offset
-        if self._last - (pts + self._offset) < self._limit:
-            return self._last + 1  # a frame out of order, as short as possible: later frames keep their times
-        self._offset = self._last + self._step - pts
-        return self._last + self._step
-
-
-def _video_stream(path: str | Path, container: Any) -> Any:
-    if not _NO_VIDEO_FORMATS.isdisjoint(container.format.name.split(",")):
-        raise VideoError(f"{path} is not a video (it looks like {container.format.long_name})")
-    streams = [stream for stream in container.streams.video if not _is_cover(stream)]
-    if not streams:
-        raise VideoError(f"{path} has no video stream")
-    best = container.streams.best("video")
-    stream = best if best in streams else streams[0]
-    if stream.codec_context is None:
-        raise VideoError(f"{path} uses a codec that this installation cannot decode")
-    return stream
-
-
-def _is_cover(stream: Any) -> bool:
-    return bool(stream.disposition & stream.disposition.__class__.attached_pic)
-
-
-def _decoded(container: Any, stream: Any) -> Iterator[Any]:
-    """Yield all frames that can be decoded: skip damaged packets, and stop where the file is truncated."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.error.FFmpegError:
-            return
-        if packet is None:
-            return
-        with contextlib.suppress(av.error.FFmpegError):
-            yield from packet.decode()
+def _conversions(picture: _Picture, first: Any) -> Iterator[str]:
+    """Yield what reading changes of a video's pictures or times, in words that change when the conversion does."""
+    if picture.tone_map is not None:
+        yield f"{picture.tone_map.name} to BT.709 by Hable, 203"
+    if first.interlaced_frame:
+        yield DEINTERLACING
+    if picture.is_cropped:
+        (rows, columns) = picture.crop
+        yield f"crop {columns.start}:{columns.stop}, {rows.start}:{rows.stop}"
+    by_lines = 1 if first.height >= _OLD_HD_LINES else 5
+    if is_untagged(first) and untagged_matrix(first) != by_lines:
+        yield "BT.709 by size"
+    if picture.missed:
+        yield "from the first frame that can be decoded"
 
 
 def _count_packets(path: str | Path) -> int:
@@ -225,7 +274,3 @@ def _duration(container: Any, stream: Any) -> Fraction | None:
     if stream.duration:
         return Fraction(stream.duration * stream.time_base)
     return Fraction(container.duration, av.time_base) if container.duration else None
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

@@ -19,6 +19,7 @@ from storage.errors import VideoError
 from storage.files import atomic_path
 from storage.video._audio import AudioCopy
 from storage.video._colour import FromRgb, tag_as_bt709
+from storage.video._notes import Notes
 
 __all__ = ["write_video"]
 
@@ -36,9 +37,10 @@ def write_video(
     timestamps: Sequence[int],
     time_base: Fraction,
     last_duration: int | None = None,
-    audio: bytes | None = None,
+    audio: bytes | Path | None = None,
     crf: int = 16,
     pixel_aspect: Fraction = Fraction(1),
+    notes: Notes | None = None,
 ) -> None:
     """Write RGB frames as H.264, yuv420p, BT.709, one frame in memory at a time.
 
@@ -51,20 +53,22 @@ def write_video(
         timestamps: ticks of `time_base`, strictly increasing.
         time_base: seconds per tick.
         last_duration: duration of the last frame in ticks; the mean step by default.
-        audio: return value of `read_audio`; copied, or encoded as AAC where the container does not support its codec.
+        audio: return value of `read_audio`, or the file of `copy_audio`; copied, or encoded as AAC where the container
+            does not support its codec.
         crf: x264's quality, 0 (lossless) to 51.
         pixel_aspect: width of a pixel over its height.
+        notes: where to note what the file lacks.
 
     Raises:
         VideoError: if there are no frames, frames and timestamps do not match, or the file cannot be written.
     """
-    target = Path(path)
+    target, notes = Path(path), Notes() if notes is None else notes
     clock = _Clock.of(timestamps, time_base=time_base, last_duration=last_duration)
-    pictures = _checked(frames, len(clock.times))
+    pictures = _checked(frames, len(clock.times), notes)
     size = (first := next(pictures)).shape[:2]
     with _container(target, clock) as container:
         stream = _add_stream(container, clock, size=size, crf=crf, pixel_aspect=pixel_aspect)
-        sound = None if audio is None else AudioCopy(audio, container)
+        sound = None if audio is None else AudioCopy(audio, container, notes)
         from_rgb = FromRgb()
         for time, picture in zip(clock.times, itertools.chain([first], pictures), strict=True):
             frame = from_rgb(picture)
@@ -155,7 +159,7 @@ def _add_stream(container: Any, clock: _Clock, *, size: Sequence[int], crf: int,
     return stream
 
 
-def _checked(frames: Iterable[Frame], count: int) -> Iterator[Frame]:
+def _checked(frames: Iterable[Frame], count: int, notes: Notes) -> Iterator[Frame]:
     """Yield the frames, extended to even sides.
 
     Raises:
@@ -173,6 +177,9 @@ def _checked(frames: Iterable[Frame], count: int) -> Iterator[Frame]:
             )
         if seen > count:
             raise VideoError(f"there are more frames than the {count} timestamps")
-        yield np.pad(frame, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
+        padded = np.pad(frame, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
+        if padded.shape != shape:
+            notes.sides_made_even((shape[0], shape[1]), (padded.shape[0], padded.shape[1]))
+        yield padded
     if seen < count:
         raise VideoError(f"there are {seen} frames for {count} timestamps" if seen else "there are no frames to write")

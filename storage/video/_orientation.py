@@ -6,8 +6,8 @@ before anything else sees them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,15 +24,14 @@ class Orientation:
     mirror_rows: bool = False
 
     @classmethod
-    def of(cls, frame: Any) -> Orientation:
-        """Return the orientation in a decoded frame's display matrix, rounded to the nearest quarter turn.
+    def of(cls, side_data: Mapping[str, bytes]) -> Orientation:
+        """Return the orientation in a frame's side data, the display matrix, rounded to the nearest quarter turn.
 
         Convention: the matrix (a b u, c d v, x y w) maps the stored pixel (x, y) to (a x + c y, b x + d y), y down.
         """
-        side_data = {data.type.name: data for data in frame.side_data}
         if "DISPLAYMATRIX" not in side_data:
             return cls()
-        matrix = np.frombuffer(bytes(side_data["DISPLAYMATRIX"]), np.int32).astype(np.int64)
+        matrix = np.frombuffer(side_data["DISPLAYMATRIX"], np.int32).astype(np.int64)
         a, b, c, d = (int(matrix[index]) for index in (0, 1, 3, 4))
         if abs(b) + abs(c) > abs(a) + abs(d):
             return cls(transposed=True, mirror_columns=c < 0, mirror_rows=b < 0)

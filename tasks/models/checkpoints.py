@@ -31,7 +31,11 @@ class Advice(BaseModel):
     guidance_scale: float | None = Field(default=None, ge=0)
     negative_prompt: str | None = None
     injection: float | None = Field(default=None, ge=0, le=1)
-    """Fraction of the steps that inject features of the source, 0 to 1."""
+    """Fraction of the steps that inject the source's queries and keys, 0 to 1."""
+    feature_injection: float | None = Field(default=None, ge=0, le=1)
+    """The same for the outputs of ResNets."""
+    keep: bool | None = None
+    """Whether what the prompts do not disagree on is kept, where there is a source prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -187,7 +187,7 @@ def _plan(row: Row, clip: ClipFacts, execution: Execution, flow_weights: str) ->
             request=request,
             clip=clip,
             model=model,
-            controlnet=_controlnet(request.controlnet, model, execution.dtype),
+            controlnet=_controlnet(request.controlnet_name, model, execution.dtype),
             flow=_flow(request.flow, flow_weights),
             execution=execution,
         )

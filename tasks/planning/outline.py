@@ -36,6 +36,10 @@ class ClipFacts:
     frame_count: int
     size: tuple[int, int]
     """Height and width, pixels."""
+    conversions: tuple[str, ...] = ()
+    """What decoding converts besides matrix and range; none for an ordinary SDR clip."""
+    hdr: str = ""
+    """The kind of HDR; empty for SDR."""
     cuts: tuple[int, ...] | None = None
     """First frame of each shot after the first; None where not yet known."""
 

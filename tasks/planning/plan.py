@@ -71,8 +71,12 @@ def plan_edit(inputs: ResolvedInputs) -> EditPlan:
     frames, the flows and the inversion with the first. The shots of a clip are edited independently of each other.
 
     Raises:
-        TaskInputError: if the working size does not fit the model.
+        TaskInputError: if the working size does not fit the model, or the clip is HDR and that is refused.
     """
+    if inputs.clip.hdr and inputs.request.hdr == "refuse":
+        raise TaskInputError(
+            f"The clip {inputs.clip.name} is {inputs.clip.hdr}: choose --hdr tone-map, or convert it to SDR first."
+        )
     size, clip = _working_size(inputs), inputs.clip
     outlines = [_outline(inputs, size, frames) for frames in clip.shots]
     if len(outlines) > 1:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from storage.digest import digest_file_once
-from storage.video import VideoInfo, probe
+from storage.video import probe
 from storage.workspace import Workspace, open_artifact
 from tasks.models.checkpoints import resolve_controlnet, resolve_model
 from tasks.models.flow_estimators import resolve_flow
 from tasks.planning.decoded_facts import read_decoded_facts
 from tasks.planning.input_video import clip_name, local_video
-from tasks.planning.plan import ClipFacts, EditPlan, Execution, ResolvedInputs, plan_edit
+from tasks.planning.plan import EditPlan, Execution, ResolvedInputs, plan_edit
 from tasks.planning.request import EditRequest
+from tasks.planning.source_facts import clip_facts
 from tasks.planning.stages import DECODE, StageSettings, StageSpec
 
 __all__ = ["is_complete", "prepare_edit", "replan"]
@@ -31,17 +32,13 @@ def prepare_edit(request: EditRequest, *, execution: Execution, flow_weights: st
     model = resolve_model(request.model, dtype=execution.dtype)
     inputs = ResolvedInputs(
         request=request,
-        clip=_facts(clip_name(request.video), digest, info),
+        clip=clip_facts(clip_name(request.video), digest, info),
         model=model,
-        controlnet=resolve_controlnet(request.controlnet, model=model, dtype=execution.dtype),
+        controlnet=resolve_controlnet(request.controlnet_name, model=model, dtype=execution.dtype),
         flow=resolve_flow(request.flow, weights=flow_weights),
         execution=replace(execution, workspace=Workspace.open(execution.workspace).url),
     )
     return replan(plan_edit(inputs))
-
-
-def _facts(name: str, digest: str, info: VideoInfo) -> ClipFacts:
-    return ClipFacts(name=name, digest=digest, frame_count=info.frame_count, size=(info.height, info.width))
 
 
 def replan(plan: EditPlan) -> EditPlan:

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from tasks.errors import TaskInputError
 
 __all__ = ["ControlNetName", "EditRequest", "FlowName", "ModelName", "Text", "Words", "edit_request", "parse_size"]
 
+Preset = Annotated[
+    Literal["default", "paper"], Field(description="default, or paper: everything as the authors of WAVE ran it.")
+]
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 ModelName = Annotated[Words, Field(description="'embedded', a folder in the diffusers layout, or a hub id.")]
-ControlNetName = Annotated[Words, Field(description="'none', 'auto' (the model's own), a folder, or a hub id.")]
+ControlNetName = Annotated[
+    Words,
+    Field(description="'none', 'auto' (the model's own), a folder, or a hub id; by default none, in the paper auto."),
+]
+HdrChoice = Annotated[
+    Literal["tone-map", "refuse"], Field(description="What becomes of an HDR clip: tone-map (to BT.709) or refuse.")
+]
+InterlacedChoice = Annotated[
+    Literal["deinterlace", "keep"],
+    Field(description="What becomes of an interlaced clip: deinterlace, or keep (two fields in a frame)."),
+]
 FlowName = Annotated[Literal["dis", "raft"], Field(description="The optical flow estimator: dis or raft.")]
 
 
@@ -34,6 +47,19 @@ def _as_size(value: Any) -> Any:
     return parse_size(value) if isinstance(value, str) else value
 
 
+def _as_settings(value: Any) -> Any:
+    return tuple(value.replace(";", " ").split()) if isinstance(value, str) else value
+
+
+def _known_settings(settings: tuple[str, ...]) -> tuple[str, ...]:
+    if settings:  # the names need torch, which most requests do not
+        from tasks.planning.method import MethodChoices, resolve_method  # noqa: PLC0415
+
+        resolve_method(MethodChoices(settings=settings))
+    return settings
+
+
+Settings = Annotated[tuple[str, ...], BeforeValidator(_as_settings), AfterValidator(_known_settings)]
 Size = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_size)]
 
 
@@ -47,21 +73,38 @@ class EditRequest(BaseModel):
     source_prompt: Text = Field(default="", description="What the source clip shows; may be empty.")
     negative_prompt: Text | None = Field(default=None, description="What the edited clip must not look like.")
     model: ModelName = "embedded"
-    controlnet: ControlNetName = "none"
+    controlnet: ControlNetName | None = None
     flow: FlowName = "dis"
     keyframe_interval: int = Field(default=8, ge=1, description="Frames from one keyframe to the next.")
     steps: int = Field(default=50, ge=1, le=1000, description="DDIM steps in either direction.")
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seeds the shuffles and the patch search.")
     size: Size | None = Field(default=None, description="Working size, WxH; by default the model's own.")
     guidance_scale: float | None = Field(
-        default=None, ge=0, le=100, description="Classifier-free guidance; by default the model's advice, else 12.5."
+        default=None,
+        ge=0,
+        le=100,
+        description="Classifier-free guidance; by default the model's advice, else by preset.",
     )
     injection: float | None = Field(
-        default=None, ge=0, le=1, description="Fraction of the steps that inject features of the source, 0 to 1."
+        default=None,
+        ge=0,
+        le=1,
+        description="Fraction of the steps that inject attention and features of the source, 0 to 1.",
     )
+    preset: Preset = "default"
+    set: Settings = Field(
+        default=(), description="A setting of the method by name, such as inversion.window=published; may be repeated."
+    )
+    hdr: HdrChoice = "tone-map"
+    interlaced: InterlacedChoice = "deinterlace"
     full_resolution: bool = Field(
         default=False, description="Let the source's own detail guide the enlargement to the source's size."
     )
+
+    @property
+    def controlnet_name(self) -> str:
+        """The ControlNet, or none: what is named, else what the preset uses."""
+        return self.controlnet or ("auto" if self.preset == "paper" else "none")
 
 
 def edit_request(**fields: Any) -> EditRequest:

@@ -12,13 +12,13 @@ import fsspec
 
 from storage.digest import digest_file_once, digest_of
 from storage.errors import StorageError
-from storage.video import probe
+from storage.video import VideoInfo, probe
 from storage.workspace import Workspace
 from tasks.errors import TaskInputError
 from tasks.planning.input_video import clip_name, local_video
 from tasks.planning.outline import ClipFacts
 
-__all__ = ["SourceFacts", "read_source_facts"]
+__all__ = ["SourceFacts", "clip_facts", "read_source_facts"]
 
 _FOLDER = "tables/sources"
 _VERSION = 1
@@ -55,6 +55,18 @@ def read_source_facts(sources: Iterable[str], workspace: Workspace, *, remember:
     return found
 
 
+def clip_facts(name: str, digest: str, info: VideoInfo) -> ClipFacts:
+    """Return what a plan needs to know of a clip, from its digest and what its file says."""
+    return ClipFacts(
+        name=name,
+        digest=digest,
+        frame_count=info.frame_count,
+        size=(info.height, info.width),
+        conversions=info.conversions,
+        hdr=info.hdr,
+    )
+
+
 def _stamp(source: str) -> list[Any] | None:
     """Return what changes when a source does: size and modification time or e-tag; None where that is not known."""
     try:
@@ -79,7 +91,12 @@ def _load(data: bytes | None, stamp: list[Any] | None) -> SourceFacts | None:
         clip = value["clip"]
         fresh = value["stamp"] == stamp
         facts = ClipFacts(
-            name=clip["name"], digest=clip["digest"], frame_count=clip["frame_count"], size=tuple(clip["size"])
+            name=clip["name"],
+            digest=clip["digest"],
+            frame_count=clip["frame_count"],
+            size=tuple(clip["size"]),
+            conversions=tuple(clip["conversions"]),
+            hdr=clip["hdr"],
         )
     except (ValueError, KeyError, TypeError):
         return None
@@ -89,13 +106,7 @@ def _load(data: bytes | None, stamp: list[Any] | None) -> SourceFacts | None:
 def _inspect(source: str) -> SourceFacts:
     try:
         with local_video(source) as path:
-            info = probe(path)
-            clip = ClipFacts(
-                name=clip_name(source),
-                digest=digest_file_once(path),
-                frame_count=info.frame_count,
-                size=(info.height, info.width),
-            )
+            clip = clip_facts(clip_name(source), digest_file_once(path), probe(path))
     except (StorageError, TaskInputError) as error:
         return SourceFacts(error=str(error))
     return SourceFacts(clip=clip)

@@ -6,19 +6,23 @@ A new stage is a row of `STAGES`, a file with its task, and a line in the flow.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from storage.artifact import Artifact
 from storage.reference import ArtifactRef
+from storage.video import DEINTERLACING
+from tasks.models.checkpoints import Advice
 from tasks.models.devices import Backend
-from tasks.planning.advice import resolve_advice
+from tasks.planning.method import KeyframeFlow, Method, MethodChoices, resolve_method
 from tasks.planning.outline import EditOutline
+from tasks.planning.request import EditRequest
 from wave_ops.editing import EditingSettings
 from wave_ops.inversion import InversionSettings
+from wave_ops.masks import WarpMaskSettings
 from wave_ops.propagation import PropagationSettings
 from wave_ops.resize import analysis_size
-from wave_ops.schedule import WarpSchedule
 
 __all__ = [
     "ASSESS",
@@ -133,15 +137,20 @@ class DecodeSettings:
 
     clip: str
     """Digest of the source file."""
+    conversions: tuple[str, ...] = ()
+    """What is converted besides matrix and range."""
+    deinterlace: bool = True
+    """Whether frames of two fields become pictures of one moment."""
 
     def identity(self) -> dict[str, Any]:
-        """See `StageSettings`."""
-        return asdict(self)
+        """Return the settings that change a clip's frames, so that ordinary clips keep their identities."""
+        kept = [name for name in self.conversions if self.deinterlace or name != DEINTERLACING]
+        return {"clip": self.clip} | ({"conversions": kept} if kept else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowSettings:
-    """Settings of optical flow."""
+    """Settings of optical flow, and of the warp masks that are computed from it."""
 
     estimator: str
     weights: str
@@ -152,6 +161,10 @@ class FlowSettings:
     """Of the flow between keyframes; None for the flow between neighbouring frames."""
     frames: tuple[int, int] | None = None
     """First and last frame of the shot; None where the clip is one shot."""
+    keyframes: KeyframeFlow | None = None
+    """How flow between keyframes is estimated; None for the flow between neighbouring frames."""
+    mask: WarpMaskSettings | None = None
+    """Constants of the warp masks of pairs of keyframes."""
 
     def identity(self) -> dict[str, Any]:
         """See `StageSettings`."""
@@ -219,18 +232,45 @@ def _flat(settings: InversionSettings | EditingSettings) -> dict[str, Any]:
     return {**values.pop("schedule"), **values}
 
 
-def _schedule(outline: EditOutline) -> WarpSchedule:
-    """Return the schedule that the inversion and the edit share."""
-    return WarpSchedule(steps=outline.request.steps)
+def _method(outline: EditOutline) -> Method:
+    inputs = outline.inputs
+    return _resolved(inputs.request, inputs.model.advice, inputs.controlnet is not None)
 
 
-def _flow_settings(outline: EditOutline, *, keyframe_interval: int | None = None) -> FlowSettings:
+@lru_cache(maxsize=256)
+def _resolved(request: EditRequest, advice: Advice, controlled: bool) -> Method:
+    return resolve_method(
+        MethodChoices(
+            preset=request.preset,
+            steps=request.steps,
+            seed=request.seed,
+            guidance_scale=request.guidance_scale,
+            injection=request.injection,
+            negative_prompt=request.negative_prompt,
+            settings=request.set,
+            source_prompt=request.source_prompt,
+            controlled=controlled,
+            advice=advice,
+        )
+    )
+
+
+def _keyframe_flow_settings(outline: EditOutline) -> FlowSettings:
+    method, raft = _method(outline), outline.inputs.flow.name == "raft"
+    return replace(
+        _flow_settings(outline),
+        keyframe_interval=outline.request.keyframe_interval,
+        keyframes="direct" if raft else method.flow.keyframes,  # RAFT takes no flow to start from
+        mask=method.mask,
+    )
+
+
+def _flow_settings(outline: EditOutline) -> FlowSettings:
     flow = outline.inputs.flow
     return FlowSettings(
         estimator=flow.name,
         weights=flow.digest,
         size=analysis_size(outline.clip.size),
-        keyframe_interval=keyframe_interval,
         frames=None if outline.shots_shown is None else (outline.frames[0], outline.frames[-1]),
     )
 
@@ -242,26 +282,16 @@ def _invert_settings(outline: EditOutline) -> InvertSettings:
         dtype=outline.execution.dtype,
         size=outline.size,
         source_prompt=request.source_prompt,
-        inversion=InversionSettings(schedule=_schedule(outline), seed=request.seed),
+        inversion=_method(outline).inversion,
     )
 
 
 def _edit_settings(outline: EditOutline) -> EditSettings:
-    request, controlnet = outline.request, outline.inputs.controlnet
-    advice = resolve_advice(
-        outline.inputs.model.advice,
-        guidance_scale=request.guidance_scale,
-        injection=request.injection,
-        negative_prompt=request.negative_prompt,
-    )
+    method, controlnet = _method(outline), outline.inputs.controlnet
     return EditSettings(
-        prompt=request.prompt,
-        negative_prompt=advice.negative_prompt,
-        editing=EditingSettings(
-            schedule=_schedule(outline),
-            guidance_scale=advice.guidance_scale,
-            injection_fraction=advice.injection_fraction,
-        ),
+        prompt=outline.request.prompt,
+        negative_prompt=method.negative_prompt,
+        editing=method.editing,
         controlnet=None if controlnet is None else controlnet.digest,
     )
 
@@ -382,25 +412,15 @@ DECODE = StageSpec(
     version=1,
     path="source",
     inputs=(),
-    settings=lambda outline: DecodeSettings(clip=outline.clip.digest),
+    settings=lambda outline: DecodeSettings(
+        clip=outline.clip.digest,
+        conversions=outline.clip.conversions,
+        deinterlace=outline.request.interlaced == "deinterlace",
+    ),
     title=lambda outline: f"Decode {outline.clip.name}",
     units=lambda outline: outline.clip.frame_count,
     makes=lambda outline: f"{outline.clip.frame_count} frames, {_by(outline.clip.size)}",
     load=_decode_load,
-)
-KEYFRAME_FLOW = StageSpec(
-    name="keyframe_flow",
-    version=1,
-    path="keyframe_flow/{digest}",
-    unit="shot",
-    inputs=("decode",),
-    settings=lambda outline: _flow_settings(outline, keyframe_interval=outline.request.keyframe_interval),
-    title=lambda outline: f"Flow of {len(outline.pairs)} keyframe pairs of {outline.name}",
-    units=lambda outline: len(outline.pairs),
-    makes=lambda outline: f"{len(outline.pairs)} pairs of keyframes, {_by(analysis_size(outline.clip.size))}",
-    load=lambda outline: _flow_load(outline, pairs=len(outline.pairs), masks=2),
-    stored=_stored_pairs,
-    runs_on=_flow_resource,
 )
 FRAME_FLOW = StageSpec(
     name="frame_flow",
@@ -418,9 +438,23 @@ FRAME_FLOW = StageSpec(
     stored=_stored_pairs,
     runs_on=_flow_resource,
 )
+KEYFRAME_FLOW = StageSpec(
+    name="keyframe_flow",
+    version=2,
+    path="keyframe_flow/{digest}",
+    unit="shot",
+    inputs=("decode", "frame_flow"),
+    settings=_keyframe_flow_settings,
+    title=lambda outline: f"Flow of {len(outline.pairs)} keyframe pairs of {outline.name}",
+    units=lambda outline: len(outline.pairs),
+    makes=lambda outline: f"{len(outline.pairs)} pairs of keyframes, {_by(analysis_size(outline.clip.size))}",
+    load=lambda outline: _flow_load(outline, pairs=len(outline.pairs), masks=2),
+    stored=_stored_pairs,
+    runs_on=_flow_resource,
+)
 INVERT = StageSpec(
     name="invert",
-    version=1,
+    version=2,
     path="inversion/{digest}",
     unit="shot",
     inputs=("keyframe_flow",),
@@ -435,7 +469,7 @@ INVERT = StageSpec(
 )
 EDIT = StageSpec(
     name="edit",
-    version=1,
+    version=2,
     path="keyframes/{digest}",
     unit="shot",
     inputs=("invert",),
@@ -450,12 +484,12 @@ EDIT = StageSpec(
 )
 PROPAGATE = StageSpec(
     name="propagate",
-    version=3,
+    version=4,
     path="edits/{edits}/frames{shot}",
     unit="shot",
     inputs=("edit", "frame_flow"),
     settings=lambda outline: PropagateSettings(
-        backend=outline.execution.propagation, propagation=PropagationSettings(seed=outline.request.seed)
+        backend=outline.execution.propagation, propagation=_method(outline).propagation
     ),
     title=lambda outline: f"Propagate the edit over {outline.name}",
     units=lambda outline: sum(last - first + 1 for first, last in outline.intervals),
@@ -488,8 +522,8 @@ ASSESS = StageSpec(
 )
 STAGES: tuple[StageSpec[StageSettings], ...] = (
     DECODE,
-    KEYFRAME_FLOW,
     FRAME_FLOW,
+    KEYFRAME_FLOW,
     INVERT,
     EDIT,
     PROPAGATE,

@@ -21,8 +21,14 @@ from wave_ops.training.modules import build_controlnet, build_scheduler
 
 __all__ = ["export_model"]
 
-_ADVICE: Final = {"guidance_scale": 3.0, "negative_prompt": ""}
-"""Recommended settings. The negative prompt is empty because the usual one has words that the training never used."""
+_ADVICE: Final = {
+    "guidance_scale": 3.0,
+    "negative_prompt": "",  # the usual one has words that the training never used
+    "injection": 0.5,
+    "feature_injection": 0.5,
+    "keep": True,
+}
+"""Recommended settings."""
 
 
 @task(name="Export the model", cache_policy=NO_CACHE, persist_result=False)

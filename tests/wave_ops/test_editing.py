@@ -243,3 +243,32 @@ def test_the_anchor_in_time_changes_the_result_unless_orders_begin_with_it(model
 def test_an_anchor_in_time_is_refused_where_keyframes_come_in_several_batches(model, source, make_warps):
     with pytest.raises(WaveOpsError, match="one batch"):
         edited(model, source, warps=make_warps(3), settings={"anchor": "time"}, keyframe_batch=2)
+
+
+@pytest.mark.parametrize("keyframe_batch", [None, 2])
+def test_outside_the_mask_the_latents_of_every_step_are_the_inversions(model, source, make_warps, keyframe_batch):
+    mask = torch.zeros(3, 1, 16, 16)
+    mask[:, :, 4:8, 4:8], mask[:, :, 8:12, 4:8] = 1.0, 0.5
+    steps, whole = {}, {}
+    arguments = {"warps": make_warps(3), "keyframe_batch": keyframe_batch}
+    edited(model, source, mask=mask, callback=steps.__setitem__, **arguments)
+    edited(model, source, callback=whole.__setitem__, **arguments)
+    outside = mask.expand_as(source[0]) == 0
+    for j, x in steps.items():
+        assert torch.equal(x[outside], source[j][outside])
+    first = STEPS - 1  # until here both edits have the same latents
+    half = mask.expand_as(source[0]) == 0.5
+    torch.testing.assert_close(steps[first][half], (whole[first][half] + source[first][half]) / 2)
+    assert not torch.equal(steps[0][mask.expand_as(source[0]) == 1], source[0][mask.expand_as(source[0]) == 1])
+
+
+def test_attention_and_features_have_fractions_of_their_own() -> None:
+    settings = editing_settings(injection_fraction=0.5, feature_injection_fraction=0.8)
+    steps = range(1, STEPS + 1)
+    assert [j for j in steps if settings.injects(j)] == [4, 5, 6]
+    assert [j for j in steps if settings.injects_features(j)] == [2, 3, 4, 5, 6]
+    assert editing_settings(injection_fraction=0.2).features_fraction == 0.2
+    with pytest.raises(WaveOpsError, match=r"1\.5"):
+        editing_settings(feature_injection_fraction=1.5)
+    with pytest.raises(WaveOpsError, match="keep_grow"):
+        editing_settings(keep_grow=-1)

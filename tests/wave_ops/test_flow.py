@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from wave_ops.errors import WaveOpsError
-from wave_ops.flow import build_raft, dis_flow, raft_flow
+from wave_ops.flow import build_raft, compose_flows, dis_flow, raft_flow, refine_flow
 from wave_ops.masks import occlusion_mask
 from wave_ops.metrics import mask_precision_recall
 
@@ -184,3 +184,40 @@ def test_estimators_have_their_known_error_on_rubber_whale(shared, name, weights
     known = (np.abs(truth) < 1e6).all(axis=0)
     error = np.linalg.norm(to_cur - truth, axis=0)[known].mean()
     assert error < bound
+
+
+def test_composed_flows_lead_where_the_flows_lead_one_after_the_other() -> None:
+    """Scalings towards points inside the frame, which are sampled exactly: s (p - c) + c, one after the other."""
+    positions = torch.stack(torch.meshgrid(torch.arange(12.0), torch.arange(20.0), indexing="ij")[::-1])
+    scalings = [(0.9, (15.0, 3.0)), (0.7, (4.0, 8.0)), (0.8, (10.0, 2.0))]
+    flows, led = [], positions
+    for scale, centre in scalings:
+        middle = torch.tensor(centre)[:, None, None]
+        flows.append((scale - 1) * (positions - middle))
+        led = scale * (led - middle) + middle
+    torch.testing.assert_close(compose_flows(flows), led - positions, atol=1e-4, rtol=0)
+    assert torch.equal(compose_flows(flows[:1]), flows[0])
+
+
+@pytest.mark.parametrize("size", [(128, 160), (64, 64), (20, 48)])
+def test_a_shift_over_a_repeated_pattern_is_found_from_a_start_and_not_without(size) -> None:
+    """Stripes of 8 px that move by 21: alone, the search finds the nearest of the shifts that look the same."""
+    height, width = size
+    columns = np.arange(width + 32)
+    stripes = np.where(columns // 4 % 2, 40, 210).astype(np.uint8)
+    whole = np.repeat(np.broadcast_to(stripes, (height, width + 32))[..., None], 3, axis=2)
+    rows = np.arange(height, dtype=np.uint8)[:, None, None] % 23
+    prev, cur = (np.ascontiguousarray(whole[:, start : start + width] + rows) for start in (24, 3))  # moves by 21
+    near = np.zeros((2, *size), np.float32)
+    near[0] = 19.0
+    to_prev, to_cur = refine_flow(prev, cur, (-near, near))
+    inside = np.s_[0, :, 8 : width - 24]  # of what both frames show
+    assert np.abs(to_cur[inside] - 21).mean() < 1
+    assert np.abs(dis_flow()(prev, cur)[1][inside] - 21).mean() > 4
+    assert to_prev.shape == to_cur.shape == (2, *size)
+
+
+def test_flows_of_another_size_are_no_start(unchecked) -> None:
+    frame = texture(32, 32)
+    with pytest.raises(WaveOpsError, match="flows of shape"):
+        refine_flow(frame, frame, (np.zeros((2, 32, 32), np.float32), np.zeros((2, 16, 32), np.float32)))

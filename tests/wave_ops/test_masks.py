@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wave_ops.errors import WaveOpsError
-from wave_ops.masks import colour_residual, occlusion_mask, warp_mask
+from wave_ops.masks import WarpMaskSettings, colour_residual, occlusion_mask, warp_mask
 from wave_ops.metrics import mask_precision_recall
 from wave_ops.scenes.rendering import Scene, render
 from wave_ops.scenes.specs import random_scene
@@ -88,8 +88,10 @@ def test_the_warp_mask_is_where_neither_occluded_nor_changed_in_colour() -> None
     cur[:, :, 1] += 0.03
     expected = ~occlusion_mask(to_prev, to_cur)
     expected[:, 0] = False
-    assert torch.equal(warp_mask(prev, cur, to_prev, to_cur, residual_threshold=0.0399), expected)
-    assert warp_mask(prev, cur, to_prev, to_cur, residual_threshold=0.05)[:, 0].all()
+    assert torch.equal(
+        warp_mask(prev, cur, to_prev, to_cur, settings=WarpMaskSettings(residual_threshold=0.0399)), expected
+    )
+    assert warp_mask(prev, cur, to_prev, to_cur, settings=WarpMaskSettings(residual_threshold=0.05))[:, 0].all()
 
 
 def test_the_default_threshold_is_the_one_that_the_authors_ran() -> None:
@@ -148,3 +150,20 @@ def test_inputs_of_different_grids_are_refused() -> None:
         occlusion_mask(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 4))
     with pytest.raises(WaveOpsError, match="one shape"):
         colour_residual(torch.zeros(1, 3, 3, 3), torch.zeros(1, 3, 3, 4), torch.zeros(1, 2, 3, 3))
+
+
+def test_the_tolerance_at_the_pixel_takes_the_length_of_the_return_flow_there() -> None:
+    to_prev = torch.zeros(1, 2, 1, 8)
+    to_cur = torch.zeros(1, 2, 1, 8)
+    to_prev[:, 0, 0, 2] = 3.0  # leads to column 5, from where the flow leads back to 2.4
+    to_cur[:, 0, 0, 5] = -2.4
+    to_cur[:, 0, 0, 2] = 100.0  # a length of 100 at the pixel itself allows 1 px more
+    distance_allowed = {"match": 0.01 * (3 + 2.4) + 0.5, "pixel": 0.01 * (3 + 100) + 0.5}
+    for where, allowed in distance_allowed.items():
+        assert bool(occlusion_mask(to_prev, to_cur, tolerance_at=where)[0, 0, 2]) == (allowed < 0.6)
+
+
+@pytest.mark.parametrize("wrong", [{"relative": -0.1}, {"residual_threshold": float("nan")}, {"tolerance_at": "q"}])
+def test_wrong_constants_of_the_warp_mask_are_refused(wrong: dict[str, object], unchecked: None) -> None:
+    with pytest.raises(WaveOpsError):
+        WarpMaskSettings(**wrong)

@@ -197,7 +197,7 @@ def test_a_step_of_three_branches_equals_the_recursion_frame_by_frame(model, mak
     with torch.inference_mode():
         expected = plain(latents, 501, context)
     session = FeatureSession(warps=warps, keyframe_batch=keyframe_batch)
-    step = FeatureStep(order=order, branches=3, **flags)
+    step = FeatureStep(order=order, branches=3, injecting_features=flags.get("injecting", False), **flags)
     noise = hooked_noise(model, session, step, latents, context[:, None].expand(-1, 4, -1, -1))
     torch.testing.assert_close(noise, expected, rtol=1e-4, atol=1e-5)
 
@@ -237,7 +237,8 @@ def test_injection_replaces_queries_keys_and_residual_of_every_edit_branch_by_th
 ):
     latents = torch.cat([latents + i for i in range(branches)])[:, :2]
     context = torch.cat([context + i for i in range(branches)])[:, :2]
-    block, step = model.unet.up_blocks[1], FeatureStep(order=(0, 1), branches=branches, injecting=True)
+    block = model.unet.up_blocks[1]
+    step = FeatureStep(order=(0, 1), branches=branches, injecting=True, injecting_features=True)
     attn1 = block.attentions[1].transformer_blocks[0].attn1
     modules = {"q": attn1.to_q, "k": attn1.to_k, "v": attn1.to_v, "r": block.resnets[1].conv2}
     session = FeatureSession(warps=None)
@@ -246,6 +247,18 @@ def test_injection_replaces_queries_keys_and_residual_of_every_edit_branch_by_th
         assert all(torch.equal(edit, source) for edit in edits)
     source, *edits = seen["v"].chunk(branches)
     assert not any(torch.equal(edit, source) for edit in edits)
+
+
+@pytest.mark.parametrize(("injecting", "injecting_features"), [(True, False), (False, True)])
+def test_attention_and_features_are_injected_independently(model, latents, context, injecting, injecting_features):
+    latents, context = torch.cat([latents, latents + 1])[:, :2], torch.cat([context, context + 1])[:, :2]
+    block = model.unet.up_blocks[1]
+    step = FeatureStep(order=(0, 1), branches=2, injecting=injecting, injecting_features=injecting_features)
+    modules = {"q": block.attentions[1].transformer_blocks[0].attn1.to_q, "r": block.resnets[1].conv2}
+    seen = recorded_step(modules, model, FeatureSession(warps=None), step, latents, context, record=recorded_outputs)
+    for name, acts in (("q", injecting), ("r", injecting_features)):
+        source, edit = seen[name].chunk(2)
+        assert torch.equal(source, edit) == acts
 
 
 def test_extended_keys_and_values_can_be_those_of_the_first_frame_in_time(model, latents, context, make_warps):

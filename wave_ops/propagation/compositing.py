@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wave_ops.errors import WaveOpsError
-from wave_ops.propagation.settings import SelectionWeight
+from wave_ops.propagation.settings import Blend, SelectionWeight
 from wave_ops.warp import backward_warp
 
 __all__ = [
@@ -86,14 +86,14 @@ def select(first_error: Map, last_error: Map, *, weight: float, switched: Mask |
 def warp_selection(
     chosen: Bool[Tensor, "batch height width"],
     flow_to_prev: Float[Tensor, "batch 2 height width"],
-    disoccluded: Bool[Tensor, "batch height width"],
+    disoccluded: Bool[Tensor, "batch height width"] | None,
 ) -> Bool[Tensor, "batch height width"]:
     """Return the selection of the frame before, warped to this frame without interpolation.
 
-    Pixels without a match in the frame before (`disoccluded`) are not selected.
+    Pixels without a match in the frame before (`disoccluded`) are not selected; None selects wherever the flow leads.
     """
     warped = backward_warp(chosen[:, None].float(), flow_to_prev, mode="nearest")[:, 0] > 0
-    return warped & ~disoccluded
+    return warped if disoccluded is None else warped & ~disoccluded
 
 
 def blend_weights(first_error: Map, last_error: Map, *, weight: float) -> Map:
@@ -114,25 +114,37 @@ def blend_weights(first_error: Map, last_error: Map, *, weight: float) -> Map:
 
 
 def composite(
-    first: Image, last: Image, from_last: Mask, *, weight: float | Map, gradient_weights: tuple[float, ...]
+    first: Image,
+    last: Image,
+    from_last: Mask,
+    *,
+    weight: float | Map,
+    kind: Blend = "mix",
+    gradient_weights: tuple[float, ...] | None = None,
 ) -> Image:
-    """Blend two candidates in Lab and fuse the blend with the gradients of the selected candidate.
+    """Blend two candidates in Lab, and optionally fuse the blend with the gradients of the selected candidate.
 
     Args:
         first: RGB candidate from the earlier keyframe.
         last: RGB candidate from the later keyframe.
         from_last: see `select`.
         weight: of the later candidate in the blend, one number or a map (see `blend_weights`).
-        gradient_weights: see `fuse_gradients`; for L, a and b.
+        kind: "mix" for the weighted mean, "contrast" for `blend`.
+        gradient_weights: see `fuse_gradients`; for L, a and b. None for no fusion.
 
     Returns:
         RGB in 0..255, not rounded.
     """
     lab_first, lab_last = rgb_to_lab(torch.stack((first, last)))
-    least_error = torch.where(from_last.unsqueeze(-3), lab_last, lab_first)
-    mix = blend(lab_first, lab_last, least_error, weight=weight)
-    gradients = selected_gradients(lab_first, lab_last, from_last)
-    return lab_to_rgb(fuse_gradients(mix, *gradients, weights=gradient_weights))
+    if kind == "mix":
+        mix = _mixed(lab_first, lab_last, weight)
+    else:
+        least_error = torch.where(from_last.unsqueeze(-3), lab_last, lab_first)
+        mix = blend(lab_first, lab_last, least_error, weight=weight)
+    if gradient_weights is not None:
+        gradients = selected_gradients(lab_first, lab_last, from_last)
+        mix = fuse_gradients(mix, *gradients, weights=gradient_weights)
+    return lab_to_rgb(mix)
 
 
 def rgb_to_lab(image: Image) -> Image:
@@ -183,10 +195,14 @@ def blend(first: Image, last: Image, chosen: Image, *, weight: float | Map) -> I
         chosen: the image selected from both by the smaller error.
         weight: of `last`, one number or a map.
     """
+    mix = _mixed(_with_statistics(first, 128.0, 256 / 36), _with_statistics(last, 128.0, 256 / 36), weight)
+    return _with_statistics(mix, chosen.mean(dim=(-2, -1), keepdim=True), _deviation(chosen))
+
+
+def _mixed(first: Image, last: Image, weight: float | Map) -> Image:
     if isinstance(weight, Tensor):
         weight = weight.unsqueeze(-3)
-    mix = (1 - weight) * _with_statistics(first, 128.0, 256 / 36) + weight * _with_statistics(last, 128.0, 256 / 36)
-    return _with_statistics(mix, chosen.mean(dim=(-2, -1), keepdim=True), _deviation(chosen))
+    return (1 - weight) * first + weight * last
 
 
 def _with_statistics(image: Image, mean: float | Tensor, deviation: float | Tensor) -> Image:
@@ -229,7 +245,8 @@ def fuse_gradients(
     The normal equations (1 - g^2 Laplacian) x = values - g^2 div gradient are diagonal under the DCT-II: its k-th
     basis function is an eigenvector of the free-border Laplacian with eigenvalue 2 cos(pi k / n) - 2.
 
-    Source: WAVE (ECCV 2024), the last step of propagation. Deviates in the solver, there an iterative least squares.
+    Source: Bhat et al., "GradientShop" (2010), as in Rerender A Video (2023); in WAVE's code an option that its authors
+    did not switch on. The solver here is direct.
 
     Args:
         values: the image to stay near to, any unit.

@@ -114,12 +114,11 @@ def propagate_interval(
 ) -> Frames:
     """Propagate the edit of two neighbouring keyframes to every frame between them.
 
-    Each frame gets two candidates, synthesised outward from either keyframe; pixels are selected by patch error,
-    blended without loss of contrast, and fused in the gradient domain.
+    Each frame gets two candidates, synthesised outward from either keyframe, which are blended by the patch errors.
 
-    Source: WAVE (ECCV 2024), full-video propagation. Deviates: selection weights are symmetric and the blend also
-    follows the errors, by default; nothing between the steps is rounded or compressed; where no keyframe is edited,
-    the source frames are returned.
+    Source: WAVE (ECCV 2024), full-video propagation. Deviates by default: selection weights are symmetric, the blend
+    is a plain mix that also follows the errors; nothing between the steps is rounded or compressed; where no keyframe
+    is edited, the source frames are returned.
 
     Args:
         frames: source frames of the interval, both keyframes included.
@@ -281,7 +280,8 @@ def _composited(
     for index, (early, late) in enumerate(pairs, start=1):
         if chosen is not None:
             flow = back[index - 1][None]
-            chosen = warp_selection(chosen[None], flow, occlusion_mask(flow, onward[index - 1][None]))[0]
+            holes = None if settings.keep_switched else occlusion_mask(flow, onward[index - 1][None])
+            chosen = warp_selection(chosen[None], flow, holes)[0]
         weight = selection_weight(index, len(pairs) + 1, kind=settings.selection_weight)
         chosen = select(early.error, late.error, weight=weight, switched=chosen)
         by_error = settings.blend_weight == "error"
@@ -290,7 +290,8 @@ def _composited(
             late.image,
             chosen,
             weight=blend_weights(early.error, late.error, weight=weight) if by_error else weight,
-            gradient_weights=settings.gradient_weights,
+            kind=settings.blend,
+            gradient_weights=settings.gradient_weights if settings.fuse_gradients else None,
         )
 
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import isfinite
 from typing import Final, Literal, get_args
 
 from wave_ops.errors import WaveOpsError
 
-__all__ = ["PUBLISHED_GUIDES", "BlendWeight", "PropagationSettings", "Schedule", "SelectionWeight"]
+__all__ = [
+    "PUBLISHED_GUIDES",
+    "PUBLISHED_PROPAGATION",
+    "Blend",
+    "BlendWeight",
+    "PropagationSettings",
+    "Schedule",
+    "SelectionWeight",
+]
 
 SelectionWeight = Literal["published", "symmetric"]
+Blend = Literal["mix", "contrast"]
 BlendWeight = Literal["published", "error"]
 Schedule = Literal["published", "settling"]
 
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "selection_weight": get_args(SelectionWeight),
+    "blend": get_args(Blend),
     "blend_weight": get_args(BlendWeight),
     "schedule": get_args(Schedule),
 }
@@ -27,8 +37,8 @@ class PropagationSettings:
 
     Source: the constants that WAVE's authors ran (ECCV 2024) on EbSynth's patch synthesis. Deviates in the search:
     theirs ran 12 rounds of 6 sweeps from random matches; ours starts from the flow and settles, so that 8 rounds of one
-    sweep suffice (`rounds=12, sweeps=6, search_above=0, schedule="published"` is the full schedule). Deviates in two
-    weights: the source's colours count twice as much, the frame before half as much (`PUBLISHED_GUIDES` has theirs).
+    sweep suffice. Deviates in two weights: the source's colours count twice as much, the frame before half as much
+    (`PUBLISHED_GUIDES` has theirs). Deviates in the blend, which is a plain mix. `PUBLISHED_PROPAGATION` is theirs.
 
     Raises:
         WaveOpsError: a value is out of range.
@@ -64,6 +74,13 @@ class PropagationSettings:
     """Weight of the later keyframe at frame i of K: "symmetric" i/K, or "published" (i - 1)/(K - 1)."""
     blend_weight: BlendWeight = "error"
     """How the two candidates are mixed: "published" by time alone, "error" also by the patch errors at each pixel."""
+    blend: Blend = "mix"
+    """"mix" is the weighted mean of the candidates in Lab; "contrast", as published, gives the whole frame the contrast
+    of the image selected by error, which drives colours apart where the candidates disagree."""
+    fuse_gradients: bool = False
+    """Whether the blend is fused with the gradients of the selected candidates (not in WAVE)."""
+    keep_switched: bool = False
+    """Whether pixels that switched to the later keyframe stay so where the flow has no match, as WAVE's authors ran."""
     gradient_weights: tuple[float, float, float] = (2.5, 0.5, 0.5)
     """Weight of the gradients against the values in the fusion, for L, a and b."""
     seed: int = 0
@@ -94,3 +111,16 @@ class PropagationSettings:
 
 PUBLISHED_GUIDES: Final = PropagationSettings(colour_weight=6.0, temporal_weight=0.5)
 """The defaults, with the guide weights that WAVE's authors ran."""
+PUBLISHED_PROPAGATION: Final = replace(
+    PUBLISHED_GUIDES,
+    schedule="published",
+    rounds=12,
+    sweeps=6,
+    search_above=0.0,
+    restore_detail=False,
+    selection_weight="published",
+    blend_weight="published",
+    blend="contrast",
+    keep_switched=True,
+)
+"""The propagation that WAVE's authors ran."""

@@ -7,10 +7,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 from urllib.request import urlopen
 
@@ -19,7 +20,7 @@ import psutil
 from tasks.errors import TaskInputError
 from tasks.processes import end_process, free_ports, plain_environment
 
-__all__ = ["Server", "Spent", "WaveProcess", "prefect_server", "run_wave"]
+__all__ = ["Server", "Spent", "WaveProcess", "cpu_of", "prefect_server", "run_wave", "started_processes"]
 
 _WAVE: Final = "flows.cli"
 _START_SECONDS: Final = 240
@@ -47,33 +48,67 @@ class Server:
 
     def cpu(self) -> float:
         """Return the CPU seconds of the server so far."""
-        several = [self.process, *self.process.children(recursive=True)]
-        return sum(sum(each.cpu_times()[:2]) for each in several)
+        return cpu_of([self.process])
+
+
+def cpu_of(processes: Iterable[psutil.Process]) -> float:
+    """Return the CPU seconds of processes so far, with those that they have started; of ended ones nothing.
+
+    What a process's ended children took is in its own figures.
+    """
+    spent = 0.0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            for each in (process, *process.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    spent += sum(each.cpu_times()[:4])
+    return spent
+
+
+@contextmanager
+def started_processes() -> Iterator[list[psutil.Process]]:
+    """Yield a list that contains, after the context, the processes that were started in it and still run."""
+    this = psutil.Process()
+    before, found = {*this.children()}, list[psutil.Process]()
+    yield found
+    found += [process for process in this.children() if process not in before]
 
 
 class WaveProcess:
     """The `wave` command in a process of its own, without settings of the environment."""
 
-    def __init__(self, *arguments: str, server: Server | None = None, module: str = _WAVE) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        server: Server | None = None,
+        module: str = _WAVE,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Start it.
 
         Args:
             arguments: of the command.
             server: the Prefect server that it talks to.
             module: another program of this project.
+            environment: further variables.
         """
         self._name = " ".join((module, *arguments[:1]))
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed by check)
         self._process = subprocess.Popen(  # noqa: S603  (this interpreter and our own module)
             [sys.executable, "-m", module, *arguments],
-            env=_environment(server),
+            env={**_environment(server), **environment},
             stdout=self._said,
             stderr=subprocess.STDOUT,
         )
 
+    @property
+    def process(self) -> psutil.Process:
+        """The process itself."""
+        return psutil.Process(self._process.pid)
+
     def watch(self) -> Iterator[float]:
         """Yield its memory in megabytes of 2^20 bytes, a few times a second until it ends."""
-        found = psutil.Process(self._process.pid)
+        found = self.process
         while self._process.poll() is None:
             try:
                 yield found.memory_info().rss / 2**20
@@ -107,18 +142,25 @@ def run_wave(*arguments: str, server: Server | None = None, module: str = _WAVE)
 
 
 @contextmanager
-def prefect_server(folder: Path) -> Iterator[Server]:
-    """Start a Prefect server on a free port of loopback, with its database in a folder, and end it.
+def prefect_server(folder: Path, *, database: str = "") -> Iterator[Server]:
+    """Start a Prefect server on a free port of loopback, and end it.
+
+    Args:
+        folder: for its files, and for its database in SQLite where no other is given.
+        database: URL of a PostgreSQL database.
 
     Raises:
         TaskInputError: if it does not start.
     """
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}/api"
+    own = {"PREFECT_HOME": str(folder / "prefect")}
+    if database:
+        own["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database.replace("postgresql:", "postgresql+asyncpg:")
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(  # noqa: S603  (this interpreter, on loopback)
             [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-            env={**_environment(None), "PREFECT_HOME": str(folder / "prefect")},
+            env={**_environment(None), **own},
             stdout=log,
             stderr=subprocess.STDOUT,
         )

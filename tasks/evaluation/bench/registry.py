@@ -18,6 +18,7 @@ BENCHES: Mapping[str, str] = MappingProxyType(
     {
         "orchestration": "tasks.evaluation.bench.orchestration:BENCH",
         "propagation": "tasks.evaluation.bench.propagation:BENCH",
+        "scale": "tasks.evaluation.bench.scale:BENCH",
     }
 )
 """The module and attribute of each bench."""

@@ -16,7 +16,8 @@ from tasks.evaluation.comparisons.edit_metrics import EDIT_MEASURES, EditScorer
 from tasks.evaluation.comparisons.keyframes import Cost, KeyframeContext, SiteChoice, Warping, mean_psnr, measure_cost
 from tasks.evaluation.comparisons.motion import mean
 from tasks.evaluation.comparisons.reference_rows import EDITED, REFERENCE_ROWS, reference_methods
-from tasks.planning.advice import resolve_advice
+from tasks.planning.method import Method as ResolvedMethod
+from tasks.planning.method import MethodChoices, resolve_method
 from wave_ops.diffusion import decode_latents
 from wave_ops.edges import canny_edges
 from wave_ops.editing import EditingSettings, edit
@@ -171,7 +172,7 @@ def edit_clip_keyframes(context: KeyframeContext, recipe: Recipe, *, index: int 
         Frames (keyframe, height, width, 3) at the model's size, and the cost of inversion and edit; an inversion that
         recipes share counts for each of them.
     """
-    requested, advice = context.clip.edits[index], resolve_advice(context.resources.model.advice)
+    requested, advised = context.clip.edits[index], _advised(context)
     inverted = context.invert(_inversion(recipe, context), recipe.warping if recipe.inversion == "warped" else None)
     warps = context.warps(recipe.warping if recipe.warp else None)
     with context.model(recipe.sites) as model, measure_cost(model, after=inverted.cost) as cost:
@@ -180,7 +181,7 @@ def edit_clip_keyframes(context: KeyframeContext, recipe: Recipe, *, index: int 
             inverted.latents.__getitem__,
             prompt=requested.prompt,
             source_prompt=context.clip.caption,
-            negative_prompt=advice.negative_prompt,
+            negative_prompt=advised.negative_prompt,
             orders=inverted.orders,
             warps=warps,
             settings=_settings(recipe, context),
@@ -190,11 +191,15 @@ def edit_clip_keyframes(context: KeyframeContext, recipe: Recipe, *, index: int 
     return frames, cost
 
 
+def _advised(context: KeyframeContext) -> ResolvedMethod:
+    return resolve_method(MethodChoices(advice=context.resources.model.advice))
+
+
 def _settings(recipe: Recipe, context: KeyframeContext) -> EditingSettings:
     """Return the recipe's settings, with the guidance scale that the model advises."""
     return EditingSettings(
         schedule=recipe.schedule,
-        guidance_scale=resolve_advice(context.resources.model.advice).guidance_scale,
+        guidance_scale=_advised(context).editing.guidance_scale,
         injection_fraction=recipe.injection,
         extended_attention=recipe.extended,
         anchor=recipe.anchor,

@@ -25,7 +25,7 @@ from tasks.evaluation.comparisons.motion import finite_scores, mean
 from tasks.models.flow_estimators import FlowIdentity, load_flow
 from wave_ops.flow import DisPreset, FlowEstimator, RaftSize, build_raft, dis_flow
 from wave_ops.flow_colours import flow_pictures, longest_of
-from wave_ops.masks import occlusion_mask, warp_mask
+from wave_ops.masks import WarpMaskSettings, occlusion_mask, warp_mask
 from wave_ops.metrics import flow_endpoint_error, mask_precision_recall
 from wave_ops.resize import to_images
 
@@ -198,7 +198,7 @@ def _scores(factors: Mapping[str, Any], truth: _Truth, estimate: Flow) -> dict[s
     residual = inf if factors["residual"] is None else factors["residual"]
     occluded = occlusion_mask(flow, back, **limits)
     there, here = to_images(truth.there), to_images(truth.here)
-    warped = warp_mask(there, here, flow, back, residual_threshold=residual, **limits)
+    warped = warp_mask(there, here, flow, back, settings=WarpMaskSettings(residual_threshold=residual, **limits))
     return {
         **_flow_scores(flow, truth, warped),
         **_mask_scores(occluded, warped, truth),

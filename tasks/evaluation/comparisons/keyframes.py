@@ -20,11 +20,13 @@ from tasks.evaluation.clips.clip import EvaluationClip
 from tasks.evaluation.comparisons.comparison import Resources
 from tasks.models.flow_estimators import load_flow
 from tasks.models.loading import loaded_model
+from tasks.planning.method import KeyframeFlow
 from wave_ops.diffusion import StableDiffusion, decode_latents, encode_frames
 from wave_ops.feature_warping import PairWarps
+from wave_ops.flow import compose_flows, refine_flow
 from wave_ops.inversion import InversionSettings, invert, reconstruct, step_orders
 from wave_ops.keyframes import keyframe_indices
-from wave_ops.masks import colour_residual, occlusion_mask
+from wave_ops.masks import ToleranceAt, colour_residual, occlusion_mask
 from wave_ops.metrics import psnr
 from wave_ops.resize import analysis_size, fit_size, resize_frames, to_images
 from wave_ops.scenes.rendering import Scene, match_frames
@@ -73,6 +75,10 @@ class Warping:
     occlusion: Literal["plain", "squared"] | None = "plain"
     """Form of the rule for occlusion; None to warp occluded pixels too."""
     sites: SiteChoice = "method"
+    keyframes: KeyframeFlow = "composed"
+    """How flow between keyframes is estimated."""
+    tolerance_at: ToleranceAt = "match"
+    """Where the rule for occlusion takes the length of the return flow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,16 +242,32 @@ class KeyframeContext:
             return None
         if warping.flow == "true" and self.clip.scene is not None:
             return true_warps(self.clip.scene, self.keyframes, self.pairs)
-        return masked_warps(self.flows(), warping)
+        return masked_warps(self.flows(warping.keyframes), warping)
 
-    def _flows(self) -> PairFlows:
-        """Estimate flow at the size that `wave edit` does: the clip's own, up to its limit."""
-        frames = self.clip.frames[list(self.keyframes)]
-        frames = resize_frames(frames, analysis_size((frames.shape[1], frames.shape[2])))
+    def _flows(self, kind: KeyframeFlow = "composed") -> PairFlows:
+        """Estimate flow as `wave edit` does, at its size: the clip's own, up to its limit."""
+        clip = resize_frames(self.clip.frames, analysis_size(self.clip.frames.shape[1:3]))
+        frames = clip[list(self.keyframes)]
         estimate = load_flow(self.resources.flow, device=self.resources.device)
-        found = [estimate(frames[first], frames[second]) for first, second in self.pairs]
+        if kind == "composed" and self.resources.flow.name == "dis":
+            neighbours = [estimate(*clip[index : index + 2]) for index in range(len(clip) - 1)]
+            starts = [_composed(neighbours, *(self.keyframes[place] for place in pair)) for pair in self.pairs]
+            found = [
+                refine_flow(frames[first], frames[second], start)
+                for (first, second), start in zip(self.pairs, starts, strict=True)
+            ]
+        else:
+            found = [estimate(frames[first], frames[second]) for first, second in self.pairs]
         to_prev, to_cur = (torch.from_numpy(np.stack(flows)) for flows in zip(*found, strict=True))
         return PairFlows(pairs=self.pairs, images=to_images(frames), to_prev=to_prev, to_cur=to_cur)
+
+
+def _composed(
+    neighbours: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], first: int, second: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Compose the flow between two frames, in both directions, of that between neighbours."""
+    back, onward = ([torch.from_numpy(flows[side]) for flows in neighbours[first:second]] for side in (0, 1))
+    return compose_flows(back[::-1]).numpy(), compose_flows(onward).numpy()
 
 
 def mean_psnr(frames: Frames, reference: Frames) -> float:
@@ -263,7 +285,7 @@ def _trusted(prev: Tensor, cur: Tensor, *, flows: tuple[Tensor, Tensor], warping
     """Compute the mask B of `wave_ops.masks.warp_mask`, rule by rule."""
     trusted = torch.ones_like(cur[:, 0], dtype=torch.bool)
     if warping.occlusion is not None:
-        trusted &= ~occlusion_mask(*flows, squared=warping.occlusion == "squared")
+        trusted &= ~occlusion_mask(*flows, squared=warping.occlusion == "squared", tolerance_at=warping.tolerance_at)
     if warping.residual is not None:
         trusted &= colour_residual(prev, cur, flows[0]) < warping.residual
     return trusted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -14,7 +15,7 @@ from tasks.evaluation.comparisons.comparison import Resources
 from tasks.evaluation.comparisons.edit_metrics import EditScorer
 from tasks.evaluation.comparisons.keyframes import KeyframeContext, Warping, fit_masks, mean_psnr
 from tasks.evaluation.comparisons.motion import mean
-from tasks.planning.advice import resolve_advice
+from tasks.planning.method import MethodChoices, resolve_method
 from tasks.planning.request import EditRequest
 from wave_ops.diffusion import decode_latents
 from wave_ops.edges import canny_edges
@@ -124,21 +125,19 @@ class Probe:
 
     def _edited(self, index: int, guidance: float | None, injection: float | None) -> Frames:
         context = self.context
-        advice = resolve_advice(self.resources.model.advice, guidance_scale=guidance, injection=injection)
-        inverted, warps = context.invert(self.inversion, Warping()), context.warps(Warping())
-        settings = EditingSettings(
-            schedule=self.inversion.schedule,
-            guidance_scale=advice.guidance_scale,
-            injection_fraction=advice.injection_fraction,
+        advised = resolve_method(
+            MethodChoices(advice=self.resources.model.advice, guidance_scale=guidance, injection=injection)
         )
-        controlled = EditRequest.model_fields["controlnet"].default != "none"
+        inverted, warps = context.invert(self.inversion, Warping()), context.warps(Warping())
+        settings = replace(advised.editing, schedule=self.inversion.schedule)
+        controlled = EditRequest(video=self.clip.name, prompt=self.clip.caption).controlnet_name != "none"
         with context.model() as model:
             latents = edit(
                 model,
                 inverted.latents.__getitem__,
                 prompt=self.clip.edits[index].prompt,
                 source_prompt=self.clip.caption,
-                negative_prompt=advice.negative_prompt,
+                negative_prompt=advised.negative_prompt,
                 orders=inverted.orders,
                 warps=warps,
                 settings=settings,

@@ -202,11 +202,10 @@ class ClipContext:
         return frames, painted[1] + perf_counter() - started
 
     def _fuse(self, factors: Mapping[str, Any], interval: KeyframeInterval, candidates: Candidates) -> Frames:
-        default = PropagationSettings()
         settings = PropagationSettings(
             selection_weight=factors["selection"],
             blend_weight=factors["blend"],
-            gradient_weights=default.gradient_weights if factors["fusion"] else (0.0, 0.0, 0.0),
+            fuse_gradients=bool(factors["fusion"]),
         )
         fused = fuse_candidates(
             candidates, flows_to_prev=interval.to_prev, flows_to_cur=interval.to_cur, settings=settings

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tasks.errors import TaskInputError
 from tasks.evaluation.clips.clip import EvaluationClip, split_shots
@@ -25,12 +26,14 @@ from tasks.evaluation.comparisons.propagation_baselines import BASELINES, warm_u
 from tasks.evaluation.comparisons.reference_rows import EDITED, REFERENCE_ROWS, reference_methods
 from tasks.evaluation.comparisons.video_metrics import VIDEO_MEASURES, VideoScorer
 from tasks.models.flow_estimators import load_flow
-from tasks.planning.advice import resolve_advice
-from wave_ops.diffusion import decode_latents
+from tasks.planning.method import KeyframeFlowSettings, MethodChoices, Preset, resolve_method
+from wave_ops.change_mask import change_mask, prompt_difference
+from wave_ops.diffusion import StableDiffusion, decode_latents
 from wave_ops.edges import canny_edges
 from wave_ops.editing import EditingSettings, edit
 from wave_ops.inversion import InversionSettings
 from wave_ops.keyframes import keyframe_intervals
+from wave_ops.masks import WarpMaskSettings
 from wave_ops.propagation import KeyframeInterval, PropagationSettings, propagate_interval
 from wave_ops.resize import resize_frames
 from wave_ops.schedule import WarpSchedule
@@ -58,6 +61,11 @@ class VideoSettings:
     warp: bool = True
     """Whether features are warped, in inversion and edit."""
     controlnet: bool = False
+    preset: Preset = "default"
+    """What the other settings are taken from where a row does not change them."""
+    negative_prompt: str = ""
+    flow: KeyframeFlowSettings = field(default_factory=KeyframeFlowSettings)
+    mask: WarpMaskSettings = field(default_factory=WarpMaskSettings)
     inversion: InversionSettings = field(default_factory=InversionSettings)
     editing: EditingSettings = field(default_factory=EditingSettings)
     propagation: PropagationSettings = field(default_factory=PropagationSettings)
@@ -97,22 +105,34 @@ def changed(settings: Any, changes: Mapping[str, Any]) -> Any:
 ROWS: Final[Mapping[str, Mapping[str, Any]]] = {
     "default": {},
     "20 steps": {"schedule.steps": 20},
-    "no gradient fusion": {"propagation.gradient_weights": [0.0, 0.0, 0.0]},
-    "published blend and selection": {
-        "propagation.blend_weight": "published",
-        "propagation.selection_weight": "published",
+    "nothing kept": {"editing.keep": False},
+    "direct keyframe flow": {"flow.keyframes": "direct"},
+    "contrast-preserving blend": {"propagation.blend": "contrast"},
+    "contrast-preserving blend, fused": {"propagation.blend": "contrast", "propagation.fuse_gradients": True},
+    "all four as before": {
+        "editing.keep": False,
+        "flow.keyframes": "direct",
+        "propagation.blend": "contrast",
+        "propagation.fuse_gradients": True,
+        "inversion.extrapolation_limit": 1e9,
     },
+    "paper, end to end": {"preset": "paper"},
     "published window and noise point": {"schedule.window": "published", "inversion.noise_point": "previous"},
     "no warp": {"warp": False},
     "no injection": {"editing.injection_fraction": 0.0},
     "keyframes every 4": {"keyframe_interval": 4},
-    "each frame alone": {"keyframe_interval": 1, "warp": False, "editing.extended_attention": False},
+    "each frame alone": {
+        "keyframe_interval": 1,
+        "warp": False,
+        "editing.extended_attention": False,
+        "editing.keep": False,
+    },
     "colour map": {"propagated_by": "colour map"},
     "flow warp": {"propagated_by": "flow warp"},
     "ControlNet": {"controlnet": True},
 }
 """Changes of `VideoSettings` by the names of the rows; the first is the baseline."""
-_QUICK_ROWS: Final = ("default", "no gradient fusion", "each frame alone", "colour map")
+_QUICK_ROWS: Final = ("default", "all four as before", "each frame alone", "colour map")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +180,7 @@ def _reference(scorer: VideoScorer, name: str) -> Outcome:
 
 
 def _outcome(scorer: VideoScorer, shots: Sequence[_Shot], method: Method) -> Outcome:
-    base = _product_settings(shots[0].resources)
+    base = _product_settings(shots[0], method.factors["settings"].get("preset", "default"))
     settings: VideoSettings = changed(base, method.factors["settings"]).joined()
     if settings.controlnet and shots[0].resources.controlnet is None:
         return Outcome(scores={})
@@ -174,11 +194,20 @@ def _outcome(scorer: VideoScorer, shots: Sequence[_Shot], method: Method) -> Out
     return Outcome(scores=scorer.scores(frames, keyframes=keyframes) | costs, frames=frames, reference=scorer.reference)
 
 
-def _product_settings(resources: Resources) -> VideoSettings:
-    """Return what `wave edit` runs with where nothing is asked for: the model's advice, then the method's defaults."""
-    advice = resolve_advice(resources.model.advice)
+def _product_settings(shot: _Shot, preset: Preset) -> VideoSettings:
+    """Return what `wave edit` runs with where nothing but a preset is asked for."""
+    method = resolve_method(
+        MethodChoices(preset=preset, source_prompt=shot.clip.caption, advice=shot.resources.model.advice)
+    )
     return VideoSettings(
-        editing=EditingSettings(guidance_scale=advice.guidance_scale, injection_fraction=advice.injection_fraction)
+        schedule=method.inversion.schedule,
+        controlnet=preset == "paper",
+        negative_prompt=method.negative_prompt,
+        flow=method.flow,
+        mask=method.mask,
+        inversion=method.inversion,
+        editing=method.editing,
+        propagation=method.propagation,
     )
 
 
@@ -212,24 +241,37 @@ class _Shot:
     def _keyframes(self, settings: VideoSettings) -> tuple[Frames, Cost]:
         """Invert and edit the keyframes."""
         context = self.context(settings.keyframe_interval)
-        warping = Warping() if settings.warp else None
+        warping = _warping(settings) if settings.warp else None
         inverted: Inversion = context.invert(
             replace(settings.inversion, seed=settings.inversion.seed + context.shuffle_seed), warping
         )
         with context.model() as model, measure_cost(model, after=inverted.cost) as cost:
+            mask = self._mask(model, settings, inverted) if settings.editing.keep else None
             latents = edit(
                 model,
                 inverted.latents.__getitem__,
                 prompt=self.clip.edits[0].prompt,
                 source_prompt=self.clip.caption,
-                negative_prompt=resolve_advice(self.resources.model.advice).negative_prompt,
+                negative_prompt=settings.negative_prompt,
                 orders=inverted.orders,
                 warps=context.warps(warping),
                 settings=settings.editing,
                 edges=canny_edges(context.frames) if settings.controlnet else None,
+                mask=mask,
             )
             frames = decode_latents(model, latents)
         return frames, cost
+
+    def _mask(self, model: StableDiffusion, settings: VideoSettings, inverted: Inversion) -> Tensor:
+        difference = prompt_difference(
+            model,
+            inverted.latents[0],
+            source_prompt=self.clip.caption,
+            prompt=self.clip.edits[0].prompt,
+            steps=settings.schedule.steps,
+            seed=settings.inversion.seed,
+        )
+        return change_mask(difference, grow=settings.editing.keep_grow)
 
     def _propagated(self, settings: VideoSettings, edited: Frames) -> Frames:
         context = self.context(settings.keyframe_interval)
@@ -248,6 +290,16 @@ class _Shot:
                 )
                 frames[first + 1 : last] = _between(interval, settings)
         return frames
+
+
+def _warping(settings: VideoSettings) -> Warping:
+    mask = settings.mask
+    return Warping(
+        residual=mask.residual_threshold,
+        occlusion="squared" if mask.squared else "plain",
+        keyframes=settings.flow.keyframes,
+        tolerance_at=mask.tolerance_at,
+    )
 
 
 def _between(interval: KeyframeInterval, settings: VideoSettings) -> Frames:

@@ -5,9 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from flows.cli import main
+from tasks.planning.plan import EditPlan
 from tasks.planning.request import EditRequest
+from tasks.record import record_run
+from tests._stages import run_stages
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +122,27 @@ def test_a_dry_run_says_whether_the_source_guides_the_edit(
     assert words in next(line for line in capfd.readouterr().out.splitlines() if "encode" in line)
 
 
+def test_what_an_edit_lost_is_printed_and_logged(
+    sd15: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def run_without_prefect(planned: EditPlan, *_: object, **__: object) -> None:
+        record_run.fn(run_stages(planned))
+
+    monkeypatch.setattr("flows.cli.edit.run", run_without_prefect)
+    monkeypatch.setattr("tasks.record.create_markdown_artifact", lambda *_, **__: None)
+    monkeypatch.setattr("tasks.record.create_link_artifact", lambda *_, **__: None)
+    Image.new("RGBA", (64, 48), (90, 120, 30, 99)).save(tmp_path / "still.png")
+    options = ("--prompt", "a star", "--model", sd15, "--workspace", tmp_path / "workspace", "--steps", 1)
+    assert run("edit", tmp_path / "still.png", *options, monkeypatch=monkeypatch) == 0
+    note = "Transparency is not kept: the colours below it are shown."
+    assert f"Note: {note}" in capfd.readouterr().out.splitlines()
+    assert f"still.png: {note}" in caplog.messages
+
+
 def test_the_commands_defaults_are_the_requests(
     clip: Path, sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,8 +166,11 @@ def test_every_field_of_the_request_is_an_option(clip: Path, tmp_path: Path, mon
         "size": "128x64",
         "guidance_scale": 2.5,
         "injection": 0.25,
+        "preset": "paper",
+        "hdr": "refuse",
+        "interlaced": "keep",
     }
-    assert set(given) | {"video", "full_resolution"} == set(EditRequest.model_fields)
+    assert set(given) | {"video", "full_resolution", "set"} == set(EditRequest.model_fields)
     asked: list[EditRequest] = []
     monkeypatch.setattr("flows.cli.edit.plan", lambda request, _: asked.append(request) or plan_of_nothing())
     options = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]

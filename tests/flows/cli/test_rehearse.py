@@ -11,8 +11,8 @@ import pytest
 
 from flows.cli import main
 from flows.rehearsal import parts
-from flows.rehearsal.postgres import find_postgres
-from flows.rehearsal.seaweed import find_seaweed
+from tasks.services.postgres import find_postgres
+from tasks.services.seaweed import find_seaweed
 from tests._prefect import ROOT
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from storage.video import read_frames
+from storage.video import probe, read_frames
 
 COLOURS = [(220, 40, 40), (40, 200, 60), (30, 60, 210), (230, 220, 40), (128, 128, 128)]
 BT601, BT709, BT2020 = (0.299, 0.114), (0.2126, 0.0722), (0.2627, 0.0593)
@@ -32,15 +32,23 @@ def yuv_of(colour: tuple[int, int, int], weights: tuple[float, float], *, full: 
 
 
 def write_yuv(
-    path: Path, pictures: list[tuple[int, int, int]], *, height: int, codec: str, pix_fmt: str, tag: int, tag_range: int
+    path: Path,
+    pictures: list[tuple[int, int, int]],
+    *,
+    height: int,
+    codec: str,
+    pix_fmt: str,
+    tag: int,
+    tag_range: int,
+    width: int = 64,
 ) -> Path:
-    """Write a clip of flat pictures with exactly these code values, 64 pixels wide."""
+    """Write a clip of flat pictures with exactly these code values."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=25, options={"crf": "1"} if codec == "libx264" else {})
-        stream.width, stream.height, stream.pix_fmt = 64, height, pix_fmt
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         stream.codec_context.colorspace, stream.codec_context.color_range = tag, tag_range
         for index, codes in enumerate(pictures):
-            planes = np.full((3, height, 64), np.array(codes)[:, None, None], np.uint8)
+            planes = np.full((3, height, width), np.array(codes)[:, None, None], np.uint8)
             frame = av.VideoFrame.from_ndarray(planes, format="yuv444p")
             frame.colorspace, frame.color_range = tag, tag_range
             frame = frame.reformat(format=pix_fmt)
@@ -121,3 +129,19 @@ def test_a_grey_source_is_grey_in_all_channels(full: bool, pix_fmt: str, tmp_pat
     )
     for (_, frame), level in zip(read_frames(path), levels, strict=True):
         assert np.abs(frame.astype(int) - level).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "weights"),
+    [(1280, 544, BT709), (1278, 576, BT601), (64, 578, BT709), (720, 576, BT601), (1920, 48, BT709)],
+)
+def test_the_matrix_that_is_not_declared_follows_width_and_height(
+    width: int, height: int, weights: tuple[float, float], tmp_path: Path
+) -> None:
+    codes = [yuv_of(colour, weights, full=False) for colour in COLOURS]
+    kind = {"codec": "ffv1", "pix_fmt": "yuv420p", "tag": UNTAGGED, "tag_range": 1}
+    path = write_yuv(tmp_path / "clip.mkv", codes, height=height, width=width, **kind)  # type: ignore[arg-type]
+    for (_, frame), colour in zip(read_frames(path), COLOURS, strict=True):
+        assert np.abs(frame.mean(axis=(0, 1)) - colour).max() <= 2
+    differs = weights == BT709 and height < 720  # where an earlier version read BT.601
+    assert probe(path).conversions == (("BT.709 by size",) if differs else ())

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 
 from storage.errors import VideoError
-from storage.video import final_duration, probe, read_audio, read_frames
-from storage.video._decode import _Timeline
+from storage.video import probe, read_audio, read_frames
+from storage.video._timing import Timeline, final_duration
 
 Image = npt.NDArray[np.uint8]
 FlatFrames = Callable[..., list[Image]]
@@ -203,16 +203,25 @@ def test_the_frames_of_a_truncated_file_are_read_as_far_as_possible(
     ],
 )
 def test_missing_and_decreasing_timestamps_are_repaired(stored: list[int | None], placed: list[int]) -> None:
-    timeline = _Timeline(Fraction(1, 250), Fraction(25))
+    timeline = Timeline(Fraction(1, 250), Fraction(25))
     assert [timeline.place(time) for time in stored] == placed
 
 
-def test_the_last_frame_has_the_rest_of_the_streams_duration(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
-    info = probe(make_clip(flat_frames(*GREYS[:5])))
-    step = round(Fraction(1, 25) / info.time_base)
-    assert final_duration(info, [step * index for index in range(5)]) == step
-    assert final_duration(info, [step * index for index in range(4)]) == 2 * step
-    assert final_duration(info, [step * index for index in range(9)]) == step
+@pytest.mark.parametrize(
+    ("times", "own", "expected"),
+    [
+        ([0, 10, 20], 7, 7),
+        ([0, 10, 20, 100, 110], 0, 10),
+        ([0], 0, 10),
+        ([0], 40, 40),
+        ([0, 10, 20], 250 * 601, 10),
+        ([0, 10, 20], -3, 10),
+    ],
+)
+def test_the_last_frame_lasts_as_long_as_it_says_or_else_the_median_step(
+    times: list[int], own: int, expected: int
+) -> None:
+    assert final_duration(times, own, time_base=Fraction(1, 250), rate=Fraction(25)) == expected
 
 
 # --- other files ------------------------------------------------------------------------------------------------------

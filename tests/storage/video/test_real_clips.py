@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from storage.video import final_duration, probe, read_audio, read_frames, write_video
+from storage.video import FrameReader, Notes, probe, read_audio, read_frames, write_video
 
 CLIPS = Path(__file__).parents[3].parent / "shared" / "clips"
 
@@ -18,17 +18,20 @@ def test_a_real_clip_keeps_frames_times_duration_and_audio_when_rewritten(name: 
     source, target = CLIPS / name, tmp_path / name
     if not source.exists():
         pytest.skip("the clip is not there")
-    before = probe(source)
-    times = [time for time, _ in read_frames(source)]
+    before, notes = probe(source), Notes()
+    reader = FrameReader(source, notes=notes)
+    times = [time for time, _ in reader]
     write_video(
         target,
         (frame for _, frame in read_frames(source)),
         timestamps=times,
         time_base=before.time_base,
-        last_duration=final_duration(before, times),
-        audio=read_audio(source),
+        last_duration=reader.last_duration,
+        audio=read_audio(source, extent=reader.extent, notes=notes),
         pixel_aspect=before.pixel_aspect,
+        notes=notes,
     )
+    assert notes.lines == []
     assert probe(target) == before
     with av.open(str(source)) as old, av.open(str(target)) as new:
         assert new.duration == old.duration

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from storage.digest import digest_of
+from storage.video import DEINTERLACING
 from tasks.errors import TaskInputError
 from tasks.models.checkpoints import Advice
 from tasks.planning.plan import EditPlan, Execution, plan_edit
@@ -14,16 +15,16 @@ from tasks.planning.prepare import prepare_edit
 from tasks.planning.request import edit_request
 from tasks.planning.stages import ASSESS, EDIT, ENCODE, INVERT, PROPAGATE, STAGES
 
-NAMES = ("decode", "keyframe_flow", "frame_flow", "invert", "edit", "propagate", "encode", "assess")
+NAMES = ("decode", "frame_flow", "keyframe_flow", "invert", "edit", "propagate", "encode", "assess")
 PINNED = {
     "decode": "d12d738c3af78666bc334311",
-    "keyframe_flow": "bd9b49b3cbbf81d1a21340b3",
+    "keyframe_flow": "a2255dcfe1867e9b86a2501f",
     "frame_flow": "ec010f9190df34065e0ad70a",
-    "invert": "47afd20fedb85717369b08a9",
-    "edit": "d36c0a8c63a1c7a47d394200",
-    "propagate": "bd32b8993f66d8c672460606",
-    "encode": "91467d09475d25b7f207042b",
-    "assess": "18621488d3d8c3d6bd99df54",
+    "invert": "3c546e4b6f4415449feec3a5",
+    "edit": "85f802740d3c5f952db405c7",
+    "propagate": "83214828cfd2d2ed27221d25",
+    "encode": "c0b69c1f01480a5c96eca11f",
+    "assess": "45a7318743d689de366a633b",
 }
 
 
@@ -70,6 +71,22 @@ def test_a_stage_is_shared_where_nothing_that_changes_it_differs(
     assert shared_with(plan, changed(plan, **changes)) == set(shared)
 
 
+def test_what_decoding_converts_changes_all_results_but_not_those_of_ordinary_clips(plan: EditPlan) -> None:
+    assert plan.clip.conversions == ()
+    interlaced = replace(plan.clip, conversions=(DEINTERLACING,))
+    assert shared_with(plan, changed(plan, clip=interlaced)) == set()
+    assert shared_with(plan, changed(plan, clip=interlaced, interlaced="keep")) == set(NAMES)
+    assert shared_with(plan, changed(plan, interlaced="keep")) == set(NAMES)
+
+
+def test_an_hdr_clip_is_refused_where_that_is_asked_for(plan: EditPlan) -> None:
+    hdr = replace(plan.clip, conversions=("tone-mapped",), hdr="HDR (PQ)")
+    assert changed(plan, clip=hdr).clip.hdr == "HDR (PQ)"
+    assert changed(plan, hdr="refuse").clip.hdr == ""
+    with pytest.raises(TaskInputError, match=r"The clip clip\.mp4 is HDR \(PQ\): choose --hdr tone-map"):
+        changed(plan, clip=hdr, hdr="refuse")
+
+
 def test_full_resolution_is_stored_next_to_the_plain_result_and_leaves_its_identity_alone(plan: EditPlan) -> None:
     full = changed(plan, full_resolution=True)
     assert plan[ENCODE].ref.digest == digest_of("encode", ENCODE.version, [plan[PROPAGATE].ref.digest], {})
@@ -102,7 +119,7 @@ def test_the_request_goes_before_the_models_advice_and_that_before_the_method(pl
         return given.editing.guidance_scale, given.negative_prompt
 
     advice = Advice(guidance_scale=5, negative_prompt="")
-    assert settings(Advice()) == (12.5, "ugly, blurry, low res, unrealistic, unaesthetic")
+    assert settings(Advice()) == (7.5, "ugly, blurry, low res, unrealistic, unaesthetic")
     assert settings(advice) == (5, "")
     assert settings(advice, guidance_scale=2.0, negative_prompt="grey") == (2, "grey")
 

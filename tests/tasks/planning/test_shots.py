@@ -20,7 +20,7 @@ CUTS = (4, 7)
 
 
 def test_the_stages_between_decoding_and_encoding_belong_to_a_shot() -> None:
-    assert [spec.name for spec in SHOT_STAGES] == ["keyframe_flow", "frame_flow", "invert", "edit", "propagate"]
+    assert [spec.name for spec in SHOT_STAGES] == ["frame_flow", "keyframe_flow", "invert", "edit", "propagate"]
 
 
 def test_a_clip_of_one_shot_has_the_identities_that_it_had_before_its_cuts_were_known() -> None:

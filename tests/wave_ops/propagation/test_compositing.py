@@ -229,9 +229,20 @@ def test_shapes_that_do_not_belong_together_are_an_error(unchecked):
 def test_a_batch_is_composited_as_each_image_alone(torch_device):
     first, last = noise(2, 2, 3, 12, 13, dtype=torch.float32).to(torch_device)
     errors = noise(2, 2, 12, 13, seed=1, dtype=torch.float32).to(torch_device)
-    options = {"gradient_weights": (2.5, 0.5, 0.5)}
+    options = {"kind": "contrast", "gradient_weights": (2.5, 0.5, 0.5)}
     chosen, weights = select(*errors, weight=0.4), blend_weights(*errors, weight=0.4)
     both = composite(first, last, chosen, weight=weights, **options)
     for index in range(2):
         alone = composite(first[index], last[index], chosen[index], weight=weights[index], **options)
         torch.testing.assert_close(both[index], alone, atol=1e-3, rtol=0)
+
+
+def test_a_mix_of_candidates_that_disagree_stays_between_them_where_the_published_blend_leaves_their_range():
+    """Half of both frames is one flat colour; the other half is noise, in which the candidates disagree."""
+    first, last = (noise(3, 16, 32, seed=seed, dtype=torch.float32) for seed in (0, 1))
+    flat = torch.tensor([60.0, 120.0, 200.0])[:, None, None]
+    first[..., :16], last[..., :16] = flat, flat
+    chosen = torch.zeros(16, 32, dtype=torch.bool)
+    mixed, contrast = (composite(first, last, chosen, weight=0.5, kind=kind)[..., :16] for kind in ("mix", "contrast"))
+    assert (mixed - flat).abs().max() < 0.1
+    assert (contrast - flat).abs().max() > 5

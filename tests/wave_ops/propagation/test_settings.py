@@ -20,6 +20,7 @@ from wave_ops.propagation import PropagationSettings
         {"seed": 2**31},
         {"selection_weight": "lopsided"},
         {"blend_weight": "none"},
+        {"blend": "sum"},
         {"schedule": "hurried"},
     ],
 )

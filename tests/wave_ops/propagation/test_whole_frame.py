@@ -67,6 +67,11 @@ def expected(clip) -> tuple[list[np.ndarray], ...]:
     return oracle.propagate(**clip)
 
 
+@pytest.fixture(scope="module")
+def fused(clip) -> tuple[list[np.ndarray], ...]:
+    return oracle.propagate(**clip, plain=False, switched_in_holes=True)
+
+
 def test_the_clip_of_the_oracle_has_what_could_go_wrong(clip, expected):
     """Both keyframes are selected, some pixels only because they switched before, and the flow has holes."""
     _, selections, by_errors = expected
@@ -75,7 +80,9 @@ def test_the_clip_of_the_oracle_has_what_could_go_wrong(clip, expected):
     assert all(oracle.occluded(*flows).mean() > 0.05 for flows in zip(clip["to_prev"], clip["to_cur"], strict=True))
 
 
-def test_frames_between_keyframes_are_those_of_plain_arithmetic(clip, expected, device, monkeypatch):
+@pytest.mark.parametrize("blend", ["mix", "contrast"])
+def test_frames_between_keyframes_are_those_of_plain_arithmetic(clip, expected, fused, device, monkeypatch, blend):
+    published = blend == "contrast"
     monkeypatch.setattr("wave_ops.propagation.interval._painter", exhaustive_painter)
     output = propagate_interval(
         clip["frames"],
@@ -84,10 +91,11 @@ def test_frames_between_keyframes_are_those_of_plain_arithmetic(clip, expected, 
         flows_to_prev=np.moveaxis(clip["to_prev"], -1, 1).astype(np.float32),
         flows_to_cur=np.moveaxis(clip["to_cur"], -1, 1).astype(np.float32),
         device=device,
+        settings=PropagationSettings(blend=blend, fuse_gradients=published, keep_switched=published),
     )
     np.testing.assert_array_equal(output[0], clip["first"])
     np.testing.assert_array_equal(output[-1], clip["last"])
-    for got, image in zip(output[1:-1], expected[0], strict=True):
+    for got, image in zip(output[1:-1], (fused if published else expected)[0], strict=True):
         np.testing.assert_allclose(got, image, atol=0.51)
 
 
@@ -111,3 +119,4 @@ def test_the_settings_of_the_oracle_are_the_defaults():
     weights = settings.style_weight, settings.colour_weight, settings.edge_weight
     assert (*weights, settings.temporal_weight, settings.position_weight) == oracle.WEIGHTS
     assert settings.gradient_weights == oracle.GRADIENT_WEIGHTS
+    assert (settings.blend, settings.fuse_gradients, settings.keep_switched) == ("mix", False, False)

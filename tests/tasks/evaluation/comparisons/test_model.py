@@ -138,7 +138,7 @@ def test_a_missing_object_of_two_halves_the_scores(clips: tuple[EvaluationClip, 
 @pytest.mark.parametrize(
     ("advice", "arguments", "expected"),
     [
-        (Advice(), {}, (12.5, 0.5)),
+        (Advice(), {}, (7.5, 0.5)),
         (Advice(guidance_scale=3.0, injection=0.2), {}, (3.0, 0.2)),
         (Advice(guidance_scale=3.0), {"guidance": 1.5, "injection": 0.0}, (1.5, 0.0)),
     ],

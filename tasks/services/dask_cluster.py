@@ -18,12 +18,14 @@ _SECONDS = 240
 
 
 @contextmanager
-def cluster(folder: Path, workers: Mapping[str, Sequence[str]], *, environment: Mapping[str, str]) -> Iterator[str]:
+def cluster(
+    folder: Path, workers: Sequence[tuple[str, Sequence[str]]], *, environment: Mapping[str, str]
+) -> Iterator[str]:
     """Start a cluster and yield the scheduler's address.
 
     Args:
         folder: for logs and the workers' files.
-        workers: further options of each worker, by its resources, such as "GPU=1".
+        workers: the resources of each worker, such as "GPU=1", and its further options.
         environment: variables of all processes, besides those of this one.
     """
     found = folder / "scheduler.json"
@@ -42,9 +44,9 @@ def cluster(folder: Path, workers: Mapping[str, Sequence[str]], *, environment: 
             stack.callback(process.kill)
 
         start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show", log="scheduler")
-        for resources, options in workers.items():
+        for number, (resources, options) in enumerate(workers):
             common = ("--no-nanny", "--no-dashboard", "--nthreads", "2", "--local-directory", str(folder))
-            start("dask_worker", "--resources", resources, *common, *options, log=resources)
+            start("dask_worker", "--resources", resources, *common, *options, log=f"worker{number}-{resources}")
         yield _address(found, len(workers))
 
 

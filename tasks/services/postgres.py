@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the rehearsal's own, on loopback, with its data in a folder."""
+"""A PostgreSQL server on a loopback port, with its data in a folder."""
 
 from __future__ import annotations
 

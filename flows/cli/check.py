@@ -1,0 +1,39 @@
+"""`wave check`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.console import STDERR, STDOUT, app, say
+
+__all__: list[str] = []
+
+
+@app.command()
+def check(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The source clip.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The edited clip.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+) -> None:
+    """Check that an edited clip has the frames, times, size, audio and colour tags that its source asks for."""
+    from storage.video import check_video_pair
+
+    with STDERR.status("Reading both clips"):
+        checks, notes = check_video_pair(source, output)
+    passed = all(each.passed for each in checks)
+    if as_json:
+        found = {"passed": passed, "checks": [asdict(each) for each in checks], "notes": notes}
+        say(json.dumps({"source": str(source), "output": str(output), **found}))
+    else:
+        for each in checks:
+            STDOUT.print("[green]ok[/]   " if each.passed else "[red]fail[/] ", end="")
+            say(f"{each.name}: {each.source}; {each.output}")
+        for note in notes:
+            say(f"Note: {note}")
+    if not passed:
+        raise typer.Exit(1)

@@ -1,0 +1,158 @@
+"""Lanes: what becomes of the packets of one audio stream in another container."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, Protocol
+
+import av
+import av.error
+from av.filter import Graph
+
+__all__ = ["CopyLane", "EncodeLane", "Lane"]
+
+_AAC_RATES = frozenset({96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350})
+_AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "7.1", 8: "7.1"}
+_AAC_FRAME = 1024  # samples
+_BIT_RATE = 128_000  # per channel
+
+
+class Lane(Protocol):
+    """A lane."""
+
+    damaged: int
+    """Packets that could not be decoded."""
+
+    def packets(self, packet: Any) -> list[Any]:
+        """Return the output's packets for one of the source; for None those that are still to come."""
+        ...
+
+
+class CopyLane:
+    """Copy of one stream's packets, with times on the clock of its samples.
+
+    Matroska stores times in milliseconds, which are not multiples of a packet's duration (1024 samples at 48 kHz are
+    21.33 ms). Copied as they are, packets would overlap or leave gaps of a fraction of a millisecond.
+    """
+
+    damaged = 0
+
+    def __init__(self, stream: Any, target: Any) -> None:
+        """Add a stream like another to a container."""
+        self._output = _described(target.add_stream_from_template(stream), stream)
+        self._codec = stream.codec_context
+        self._samples = self._codec.frame_size or 0
+        self._tick = Fraction(1, self._codec.sample_rate)
+        self._expected: int | None = None
+
+    def packets(self, packet: Any) -> list[Any]:
+        """See `Lane`."""
+        if packet is None:
+            return []
+        packet.dts = packet.pts  # audio packets are decoded in the order in which they are played
+        samples = self._samples or (0 if packet.duration else self._count(packet))
+        if samples and packet.time_base != self._tick:
+            self._restore_clock(packet, samples)
+        packet.stream = self._output
+        return [packet]
+
+    def _count(self, packet: Any) -> int:
+        """Return the samples of a packet without a duration: in MP4, the last one would not be played."""
+        with contextlib.suppress(av.error.FFmpegError):
+            return sum(frame.samples for frame in self._codec.decode(packet))
+        return 0
+
+    def _restore_clock(self, packet: Any, samples: int) -> None:
+        """Start a packet at the end of the previous one, if its time differs by no more than rounding explains."""
+        seconds = packet.pts * packet.time_base
+        place = round(seconds / self._tick)
+        if self._expected is not None and abs(self._expected * self._tick - seconds) <= packet.time_base:
+            place = self._expected
+        packet.time_base = self._tick
+        packet.pts = packet.dts = place
+        packet.duration = samples
+        self._expected = place + samples
+
+
+class EncodeLane:
+    """Encoding of one stream as AAC, from time zero on; damaged packets and gaps become silence."""
+
+    def __init__(self, stream: Any, target: Any) -> None:
+        """Add a stream of AAC to a container."""
+        self._codec, self._time_base = stream.codec_context, stream.time_base
+        self._rate = self._codec.sample_rate if self._codec.sample_rate in _AAC_RATES else 48000
+        self._layout = _AAC_LAYOUTS.get(self._codec.layout.nb_channels, "stereo")
+        self._output = _described(target.add_stream("aac", rate=self._rate, layout=self._layout), stream)
+        self._output.bit_rate = _BIT_RATE * self._output.codec_context.layout.nb_channels
+        self._resampler: tuple[Any, av.AudioResampler] | None = None
+        self._graph = self._filters()
+        self.damaged = 0
+
+    def packets(self, packet: Any) -> list[Any]:
+        """See `Lane`."""
+        return [encoded for frame in self._frames(packet) for encoded in self._output.encode(frame)]
+
+    def _frames(self, packet: Any) -> Iterator[Any]:
+        for frame in self._decoded(packet):
+            for part in self._resampled(frame):
+                yield from self._filtered(part)
+        if packet is None:
+            for part in self._resampled(None):
+                yield from self._filtered(part)
+            yield from self._filtered(None)
+            yield None
+
+    def _decoded(self, packet: Any) -> list[Any]:
+        """Decode a packet that may have been moved in time; None for what the decoder has kept."""
+        try:
+            frames = list(self._codec.decode(packet))
+        except av.error.EOFError:
+            return []
+        except av.error.FFmpegError:
+            self.damaged += packet is not None
+            return []
+        for frame in frames:
+            frame.time_base = frame.time_base or self._time_base  # those that a decoder has kept have none
+        return frames
+
+    def _resampled(self, frame: Any) -> list[Any]:
+        """Convert a decoded frame to the encoder's rate and layout, also where its own change in mid-stream."""
+        kind = None if frame is None else (frame.format.name, frame.layout.name, frame.sample_rate)
+        parts = []
+        if self._resampler is not None and self._resampler[0] != kind:
+            parts, self._resampler = list(self._resampler[1].resample(None)), None
+        if frame is None:
+            return parts
+        if self._resampler is None:
+            self._resampler = kind, av.AudioResampler(format="fltp", layout=self._layout, rate=self._rate)
+        return [*parts, *self._resampler[1].resample(frame)]
+
+    def _filtered(self, frame: Any) -> Iterator[Any]:
+        """Fill gaps, cut off what is before time zero, and yield frames of the encoder's length."""
+        if frame is not None and frame.pts is not None:  # a frame that needed no conversion keeps its stream's clock
+            frame.pts = round(frame.pts * frame.time_base * self._rate)
+            frame.time_base = Fraction(1, self._rate)
+        self._graph.push(frame)
+        with contextlib.suppress(av.error.BlockingIOError, av.error.EOFError):
+            while True:
+                yield self._graph.pull()
+
+    def _filters(self) -> Graph:
+        graph = Graph()
+        source = graph.add_abuffer(
+            sample_rate=self._rate, format="fltp", layout=self._layout, time_base=Fraction(1, self._rate)
+        )
+        filters = (("aresample", "async=1:first_pts=0"), ("asetnsamples", f"n={_AAC_FRAME}:p=0"))
+        graph.link_nodes(source, *(graph.add(*each) for each in filters), graph.add("abuffersink")).configure()
+        return graph
+
+
+def _described(output: Any, stream: Any) -> Any:
+    """Copy language, title and whether a stream is the default one."""
+    output.metadata.update(
+        {key: value for key, value in stream.metadata.items() if key in ("language", "title", "handler_name")}
+    )
+    output.disposition = stream.disposition
+    return output

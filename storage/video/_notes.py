@@ -1,0 +1,114 @@
+"""Notes: one sentence for each thing that reading or writing a video lost or changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+__all__ = ["Notes"]
+
+_STREAMS = {
+    "subtitle": ("subtitle track", "subtitle tracks"),
+    "data": ("data track, such as telemetry or a timecode,", "data tracks, such as telemetry or a timecode,"),
+    "attachment": ("attached file", "attached files"),
+    "video": ("other video track", "other video tracks"),
+    "cover": ("cover picture", "cover pictures"),
+    "chapter": ("chapter mark", "chapter marks"),
+    "audio": ("audio track that cannot be decoded", "audio tracks that cannot be decoded"),
+}
+_MARKS = {
+    "A53_CC": "Closed captions are not kept.",
+    "SPHERICAL": "The mark of a 360-degree video is not kept.",
+    "STEREO3D": "The mark of a stereoscopic video is not kept.",
+}
+
+
+class Notes:
+    """Collection of notes in the order in which they were made, each once; a video without notes lost nothing."""
+
+    def __init__(self) -> None:
+        """Begin without notes."""
+        self._lines: dict[str, None] = {}
+
+    @property
+    def lines(self) -> list[str]:
+        """The notes."""
+        return list(self._lines)
+
+    def _add(self, line: str) -> None:
+        self._lines[line] = None
+
+    def streams_left_out(self, counts: Mapping[str, int]) -> None:
+        """Note the streams that an edited video does not have, by kind."""
+        for kind, count in counts.items():
+            if count:
+                name = _STREAMS[kind][count > 1]
+                self._add(f"{count} {name} {'are' if count > 1 else 'is'} not kept.")
+
+    def marks_left_out(self, side_data: Mapping[str, bytes]) -> None:
+        """Note what is attached to a frame and not to the output's, by PyAV's name of its type."""
+        for name, line in _MARKS.items():
+            if name in side_data:
+                self._add(line)
+        if b"sRGB" not in side_data.get("ICC_PROFILE", b"sRGB"):
+            self._add("The picture's ICC colour profile is not applied: its colours are read as sRGB.")
+
+    def frames_missing(self, missing: int, total: int) -> None:
+        """Note frames that the file should contain and that could not be decoded."""
+        self._add(f"{missing} of {total} frames are missing: the file is damaged or ends early.")
+
+    def frames_damaged(self, damaged: int) -> None:
+        """Note frames that were decoded from damaged data."""
+        self._add(f"{damaged} {'frames are' if damaged > 1 else 'frame is'} damaged and shown as far as decoded.")
+
+    def start_left_out(self, seconds: Fraction) -> None:
+        """Note a start that cannot be decoded."""
+        self._add(f"The first {float(seconds):.2f} s cannot be decoded and are left out, with their sound.")
+
+    def tone_mapped(self, name: str) -> None:
+        """Note HDR that became SDR."""
+        self._add(f"The colours are {name} and were tone-mapped to BT.709 (Hable's curve, white at 203 cd/m2).")
+
+    def gamut_converted(self, name: str) -> None:
+        """Note wide primaries that became BT.709."""
+        self._add(f"The colours have {name} primaries and were converted to BT.709; what BT.709 lacks is clipped.")
+
+    def depth_reduced(self, bits: int) -> None:
+        """Note samples of more than 8 bits."""
+        self._add(f"Colours of {bits} bits became 8 bits.")
+
+    def transparency_left_out(self) -> None:
+        """Note alpha."""
+        self._add("Transparency is not kept: the colours below it are shown.")
+
+    def interlaced(self, *, deinterlaced: bool) -> None:
+        """Note frames of two fields."""
+        became = "it was deinterlaced (bwdif, one frame for two fields)" if deinterlaced else "its fields were kept"
+        self._add(f"The video is interlaced: {became}.")
+
+    def size_changed(self, frame: int, size: tuple[int, int]) -> None:
+        """Note pictures of another size (height, width), from a frame on."""
+        self._add(f"From frame {frame} on pictures are {size[1]}x{size[0]}: fitted in with black borders.")
+
+    def sides_made_even(self, size: tuple[int, int], written: tuple[int, int]) -> None:
+        """Note a size (height, width) that H.264 does not encode with 4:2:0 colour."""
+        self._add(
+            f"The size {size[1]}x{size[0]} is odd, so the video is {written[1]}x{written[0]}: its last row or column "
+            "is repeated."
+        )
+
+    def audio_encoded(self, codec: str) -> None:
+        """Note audio that could not be copied."""
+        self._add(f"Audio in {codec} was encoded again, as AAC: the output's container does not play it as it is.")
+
+    def audio_left_out(self, codec: str) -> None:
+        """Note audio that could neither be copied nor encoded."""
+        self._add(f"Audio in {codec} is not kept: it cannot be decoded.")
+
+    def audio_damaged(self, packets: int) -> None:
+        """Note packets of audio that were left out."""
+        self._add(f"Audio is damaged: {packets} of its packets are left out.")
+
+    def audio_cut(self, seconds: Fraction) -> None:
+        """Note audio beyond the end of the pictures."""
+        self._add(f"Audio after {float(seconds):.2f} s is left out: the pictures end there.")

@@ -1,0 +1,35 @@
+"""Data that decoders attach to a frame: the display matrix and the brightness of HDR."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any, cast
+
+from av.filter import Graph
+from av.sidedata.sidedata import Type
+
+__all__ = ["side_data"]
+
+_NEWEST: int = max(cast("Any", kind).value for kind in Type)
+_UNNAMED = 32  # types after the newest that PyAV names, far more than FFmpeg has
+
+
+def side_data(frame: Any) -> dict[str, bytes]:
+    """Return a frame's side data by PyAV's name of its type; types that PyAV cannot name are left out."""
+    try:
+        found = frame.side_data
+    except ValueError:
+        found = _without_unnamed(frame).side_data
+    return {data.type.name: bytes(data) for data in found}
+
+
+def _without_unnamed(frame: Any) -> Any:
+    """Return a frame without the types that PyAV cannot name, such as EXIF: it lists none where one of them occurs."""
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1)
+    )
+    deletions = [graph.add("sidedata", f"mode=delete:type={_NEWEST + after}") for after in range(1, _UNNAMED + 1)]
+    graph.link_nodes(source, *deletions, graph.add("buffersink")).configure()
+    graph.vpush(frame)
+    return graph.vpull()

@@ -1,0 +1,134 @@
+"""Source files: opened safely, the stream that is the video, and the other streams."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+from PIL import Image
+
+from storage.errors import VideoError
+
+__all__ = ["MAX_PIXELS", "opened", "origin", "other_streams"]
+
+MAX_PIXELS = 2**25
+"""Pixels of the largest picture that is read: 8K (7680x4320) is just below."""
+
+# ffmpeg decodes text as terminal art and opens the files that a playlist names: neither is a video here
+_NO_VIDEO_FORMATS = frozenset({"tty", "concat", "hls", "dash", "lavfi"})
+_ANIMATION_FLAG = 0x02  # in the flags of WebP's extended header
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
+    """Open a video file and yield its container and video stream.
+
+    Raises:
+        VideoError: if there is no such file, it has no video stream, or its pictures are larger than `MAX_PIXELS`.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise VideoError(f"{path} is a folder, not a video file")
+    if not file.is_file():
+        raise VideoError(f"there is no file {path}")
+    if _is_animated_webp(file):
+        raise VideoError(f"{path} is an animated WebP, which is not read: convert it to an animated PNG or a video")
+    with contextlib.ExitStack() as stack:
+        try:
+            # An absolute path, so that a file named "http:x" is not a URL; a whitelist, so that it opens no other
+            # files; a limit that decoders check before they allocate, also where the size changes in mid-stream
+            options = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+            container = stack.enter_context(av.open(str(file.absolute()), options=options, metadata_errors="replace"))
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise VideoError(f"{path} is not a video that can be read ({_reason(error)})") from error
+        stream = _video_stream(path, container)
+        _check_size(path, stream)
+        yield container, stream
+
+
+def origin(container: Any, first: Any, missed: Fraction) -> Fraction:
+    """Return the time on the file's clock, in seconds, that becomes zero for video and audio alike.
+
+    It is the earliest start of all video and audio streams if that is positive, else the start of the video or 0.
+    Audio may start before 0: that is its encoder's delay, which players skip, and not an offset of the file.
+
+    Args:
+        container: the file.
+        first: the first decoded frame; zero is never later, whatever the file says.
+        missed: seconds at the start of the video that cannot be decoded, by which zero is later.
+    """
+    video, audio = (
+        [stream.start_time * stream.time_base for stream in streams if stream.start_time is not None]
+        for streams in (container.streams.video, container.streams.audio)
+    )
+    earliest = min([*video, *audio], default=Fraction(0))
+    start = (earliest if earliest > 0 else min([Fraction(0), *video])) + missed
+    return start if first.pts is None else min(start, Fraction(first.pts * first.time_base))
+
+
+def other_streams(container: Any, stream: Any) -> dict[str, int]:
+    """Count what an edited video does not have, by kind: streams besides the video and the audio, and chapters."""
+    counts = dict.fromkeys(("video", "cover", "audio", "subtitle", "data", "attachment", "chapter"), 0)
+    for other in container.streams:
+        if other.index == stream.index or (other.type == "audio" and other.codec_context is not None):
+            continue
+        kind = "cover" if other.type == "video" and _is_cover(other) else other.type
+        counts[kind if kind in counts else "data"] += 1
+    counts["chapter"] = len(container.chapters())
+    return counts
+
+
+def _video_stream(path: str | Path, container: Any) -> Any:
+    if not _NO_VIDEO_FORMATS.isdisjoint(container.format.name.split(",")):
+        raise VideoError(f"{path} is not a video (it looks like {container.format.long_name})")
+    streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+    if not streams:
+        raise VideoError(f"{path} has no video stream")
+    best = container.streams.best("video")
+    stream = best if best in streams else streams[0]
+    if stream.codec_context is None:
+        raise VideoError(f"{path} uses a codec that this installation cannot decode")
+    return stream
+
+
+def _check_size(path: str | Path, stream: Any) -> None:
+    """Refuse large pictures, before a decoder allocates them; where the size changes later, the decoder refuses."""
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    width, height = stream.codec_context.width, stream.codec_context.height
+    found = f"{width}x{height}" if width * height > MAX_PIXELS else "" if width else _large_image(path)
+    if found:
+        raise VideoError(
+            f"{path} has pictures of {found}, and at most {MAX_PIXELS:,} pixels are read, as in 7680x4320: "
+            "make it smaller first"
+        )
+
+
+def _large_image(path: str | Path) -> str:
+    """Return the size of a still image, if it is too large, from its header alone; empty for other files."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            return f"{image.width}x{image.height}" if image.width * image.height > MAX_PIXELS else ""
+    except Image.DecompressionBombError:
+        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS):,} pixels"
+    except (OSError, SyntaxError, ValueError):
+        return ""
+
+
+def _is_cover(stream: Any) -> bool:
+    return bool(stream.disposition & stream.disposition.__class__.attached_pic)
+
+
+def _is_animated_webp(file: Path) -> bool:
+    with file.open("rb") as opened_file:
+        head = opened_file.read(21)
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:] and head[20] & _ANIMATION_FLAG)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

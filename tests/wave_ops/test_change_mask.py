@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wave_ops.change_mask import change_mask, prompt_difference
+from wave_ops.diffusion import encode_prompt
+from wave_ops.schedule import DDIMSchedule
+
+
+def difference_of(model, latents, **changes):
+    arguments = {"source_prompt": "a red star", "prompt": "a blue star", "steps": 10, "seed": 0}
+    return prompt_difference(model, latents, **(arguments | changes))
+
+
+@pytest.fixture
+def latents():
+    return torch.randn(3, 4, 16, 24, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_difference_is_that_of_two_predictions_averaged_over_levels_and_draws(model, latents):
+    schedule = DDIMSchedule.from_config(model.scheduler_config, steps=10)
+    noise, expected = torch.Generator().manual_seed(4), torch.zeros(3, 16, 24)
+    prompts = [encode_prompt(model, text) for text in ("a red star", "a blue star")]
+    with torch.inference_mode():
+        for j in (3, 3, 3, 5, 5, 5, 7, 7, 7):
+            a = schedule.alphas_cumprod[j]
+            x = a**0.5 * latents + (1 - a) ** 0.5 * torch.randn(latents.shape, generator=noise)
+            source, edited = (
+                model.unet(x, schedule.timesteps[j - 1], encoder_hidden_states=prompt.expand(3, -1, -1)).sample
+                for prompt in prompts
+            )
+            expected += ((edited - source) ** 2).mean(dim=1).sqrt() / 9
+    torch.testing.assert_close(difference_of(model, latents, seed=4), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_batches_change_no_difference(model, latents):
+    torch.testing.assert_close(
+        difference_of(model, latents, keyframe_batch=2), difference_of(model, latents), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_prompts_that_agree_have_an_empty_mask(model, latents):
+    difference = difference_of(model, latents, prompt="a red star")
+    assert not difference.any()
+    assert not change_mask(difference).any()
+
+
+def test_one_threshold_divides_the_cells_of_all_keyframes_and_the_mask_is_grown_and_soft() -> None:
+    difference = torch.full((2, 9, 9), 0.1)
+    difference[0, 4, 4] = 1.0  # the second keyframe has nothing that differs, and no mask of its own noise
+    difference[1] += 0.01 * torch.rand(9, 9, generator=torch.Generator().manual_seed(0))
+    mask = change_mask(difference)
+    assert mask.shape == (2, 1, 9, 9)
+    assert not mask[1].any()
+    assert mask[0, 0, 4, 4] == 1
+    torch.testing.assert_close(mask[0, 0, 4], torch.tensor([0, 0, 3, 6, 9, 6, 3, 0, 0]) / 9)
+    grown = change_mask(difference, grow=2)
+    torch.testing.assert_close(grown[0, 0, 4], torch.tensor([0, 3, 6, 9, 9, 9, 6, 3, 0]) / 9)

@@ -1,0 +1,100 @@
+"""Where two prompts disagree about the keyframes: the mask outside of which an edit keeps the source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from wave_ops.diffusion import StableDiffusion, encode_prompt
+from wave_ops.schedule import DDIMSchedule
+
+__all__ = ["change_mask", "prompt_difference"]
+
+_LEVELS: Final = (0.3, 0.5, 0.7)
+"""Noise levels as fractions of the schedule: below, both prompts predict the same noise; above, neither sees the
+frame."""
+_DRAWS: Final = 3
+"""Draws of noise at each level."""
+_BRIGHTEST: Final = 65_535  # of 16 bits
+
+
+@torch.inference_mode()
+def prompt_difference(
+    model: StableDiffusion,
+    latents: Float[Tensor, "keyframe channel height width"],
+    *,
+    source_prompt: str,
+    prompt: str,
+    steps: int,
+    seed: int,
+    keyframe_batch: int | None = None,
+) -> Float[Tensor, "keyframe height width"]:
+    """Compute how much the noise predictions of two prompts differ at each cell of the latents.
+
+    The latents are noised at three levels, three times each. Source: Couairon et al., "DiffEdit" (ICLR 2023), sec. 3.2.
+
+    Args:
+        model: the diffusion model; its ControlNet is not used.
+        latents: x_0 of the keyframes.
+        source_prompt: describes the source.
+        prompt: describes the edited clip.
+        steps: S of the schedule.
+        seed: of the noise, which differs by keyframe, level and draw.
+        keyframe_batch: keyframes in one UNet batch; None for all. Changes memory, not the result.
+
+    Returns:
+        The root mean square of the difference over channels, averaged over levels and draws, float32 on the CPU.
+    """
+    schedule = DDIMSchedule.from_config(model.scheduler_config, steps=steps)
+    timesteps = schedule.timestep_tensor(model.device)
+    prompts = torch.cat([encode_prompt(model, text) for text in (source_prompt, prompt)])
+    clean = latents.float().to(model.device)
+    total = torch.zeros(len(clean), *clean.shape[2:], device=model.device)
+    count = 0
+    for step_index, noise in _noises(clean.shape, steps=steps, seed=seed):
+        noised = schedule.add_noise(clean, noise.to(model.device), step_index)
+        for frames in torch.arange(len(clean)).split(keyframe_batch or len(clean)):
+            batch = noised[frames].repeat(2, 1, 1, 1)
+            context = prompts.repeat_interleave(len(frames), dim=0)
+            output = model.unet(batch.to(model.dtype), timesteps[step_index - 1], encoder_hidden_states=context).sample
+            source, edited = schedule.noise_prediction(output, batch, step_index).chunk(2)
+            total[frames] += (edited - source).square().mean(dim=1).sqrt()
+        count += 1
+    return (total / count).cpu()
+
+
+def _noises(shape: torch.Size, *, steps: int, seed: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield the step index and the noise of each draw, which does not depend on the device."""
+    generator = torch.Generator().manual_seed(seed)
+    for level in _LEVELS:
+        for _ in range(_DRAWS):
+            yield max(1, round(level * steps)), torch.randn(shape, generator=generator)
+
+
+def change_mask(
+    difference: Float[Tensor, "keyframe height width"], *, grow: int = 1
+) -> Float[Tensor, "keyframe 1 height width"]:
+    """Return where the keyframes are to be edited, 0 to 1: the cells where the prompts differ most.
+
+    One threshold (Otsu 1979) divides the cells of all keyframes; the mask is grown, and its border softened by a mean
+    of 3 x 3 cells. Prompts that do not differ at all have an empty mask.
+
+    Args:
+        difference: from `prompt_difference`, of the keyframes of a shot.
+        grow: cells by which the mask is grown.
+    """
+    greatest = float(difference.max())
+    if greatest == 0:
+        return torch.zeros_like(difference)[:, None]
+    levels = (difference / greatest * _BRIGHTEST).round().numpy().astype(np.uint16)
+    _, chosen = cv2.threshold(levels.reshape(len(levels), -1), 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    mask = torch.from_numpy(chosen.reshape(levels.shape).astype(np.float32))[:, None]
+    mask = F.max_pool2d(mask, 2 * grow + 1, stride=1, padding=grow)
+    return F.avg_pool2d(F.pad(mask, [1] * 4, mode="replicate"), 3, stride=1)

@@ -81,6 +81,8 @@ def test_every_form_of_a_manifest_gives_the_same_edit(name: str, manifest: Manif
         "size": "512x288",
         "guidance_scale": "7.5" if text else 7.5,
         "injection": "0.5" if text else 0.5,
+        "preset": "paper",
+        "set": "mask.relative=0.02 editing.keep_grow=2",
         "full_resolution": "true" if text else True,
     }
     (row,) = read(manifest({**ROW, **settings, "note": "x"}, name=name))
@@ -234,8 +236,10 @@ def test_every_fault_is_in_the_list_with_row_id_column_and_reason(manifest: Mani
         {**ROW, "id": "i", "source": "clips"},
         {**ROW, "id": "j", "prompt": "{colour}"},
         {**ROW, "id": "b", "seed": "x"},
+        {**ROW, "id": "k", "set": "mask.relativ=1"},
     )
-    assert faults(source) == [
+    assert (15, "k", "set", "there is no setting mask.relativ: did you mean mask.relative?") in faults(source)
+    assert [fault for fault in faults(source) if fault[0] < 15] == [
         (2, "b", "source", f"there is no file {folder}/gone.mp4"),
         (2, "b", "steps", "it cannot be '0', input should be greater than or equal to 1"),
         (2, "b", "size", "the size 'big' is not of the form WxH, for example 512x288"),
@@ -527,6 +531,9 @@ settings = st.fixed_dictionaries(
         "injection": st.floats(0, 1),
         "full_resolution": st.booleans(),
         "flow": st.sampled_from(["dis", "raft"]),
+        "preset": st.sampled_from(["default", "paper"]),
+        "controlnet": st.sampled_from(["none", "auto"]),
+        "set": st.sampled_from(["mask.relative=0.02", "mask.relative=0.02 editing.keep_grow=2"]),
         "seed": st.integers(0, 2**31 - 1),
         "variants": st.integers(1, 3),
         "note": st.text(st.characters(exclude_categories=["Cs"])),

@@ -29,7 +29,7 @@ __all__ = ["plan", "run"]
 
 
 @app.command()
-@request_options(EditRequest, metavars={"size": "WxH"})
+@request_options(EditRequest, metavars={"size": "WxH", "set": "NAME=VALUE"})
 def edit(
     video: Annotated[str, typer.Argument(metavar="IN.mp4", help="The source clip: a file or an fsspec URL.")],
     flow_weights: FlowWeightsOption = None,

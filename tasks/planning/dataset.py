@@ -65,6 +65,12 @@ def _as_text(value: Any) -> Any:
 
 
 def _check_defaults(given: dict[str, Any]) -> dict[str, Any]:
+    """Check settings of an edit; those with a dot in their name, of the method, are joined in `set`."""
+    named = tuple(f"{name}={value}" for name, value in given.items() if "." in name)
+    given = {name: value for name, value in given.items() if "." not in name}
+    if named:
+        before = edit_request(video="any", prompt="any", set=given.get("set", ())).set
+        given["set"] = (*before, *named)
     _check_names(given, _edit_settings(), kind="setting of an edit")
     request = edit_request(video="any", prompt="any", **given)
     return {name: getattr(request, name) for name in given}

@@ -188,7 +188,7 @@ def _parsed(name: str, text: str) -> Any:
         return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"]
-        raise TaskInputError(f"{name} cannot be {text!r}: {reason[0].lower()}{reason[1:]}.") from None
+        raise TaskInputError(f"The setting {name} cannot be {text!r}: {reason[0].lower()}{reason[1:]}.") from None
 
 
 @cache

@@ -169,3 +169,14 @@ def test_every_field_but_the_defaults_can_be_an_option_of_a_command() -> None:
     assert runner.invoke(application, ["--source", "clips"]).exit_code == 0
     assert dataset_request(**asked[0]) == dataset_request(**given)
     assert dataset_request(**asked[1]) == dataset_request(source="clips")
+
+
+def test_settings_of_the_method_are_given_by_their_names_for_all_rows() -> None:
+    defaults = {"steps": 20, "mask.relative": 0.02, "editing.keep": False, "set": "mask.squared=true"}
+    request = dataset_request(source="m.csv", defaults=defaults)
+    assert request.defaults == {
+        "steps": 20,
+        "set": ("mask.squared=true", "mask.relative=0.02", "editing.keep=False"),
+    }
+    with pytest.raises(TaskInputError, match=r"no setting mask\.relativ: did you mean mask\.relative\?"):
+        dataset_request(source="m.csv", defaults={"mask.relativ": 1})

@@ -20,6 +20,7 @@ __all__ = ["collect_demo", "demo_request", "demo_scene", "draw_demo"]
 
 RATE = 12
 INJECTION = 0.8  # only the colour changes: keep the rest
+SETTINGS = ("editing.keep_grow=2",)  # to the tips of the star
 
 
 @app.command()
@@ -82,6 +83,7 @@ def demo_request(video: Path) -> EditRequest:
         source_prompt=scene.caption,
         prompt=edit_spec(scene, colour="yellow").caption,
         injection=INJECTION,
+        set=SETTINGS,
     )
 
 

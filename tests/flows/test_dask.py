@@ -71,7 +71,7 @@ def test_a_cluster_that_cannot_run_the_plan_is_refused_in_one_sentence(
 
 def test_only_the_workers_with_a_gpu_are_asked_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    options: dict[str, Any] = {"processes": False, "threads_per_worker": 1, "dashboard_address": None}
+    options: dict[str, Any] = {"processes": False, "threads_per_worker": 1, "dashboard_address": ":0"}
     with LocalCluster(n_workers=0, **options) as local:
         address = local.scheduler_address
         assert gpu_workers._cuda_of_gpu_workers(address) == {}

@@ -86,8 +86,8 @@ def test_the_command_plans_once_and_hashes_or_fetches_the_clip_once(
     monkeypatch.setattr("flows.cli.server.find_server", lambda: server)
     options = ("--prompt", "a star", "--model", sd15, "--steps", 1, "--workspace", tmp_path / "workspace")
     assert wave(monkeypatch, "edit", video, *options) == 0
-    # Planned again once, when decoding has found the cuts
-    assert calls == Counter(plans=2, hashes=1, probes=1, downloads=int(place == "url"))
+    # Before anything runs, after decoding, and with what decoding found, for the notes of the report
+    assert calls == Counter(plans=3, hashes=1, probes=1, downloads=int(place == "url"))
 
 
 def test_downloads_are_kept_as_long_as_the_outermost_context(clip: Path, tmp_path: Path) -> None:

@@ -106,7 +106,6 @@ ROWS: Final[Mapping[str, Mapping[str, Any]]] = {
     "default": {},
     "20 steps": {"schedule.steps": 20},
     "nothing kept": {"editing.keep": False},
-    "mask grown by one cell": {"editing.keep_grow": 1},
     "mask grown by two cells": {"editing.keep_grow": 2},
     "direct keyframe flow": {"flow.keyframes": "direct"},
     "contrast-preserving blend": {"propagation.blend": "contrast"},

@@ -25,7 +25,7 @@ from tasks.planning.input_video import clip_name, kept_downloads
 from tasks.planning.plan import EditPlan
 from tasks.planning.prepare import is_complete, replan
 from tasks.planning.request import EditRequest
-from tasks.planning.stages import ASSESS, ENCODE
+from tasks.planning.stages import ASSESS, ENCODE, STAGES
 from tasks.propagate import begin_propagation, finish_propagation, propagate_frames
 from tasks.record import preview_keyframes, record_run
 from tasks.stage import StageTask, Submission
@@ -34,6 +34,9 @@ __all__ = ["edit_video"]
 
 T = TypeVar("T")
 _SECONDS_BETWEEN_LOOKS = 0.5
+_LAST = len(STAGES)
+"""Priority of what follows the stages. That of a stage is its place in the table: clips near their end go first. Else
+clips that were begun together would end together, and the GPUs would wait while the next ones are decoded."""
 
 
 def _run_name() -> str:
@@ -64,14 +67,14 @@ def _run(plan: EditPlan, settings: WaveSettings) -> ArtifactRef:
     """Run the stages, unless the video and its report are there: what they were made from may have been freed."""
     if not all(is_complete(plan, spec) for spec in (ENCODE, ASSESS)):
         plan = _run_stages(plan, settings)
-    with placed(settings, "cpu"):
+    with placed(settings, "cpu", priority=_LAST):
         _result(record_run.submit(plan))
     return plan[ENCODE].ref
 
 
 def _run_stages(plan: EditPlan, settings: WaveSettings) -> EditPlan:
     def submit(stage: StageTask, *after: Submission) -> Submission:
-        with placed(settings, stage.runs_on(plan)):
+        with placed(settings, stage.runs_on(plan), priority=STAGES.index(stage.spec)):
             return stage.submit(plan, *after)
 
     clip = submit(decode_clip)
@@ -81,7 +84,7 @@ def _run_stages(plan: EditPlan, settings: WaveSettings) -> EditPlan:
     keyframe_flow = submit(estimate_keyframe_flow, frame_flow)
     inversion = submit(invert_keyframes, keyframe_flow)
     keyframes = submit(edit_keyframes, inversion)
-    with placed(settings, "cpu"):
+    with placed(settings, "cpu", priority=_LAST):
         waits = keyframes.of(plan.frames)
         previews = [] if keyframes.stored else [preview_keyframes.submit(plan, wait_for=waits, return_state=False)]
     begin_propagation(plan)

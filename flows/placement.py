@@ -93,11 +93,17 @@ def _hear_workers(client: Any, listener: Listener, *, run: str) -> None:
     client.subscribe_topic(PROGRESS_TOPIC, hear)
 
 
-def placed(settings: WaveSettings, resource: Resource) -> AbstractContextManager[Any]:
-    """Place what is submitted in this context on a Dask worker that advertises the resource."""
+def placed(settings: WaveSettings, resource: Resource, *, priority: int = 0) -> AbstractContextManager[Any]:
+    """Place what is submitted in this context on a Dask worker that advertises the resource.
+
+    Args:
+        settings: where tasks run; without a cluster the rest has no effect.
+        resource: what the worker must have.
+        priority: of tasks that wait for a worker, those with the highest run first.
+    """
     if settings.dask_address is None:
         return nullcontext()
     import dask  # noqa: PLC0415
 
-    annotated: AbstractContextManager[Any] = dask.annotate(resources={resource.upper(): 1})
+    annotated: AbstractContextManager[Any] = dask.annotate(resources={resource.upper(): 1}, priority=priority)
     return annotated

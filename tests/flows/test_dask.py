@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 
 from flows import gpu_workers
 from flows.edit_video import edit_video
 from flows.gpu_workers import cuda_where_stages_run
+from flows.placement import placed
 from flows.planning import plan_edit_request
 from flows.settings import WaveSettings
 from storage.workspace import open_artifact
@@ -23,6 +25,8 @@ from tasks.progress import listening
 from tasks.services.dask_cluster import cluster
 from tests._clips import save_clip
 from tests._reporting_run import started, wait_for
+
+edit_video_module = import_module("flows.edit_video")
 
 
 def choices(**settings: Any) -> WaveSettings:
@@ -84,6 +88,45 @@ def test_only_the_workers_with_a_gpu_are_asked_for_cuda(monkeypatch: pytest.Monk
         local.sync(local._correct_state)
         local.wait_for_workers(2)
         assert list(gpu_workers._cuda_of_gpu_workers(address).values()) == [True]
+
+
+def test_of_the_tasks_that_wait_those_with_the_highest_priority_run_first(tmp_path: Path) -> None:
+    free = tmp_path / "free"
+    options: dict[str, Any] = {"processes": False, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(n_workers=1, resources={"CPU": 1}, **options) as local, Client(local) as client:
+        settings = WaveSettings(dask_address=local.scheduler_address)
+        waiting = {}
+        with placed(settings, "cpu", priority=9):
+            first = client.submit(lambda: [time.sleep(0.01) for _ in iter(free.exists, True)], pure=False)
+        for priority in (0, 7, 3):
+            with placed(settings, "cpu", priority=priority):
+                waiting[priority] = client.submit(time.monotonic, pure=False)
+        end = time.monotonic() + 60
+        while len(local.workers[0].state.tasks) < 4:
+            assert time.monotonic() < end, "the tasks did not reach the worker"
+            time.sleep(0.01)
+        free.touch()
+        client.gather(first)
+        ended = client.gather(waiting)
+    assert sorted(ended, key=ended.get) == [7, 3, 0]  # type: ignore[arg-type]
+
+
+def test_each_stage_has_priority_over_the_earlier_ones(
+    server: str, request_: EditRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    original = edit_video_module.placed
+
+    def note(*args: Any, priority: int) -> Any:
+        given.append(priority)
+        return original(*args, priority=priority)
+
+    monkeypatch.setattr(edit_video_module, "placed", note)
+    edit_video(request_, WaveSettings(workspace=str(tmp_path / "workspace"), max_tasks=2))
+    previews = given.pop(5)
+    assert given == sorted(given)
+    assert given[-1] == previews > max(given[:-1])
+    assert len({*given}) == len(STAGES) + 1
 
 
 def test_a_cluster_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,11 +42,11 @@ class BenchRequest:
     """The folder for contact sheets; None: none are drawn."""
     rows: int | None = None
     """Rows or clips of a data set, for a bench that has some; None: as many as the targets are set for."""
-    gpus: int = 4
+    gpus: int = 8
     """GPUs of the bench of the scale."""
-    gpu_seconds: float = 8.0
+    gpu_seconds: float = 30.0
     """Seconds of each clip on a GPU, in the bench of the scale."""
-    cpu_seconds: float = 8.0
+    cpu_seconds: float = 30.0
     """Seconds of each clip on a CPU, in the bench of the scale."""
     s3: bool = False
     """Whether the workspace of the bench of the scale is in an object store (SeaweedFS); else in a folder."""

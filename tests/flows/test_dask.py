@@ -92,7 +92,7 @@ def test_only_the_workers_with_a_gpu_are_asked_for_cuda(monkeypatch: pytest.Monk
 
 def test_of_the_tasks_that_wait_those_with_the_highest_priority_run_first(tmp_path: Path) -> None:
     free = tmp_path / "free"
-    options: dict[str, Any] = {"processes": False, "threads_per_worker": 1, "dashboard_address": None}
+    options: dict[str, Any] = {"processes": False, "threads_per_worker": 1, "dashboard_address": ":0"}
     with LocalCluster(n_workers=1, resources={"CPU": 1}, **options) as local, Client(local) as client:
         settings = WaveSettings(dask_address=local.scheduler_address)
         waiting = {}

@@ -104,3 +104,22 @@ def test_a_cancelled_run_ends_within_seconds_and_the_next_ones_complete_the_same
         process.communicate()
     assert process.returncode == 0
     assert contents(tmp_path) == quiet
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_cancelled_evaluation_ends_at_its_next_step(server: str, tmp_path: Path) -> None:
+    with started(server, "evaluate", Path(), tmp_path) as process:
+        run = wait_for(process, "any")
+        time.sleep(20)  # imports and a model later, it is amid a clip
+        before, start = slowness(), time.monotonic()
+        stop(server, process, run, "server")
+        wait_until_ended(process)
+        seconds = time.monotonic() - start
+        process.communicate(timeout=600)
+    slow = max(before, slowness())
+    print(f"evaluate: {seconds:.1f} s, slowness {slow:.1f}")  # noqa: T201
+    assert process.returncode != 0
+    assert seconds < SECONDS * slow
+    assert state_of(server, run) == "CANCELLED"
+    assert not (tmp_path / "results").exists()

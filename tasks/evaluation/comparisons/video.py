@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tasks.cancel import raise_if_stopped
 from tasks.errors import TaskInputError
 from tasks.evaluation.clips.clip import EvaluationClip, split_shots
 from tasks.evaluation.clips.scene_clips import scene_clips
@@ -304,6 +305,7 @@ def _warping(settings: VideoSettings) -> Warping:
 
 
 def _between(interval: KeyframeInterval, settings: VideoSettings) -> Frames:
+    raise_if_stopped()
     baseline = BASELINES.get(settings.propagated_by)
     if baseline is not None:
         return baseline(interval)

@@ -116,7 +116,8 @@ def load_settings(**overrides: str) -> WaveSettings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = f"{PREFIX}{first['loc'][0]}".upper()
-        raise TaskInputError(f"{name} cannot be {first['input']!r}: {first['msg'].lower()}.") from None
+        reason = first["msg"][:1].lower() + first["msg"][1:]
+        raise TaskInputError(f"{name} cannot be {first['input']!r}: {reason}.") from None
 
 
 _CURRENT: ContextVar[WaveSettings | None] = ContextVar("wave_settings", default=None)

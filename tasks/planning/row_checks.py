@@ -107,7 +107,7 @@ def check_source(source: str, *, folder: str) -> tuple[str, str]:
 def _reason(error: Mapping[str, Any]) -> str:
     if isinstance(ours := error.get("ctx", {}).get("error"), TaskInputError):
         text = str(ours).rstrip(".")
-        return text[:1].lower() + text[1:]
+        return text[:1].lower() + text[1:] if text.startswith(("The ", "There ")) else text  # else perhaps a name
     return f"it cannot be {error['input']!r}, {error['msg'][:1].lower()}{error['msg'][1:]}"
 
 

@@ -86,6 +86,14 @@ def test_bad_input_gets_one_sentence_and_a_failing_exit(
     assert "\n" not in said
 
 
+def test_an_error_that_begins_with_the_name_of_a_file_leaves_the_name_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.mp4").touch()
+    assert run("edit", "empty.mp4", "--prompt", "x", monkeypatch=monkeypatch) == 1
+    assert capfd.readouterr().err.startswith("wave: empty.mp4 is not a video")
+
+
 def test_a_dry_run_prints_the_plan_and_computes_nothing(
     clip: Path, sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

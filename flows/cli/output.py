@@ -7,11 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage.files import atomic_path
-from storage.workspace import open_artifact
-from tasks.artifacts import EDITED, REPORT
 from tasks.errors import TaskInputError
-from tasks.planning.stages import ASSESS, ENCODE
 
 if TYPE_CHECKING:
     from storage.reference import ArtifactRef
@@ -42,6 +38,9 @@ def check_output(output: Path | None, *, video: str) -> None:
 
 def deliver(plan: EditPlan, output: Path | None) -> str:
     """Copy the edited clip to the output, if one is given, and return where it is."""
+    from tasks.artifacts import EDITED
+    from tasks.planning.stages import ENCODE
+
     ref = plan[ENCODE].ref
     if output is None:
         return f"{ref.workspace}/{ref.path}/{EDITED}"
@@ -51,6 +50,10 @@ def deliver(plan: EditPlan, output: Path | None) -> str:
 
 def report_notes(plan: EditPlan) -> list[str]:
     """Return what the finished edit lost or changed of its clip, a sentence each; none where nothing was lost."""
+    from storage.workspace import open_artifact
+    from tasks.artifacts import REPORT
+    from tasks.planning.stages import ASSESS
+
     artifact = open_artifact(plan[ASSESS].ref)
     return list(artifact.read_json(REPORT).get("notes", []))
 
@@ -61,6 +64,9 @@ def copy_out(ref: ArtifactRef, name: str, target: Path) -> None:
     Raises:
         TaskInputError: if the path cannot be written; the artifact keeps the file.
     """
+    from storage.files import atomic_path
+    from storage.workspace import open_artifact
+
     artifact = open_artifact(ref)
     with artifact.local_copy(name) as path:
         try:

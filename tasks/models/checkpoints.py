@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from storage.digest import digest_file_once, digest_of
 from tasks.errors import TaskInputError
-from tasks.models.hub import fetch_snapshot
 
 __all__ = ["Advice", "ModelIdentity", "NetworkIdentity", "resolve_controlnet", "resolve_model"]
 
@@ -150,6 +149,8 @@ def _folder(spec: str, *, kind: str, patterns: list[str], dtype: str) -> Path:
     if local.is_file():
         raise TaskInputError(f"The {kind} {spec!r} is a file; wave reads folders in the diffusers layout.")
     if _HUB_ID.fullmatch(spec) and not spec.startswith("."):
+        from tasks.models.hub import fetch_snapshot  # noqa: PLC0415  (its client takes half a second to import)
+
         return fetch_snapshot(spec, patterns=patterns, half=dtype == "float16")
     known = "'embedded', a folder in the diffusers layout" if kind == "model" else "'none', 'auto', a folder"
     raise TaskInputError(f"Unknown {kind} {spec!r}: expected {known}, or a hub id such as 'owner/name'.")

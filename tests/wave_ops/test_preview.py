@@ -123,7 +123,9 @@ def test_a_label_of_ten_thousand_letters_is_measured_a_few_times_and_shortened_a
     measured: list[str] = []
     length = ImageDraw.ImageDraw.textlength
     monkeypatch.setattr(
-        ImageDraw.ImageDraw, "textlength", lambda draw, text, **more: measured.append(text) or length(draw, text, **more)
+        ImageDraw.ImageDraw,
+        "textlength",
+        lambda draw, text, **more: measured.append(text) or length(draw, text, **more),
     )
     frames = numbered(2, (16, 16))
     long, short = contact_sheet({"x" * 10_000: frames}), contact_sheet({"x" * 200: frames})

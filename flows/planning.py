@@ -61,7 +61,9 @@ def plan_dataset_request(
     """
     latest = table.latest()
     states = {row_key(record): str(record["state"]) for record in latest[["id", "variant", "state"]].to_dict("records")}
-    rows = order_by_source(read_rows(request, known=states))
+    rows = order_by_source(
+        read_rows(request, known=states, own_tables=f"{Workspace.open(settings.workspace).url}/tables/status")
+    )
     before = _identities(latest)
     return plan_rows(
         rows, execution=_execution(settings), flow_weights=settings.flow_weights, before=before, remember=remember

@@ -239,3 +239,10 @@ def test_a_manifest_by_url_names_neither_local_files_nor_what_is_above_it(name: 
     filesystem.pipe_file("/policy/set/m.csv", f"{HEADING}1,{name},a star\n".encode())
     with pytest.raises(ManifestError, match="outside of the manifest's folder"):
         read_rows(dataset_request(source="memory://policy/set/m.csv"))
+
+
+def test_a_password_in_a_manifest_is_refused_and_not_repeated(folder: Path) -> None:
+    with pytest.raises(ManifestError) as caught:
+        sources(folder / "set.csv", "https://me:secret@host/a.mp4")
+    assert "contains a password" in str(caught.value)
+    assert "secret" not in str(caught.value)

@@ -12,6 +12,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from storage.secrets import has_password, without_secrets
 from tasks.errors import TaskInputError
 from tasks.planning.source_policy import PREFIX as SOURCE_PREFIX
 from tasks.planning.source_policy import SourcePolicy, read_policy
@@ -117,7 +118,7 @@ def load_settings(**overrides: str) -> WaveSettings:
         raise TaskInputError(f"There is no setting {unknown[0]}: {hint}")
     read_policy()
     try:
-        return WaveSettings(**overrides)  # type: ignore[arg-type]  # pydantic converts what the environment gives, too
+        settings = WaveSettings(**overrides)  # type: ignore[arg-type]  # pydantic converts what the environment gives
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = f"{PREFIX}{first['loc'][0]}".upper()
@@ -125,6 +126,12 @@ def load_settings(**overrides: str) -> WaveSettings:
         if first["loc"][0] == "webhook":
             raise TaskInputError(f"{name} is not a URL that begins with http:// or https://.") from None
         raise TaskInputError(f"{name} cannot be {first['input']!r}: {reason}.") from None
+    if has_password(settings.workspace):
+        raise TaskInputError(
+            f"The workspace {without_secrets(settings.workspace)} contains a password, which would be stored with the "
+            "results: set credentials in the environment."
+        )
+    return settings
 
 
 _CURRENT: ContextVar[WaveSettings | None] = ContextVar("wave_settings", default=None)

@@ -18,7 +18,7 @@ from storage.workspace import open_artifact
 from tasks.cancel import raise_if_stopped
 from tasks.planning.batches import SHARD_BYTES, SHARD_ROWS
 from tasks.planning.plan import EditPlan
-from tasks.planning.stages import DECODE, EDIT, ENCODE, FRAME_FLOW, INVERT, StageSettings, StageSpec
+from tasks.planning.stages import FRAME_FLOW, StageSettings, StageSpec
 from wave_ops.feature_warping import PairWarps
 from wave_ops.finite import check_finite
 from wave_ops.resize import resize_frames
@@ -33,7 +33,6 @@ __all__ = [
     "frames_at",
     "require_latents",
     "shard_rows",
-    "stored_notes",
     "stored_warps",
     "stream_flow",
     "stream_frames",
@@ -83,13 +82,6 @@ def stream_flow(plan: EditPlan) -> Iterator[tuple[NDArray[np.float32], NDArray[n
         to_prev, to_cur = (flow.row_reader(name) for name in ("to_prev", "to_cur"))
         for row in range(len(shot.frames) - 1):
             yield to_prev[row].astype(np.float32), to_cur[row].astype(np.float32)
-
-
-def stored_notes(plan: EditPlan) -> list[str]:
-    """Return what the stages noted, one sentence for each thing that is lost, changed or not as planned, each once."""
-    stages = (stage for spec in (DECODE, INVERT, EDIT, ENCODE) for stage in plan.stages_of(spec))
-    metadata = (open_artifact(stage.ref).metadata for stage in stages)
-    return list(dict.fromkeys(note for found in metadata for note in found.get("notes", [])))
 
 
 def _by_shot(plan: EditPlan, indices: Iterable[int]) -> Iterator[tuple[EditPlan, list[int]]]:

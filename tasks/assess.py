@@ -21,7 +21,6 @@ from tasks.artifacts import (
     REPORT,
     SIDE_BY_SIDE,
     frames_at,
-    stored_notes,
     stream_flow,
     stream_frames,
     stream_shots,
@@ -52,8 +51,9 @@ def assess_edit(job: Job) -> None:
     artifact, source = open_artifact(plan[ASSESS].ref), open_artifact(plan[DECODE].ref)
     with measured() as cost:
         artifact.write_bytes(CONTACT_SHEET, _png(_contact_sheet(plan, source)))
-        notes = [*stored_notes(plan), *_write_side_by_side(artifact, plan, source)]
+        uniform = _write_side_by_side(artifact, plan, source)
         costs = stage_costs(plan, [spec for spec in STAGES if spec is not ASSESS])
+        notes = [*(note for several in costs.values() for each in several for note in each["notes"]), *uniform]
         artifact.write_json(REPORT, _report(plan, _scores(plan, source), costs, notes))
         artifact.complete(cost())
         record_costs(plan, costs | stage_costs(plan, [ASSESS]))
@@ -140,7 +140,7 @@ def _report(
         "keyframes": plan.keyframes,
         "scores": scores,
         "video": f"{video.workspace}/{video.path}/{EDITED}",
-        "notes": list(notes),
+        "notes": list(dict.fromkeys(notes)),
         "stages": {spec.name: _total(plan.stages_of(spec), costs[spec.name]) for spec in STAGES if spec is not ASSESS},
     }
 

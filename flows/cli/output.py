@@ -48,7 +48,11 @@ def local_path(location: str) -> Path:
 
 def _check_remote(location: str) -> None:
     from storage.objects import SCHEMES
+    from storage.secrets import has_password, without_secrets
 
+    if has_password(location):
+        shown = without_secrets(location)
+        raise TaskInputError(f"The output {shown} contains a password: set credentials in the environment (--output).")
     scheme, _, rest = location.partition("://")
     if scheme not in SCHEMES:
         known = ", ".join(f"{each}://" for each in SCHEMES)

@@ -159,7 +159,8 @@ async def _check_redirect(_session: object, _context: object, params: Any) -> No
 def _checked_socket(address: tuple[Any, Any, int, str, tuple[Any, ...]]) -> socket.socket:
     family, kind, protocol, _name, target = address
     if not read_policy().private_hosts and _is_private(str(target[0])):
-        raise PermissionError(f"{target[0]} is a private address: {PREFIX}PRIVATE_HOSTS=1 allows it")
+        # Not an OSError, which the client would replace by one of its own, without the reason
+        raise TaskInputError(f"{target[0]} is a private address, and not asked: {PREFIX}PRIVATE_HOSTS=1 allows it.")
     return socket.socket(family=family, type=kind, proto=protocol)
 
 

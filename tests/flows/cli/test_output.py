@@ -40,6 +40,7 @@ def test_a_path_that_cannot_be_written_is_one_sentence_that_says_where_the_resul
         ("https://host/out.mp4", "--output takes a path, or s3://"),
         ("s3://bucket/out.avi", "must be a bucket and a name that ends in .mp4"),
         ("s3://out.mp4", "must be a bucket and a name"),
+        ("s3://key:secret@bucket/out.mp4", "s3://***@bucket/out.mp4 contains a password"),
     ],
 )
 def test_an_output_by_url_that_cannot_be_written_is_refused(location: str, words: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from storage.workspace import open_artifact
-from tasks.artifacts import REPORT, stored_notes
+from tasks.artifacts import REPORT
 from tasks.assess import assess_edit
 from tasks.decode import decode_clip
 from tasks.edit import edit_keyframes
@@ -24,7 +24,7 @@ from tasks.models import loading
 from tasks.planning.plan import EditPlan, Execution
 from tasks.planning.prepare import prepare_edit
 from tasks.planning.request import EditRequest
-from tasks.planning.stages import ASSESS, EDIT, INVERT
+from tasks.planning.stages import ASSESS, DECODE, EDIT, INVERT
 from tasks.uniform_frames import noting_uniform, uniform_notes
 from tests._clips import save_clip
 from tests._stages import run_propagation
@@ -194,7 +194,7 @@ def test_frames_that_come_out_in_one_colour_are_noted_in_the_report(
     notes = open_artifact(plan[ASSESS].ref).read_json(REPORT)["notes"]
     last = "Of 3 edited frames 3 came out in one colour, where the source's do not: the first is frame 0, the last"
     assert notes[-1].startswith(last)
-    assert notes[:-1] == stored_notes(plan)
+    assert notes[:-1] == open_artifact(plan[DECODE].ref).metadata["notes"]
 
 
 def test_a_frame_is_noted_only_where_the_sources_has_several_colours() -> None:

@@ -85,7 +85,7 @@ def _complain(error: Exception | str, *, code: int = 1) -> int:
     if isinstance(error, Exception) and "--verbose" in sys.argv:
         STDERR.print_exception()
     lines = str(error).strip().splitlines() or [""]
-    text = lines[0][:1].upper() + lines[0][1:]
+    text = lines[0]  # as it is: it may begin with the name of a file
     if isinstance(error, Exception) and not _is_ours(error):
         text = f"Unexpected {type(error).__name__}: {lines[0]} (--verbose shows where)"
     STDERR.print(f"wave: {text}", style="red", markup=False, soft_wrap=True)

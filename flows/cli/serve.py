@@ -254,7 +254,7 @@ def _table(plan: _Plan) -> Table:
     gpus = ", ".join(device for device in plan.devices if device is not None)
     table.add_row("workers", f"{len(plan.devices)}, on GPU {gpus}" if gpus else str(len(plan.devices)))
     table.add_row("workspace", plan.workspace)
-    table.add_row("webhook", plan.settings.webhook or "none")
+    table.add_row("webhook", "set" if plan.settings.webhook else "none")
     return table
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from tasks.errors import TaskInputError
+from tasks.planning.option_errors import request_sentence
 
 __all__ = ["ControlNetName", "EditRequest", "FlowName", "ModelName", "Text", "Words", "edit_request", "parse_size"]
 
@@ -116,15 +117,4 @@ def edit_request(**fields: Any) -> EditRequest:
     try:
         return EditRequest(**fields)
     except ValidationError as error:
-        raise TaskInputError(_sentence(error)) from None
-
-
-def _sentence(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    if isinstance(ours := first.get("ctx", {}).get("error"), TaskInputError):
-        return str(ours)
-    name = str(first["loc"][0]).replace("_", " ") if first["loc"] else "request"
-    if first["type"] in {"missing", "string_too_short"}:
-        return f"The {name} is missing: say it in words." if name == "prompt" else f"The {name} is missing."
-    reason = first["msg"][0].lower() + first["msg"][1:]
-    return f"The {name} cannot be {first['input']!r}: {reason}."
+        raise TaskInputError(request_sentence(error, arguments=("video",))) from None

@@ -18,11 +18,9 @@ from tasks.models.devices import Backend
 from tasks.planning.method import KeyframeFlow, Method, MethodChoices, resolve_method
 from tasks.planning.outline import EditOutline
 from tasks.planning.request import EditRequest
-from wave_ops.editing import EditingSettings
-from wave_ops.inversion import InversionSettings
-from wave_ops.masks import WarpMaskSettings
-from wave_ops.propagation import PropagationSettings
-from wave_ops.resize import analysis_size
+from wave_ops.propagation.settings import PropagationSettings
+from wave_ops.settings import EditingSettings, InversionSettings, WarpMaskSettings
+from wave_ops.sizes import analysis_size
 
 __all__ = [
     "ASSESS",

@@ -34,6 +34,28 @@ def test_a_wrong_field_is_refused_with_one_sentence(fields: dict[str, Any], word
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"keyframe_interval": 0}, "(--keyframe-interval)."),
+        ({"size": "big"}, "(--size)."),
+        ({"prompt": " "}, "(--prompt)."),
+        ({"set": ("inversion.window=late",)}, "(--set)."),
+        ({"set": ("inversion.seed=3",)}, "--seed (--set)."),
+    ],
+)
+def test_the_error_of_an_option_names_it(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(TaskInputError) as caught:
+        edit_request(**{"video": "clip.mp4", "prompt": "a star", **fields})
+    assert str(caught.value).endswith(words)
+
+
+def test_a_wrong_value_is_shown_in_part_where_it_is_long() -> None:
+    with pytest.raises(TaskInputError) as caught:
+        edit_request(video="clip.mp4", prompt="a star", flow="x" * 10_000)
+    assert len(str(caught.value)) < 400
+
+
 def test_prompts_are_trimmed_and_the_request_is_frozen() -> None:
     request = edit_request(video="clip.mp4", prompt=" a star \n")
     assert request.prompt == "a star"

@@ -102,6 +102,23 @@ def test_every_step_is_stored_and_the_edit_begins_where_the_inversion_ends(plan:
     assert np.array_equal(np.sort(orders), np.tile(np.arange(3), (3, 1)))
 
 
+def test_an_edit_that_keeps_and_pastes_has_the_sources_pixels_outside_its_mask(
+    request_: EditRequest, workspace: Path
+) -> None:
+    kept = request_.model_copy(
+        update={"set": ("editing.keep=true", "editing.keep_threshold=1.5", "editing.paste=true")}
+    )
+    plan = run_until_edited(make_plan(kept, workspace))
+    edit, source = artifact_of(plan, EDIT), artifact_of(plan, DECODE).read_region("frames")
+    mask = torch.from_numpy(edit.read_region("mask"))
+    sources = resize_frames(source[list(plan.keyframes)], plan.size)
+    weights = torch.nn.functional.interpolate(mask, size=plan.size, mode="bilinear")[:, 0].numpy()
+    frames = edit.read_region("frames")
+    assert (weights == 0).any()
+    assert np.array_equal(frames[weights == 0], sources[weights == 0])
+    assert not np.array_equal(frames[weights > 0], sources[weights > 0])
+
+
 def test_keyframes_pass_through_the_propagation_unchanged(plan: EditPlan) -> None:
     keyframes, frames = (artifact_of(plan, stage).read_region("frames") for stage in (EDIT, PROPAGATE))
     assert np.array_equal(frames[list(plan.keyframes)], keyframes)

@@ -18,7 +18,7 @@ from tasks.planning.plan import EditPlan
 from tasks.planning.stages import DECODE, EDIT, INVERT, KEYFRAME_FLOW
 from tasks.progress import stage_progress
 from tasks.stage import measured, stage_task
-from wave_ops.change_mask import change_mask, prompt_difference
+from wave_ops.change_mask import change_mask, paste_edit, prompt_difference
 from wave_ops.diffusion import StableDiffusion, decode_latents
 from wave_ops.edges import canny_edges
 from wave_ops.editing import edit
@@ -35,7 +35,7 @@ def edit_keyframes(job: Job) -> None:
     device = stage_device(execution.device, dtype=execution.dtype)
     with measured() as cost:
         notes = compute_finite(
-            lambda model: _store_keyframes(artifact, decode_latents(model, _denoise(artifact, model, plan))),
+            lambda model: _edit(artifact, model, plan),
             parts.model,
             parts.controlnet,
             stage="The edit",
@@ -45,7 +45,12 @@ def edit_keyframes(job: Job) -> None:
         artifact.complete({"keyframes": plan.keyframes, "notes": notes, **cost()})
 
 
-def _store_keyframes(artifact: Artifact, keyframes: NDArray[np.uint8]) -> None:
+def _edit(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> None:
+    """Compute and store what is missing of the latents, and the keyframes."""
+    keyframes = decode_latents(model, _denoise(artifact, model, plan))
+    if plan[EDIT].settings.editing.paste:
+        mask = torch.from_numpy(artifact.read_region("mask"))
+        keyframes = paste_edit(_sources(plan), keyframes, mask)
     artifact.require_array(
         "frames",
         shape=keyframes.shape,
@@ -64,7 +69,7 @@ def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> Tens
     mask = _change_mask(artifact, model, plan, inverted) if settings.keep else None
     edges = None
     if model.controlnet is not None:
-        edges = canny_edges(frames_at(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size))
+        edges = canny_edges(_sources(plan))
     with stage_progress(plan[EDIT], total=settings.steps, done=settings.steps - step) as progress:
 
         def store(step_index: int, x: Tensor) -> None:
@@ -113,9 +118,15 @@ def _change_mask(artifact: Artifact, model: StableDiffusion, plan: EditPlan, inv
         keyframe_batch=plan.execution.keyframe_batch,
     )
     check_finite(difference.numpy(), "the predictions of the change mask")
-    mask = change_mask(difference, grow=stage.editing.keep_grow)
+    editing = stage.editing
+    mask = change_mask(difference, _sources(plan), threshold=editing.keep_threshold, grow=editing.keep_grow)
     artifact.write_region("mask", 0, mask.numpy())
     return mask
+
+
+def _sources(plan: EditPlan) -> NDArray[np.uint8]:
+    """Return the source's keyframes at the size at which they are edited."""
+    return frames_at(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size)
 
 
 class _Inversion:

@@ -58,15 +58,16 @@ def _may_succeed_later(_task: Any, _run: Any, state: State[Any]) -> bool:
 
 RETRIES: Final = MappingProxyType(
     {
-        "retries": 2,
-        "retry_delay_seconds": [2.0, 15.0],
+        "retries": 4,
+        "retry_delay_seconds": [1.0, 2.0, 3.0, 3.0],
         "retry_jitter_factor": 0.5,
         "retry_condition_fn": _may_succeed_later,
     }
 )
 """The one retry policy, as keyword arguments of `prefect.task`.
 
-Delays vary at random, so that stages that lost the same server do not all come back at once.
+Delays vary at random, so that stages that lost the same server do not all come back at once. They are short, since
+a run that is cancelled waits for them.
 """
 
 

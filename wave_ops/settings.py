@@ -156,20 +156,29 @@ class EditingSettings:
     keep: bool = False
     """Keep what the two prompts do not disagree on: outside a mask the latents of each step are the inversion's (ours,
     after DiffEdit)."""
-    keep_grow: int = 1
+    keep_threshold: float = 0.8
+    """What counts as a disagreement, in units of Otsu's threshold: less for a larger mask."""
+    keep_grow: int = 0
     """Cells of the latents' grid by which that mask is grown."""
+    paste: bool = False
+    """Take the pixels outside that mask from the source, once the keyframes are decoded (ours)."""
 
     def __post_init__(self) -> None:
         """Check the injected fractions and the growth.
 
         Raises:
-            WaveOpsError: a fraction is outside 0 to 1, or the growth is negative.
+            WaveOpsError: a fraction is outside 0 to 1, the threshold or the growth is negative, or there is no mask
+                outside of which to paste.
         """
         for fraction in (self.injection_fraction, self.features_fraction):
             if not 0 <= fraction <= 1:
                 raise WaveOpsError(f"expected an injected fraction of the steps from 0 to 1, got {fraction}")
         if self.keep_grow < 0:
             raise WaveOpsError(f"expected a keep_grow of at least 0, got {self.keep_grow}")
+        if not self.keep_threshold >= 0:
+            raise WaveOpsError(f"expected a keep_threshold of at least 0, got {self.keep_threshold}")
+        if self.paste and not self.keep:
+            raise WaveOpsError("expected keep where pixels are to be pasted: only then there is a mask")
 
     @property
     def steps(self) -> int:

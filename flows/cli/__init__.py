@@ -28,7 +28,7 @@ from flows.cli.console import STDERR, NothingStarted, app, say
 __all__ = ["app", "main"]
 
 _INTERRUPTED = 130
-_RESUMES = "Interrupted. The same command resumes from here."
+_RESUMABLE = {"dataset", "demo", "edit", "evaluate", "resume", "train-embedded"}
 _PACKAGES = ("storage", "tasks", "wave_ops")
 _MISUSE: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
@@ -44,10 +44,14 @@ def main() -> None:
     except NothingStarted as error:
         code = _complain(error.reason, code=error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        code = _complain(_RESUMES, code=_INTERRUPTED)
+        code = _complain(_interrupted(), code=_INTERRUPTED)
     except Exception as error:  # noqa: BLE001  (the outermost boundary: a person wants a sentence)
-        code = _complain(_RESUMES, code=_INTERRUPTED) if _is_cancelled(error) else _complain(error)
+        code = _complain(_interrupted(), code=_INTERRUPTED) if _is_cancelled(error) else _complain(error)
     sys.exit(code)
+
+
+def _interrupted() -> str:
+    return "Interrupted. The same command resumes from here." if {*sys.argv[1:2]} & _RESUMABLE else "Interrupted."
 
 
 @app.callback(invoke_without_command=True)

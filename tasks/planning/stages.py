@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 from storage.artifact import Artifact
 from storage.reference import ArtifactRef
@@ -185,6 +185,9 @@ class InvertSettings:
         return {**asdict(self), "inversion": _flat(self.inversion)}
 
 
+_OF_MASKS: Final = ("keep_threshold", "keep_grow", "paste")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditSettings:
     """Settings of the keyframe editing."""
@@ -196,8 +199,11 @@ class EditSettings:
     """Digest of the ControlNet; None for none."""
 
     def identity(self) -> dict[str, Any]:
-        """See `StageSettings`."""
-        return {**asdict(self), "editing": _flat(self.editing)}
+        """See `StageSettings`; what only a mask needs is left out where there is none."""
+        editing = _flat(self.editing)
+        if not self.editing.keep:
+            editing = {name: value for name, value in editing.items() if name not in _OF_MASKS}
+        return {**asdict(self), "editing": editing}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

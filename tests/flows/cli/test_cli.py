@@ -211,7 +211,7 @@ def test_every_field_of_the_request_is_an_option(clip: Path, tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("error", "words", "code"),
     [
-        (KeyboardInterrupt(), "Interrupted", 130),
+        (KeyboardInterrupt(), "Interrupted. The same command resumes from here.", 130),
         (ZeroDivisionError("one\ntwo"), "Unexpected ZeroDivisionError: one (--verbose", 1),
     ],
 )
@@ -231,6 +231,15 @@ def test_interrupts_and_accidents_end_without_a_traceback(
     said = capfd.readouterr().err.strip()
     assert words in said
     assert "\n" not in said
+
+
+def test_only_commands_that_resume_say_so(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.cli.doctor.find_server", fail)
+    assert run("doctor", monkeypatch=monkeypatch) == 130
+    assert capfd.readouterr().err.strip().endswith("Interrupted.")
 
 
 def test_the_version_and_the_doctor_answer(

@@ -35,7 +35,7 @@ def edit_keyframes(job: Job) -> None:
     device = stage_device(execution.device, dtype=execution.dtype)
     with measured() as cost:
         notes = compute_finite(
-            lambda model: _edit(artifact, model, plan),
+            lambda model: _store_keyframes(artifact, _edited(artifact, model, plan)),
             parts.model,
             parts.controlnet,
             stage="The edit",
@@ -45,12 +45,7 @@ def edit_keyframes(job: Job) -> None:
         artifact.complete({"keyframes": plan.keyframes, "notes": notes, **cost()})
 
 
-def _edit(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> None:
-    """Compute and store what is missing of the latents, and the keyframes."""
-    keyframes = decode_latents(model, _denoise(artifact, model, plan))
-    if plan[EDIT].settings.editing.paste:
-        mask = torch.from_numpy(artifact.read_region("mask"))
-        keyframes = paste_edit(_sources(plan), keyframes, mask)
+def _store_keyframes(artifact: Artifact, keyframes: NDArray[np.uint8]) -> None:
     artifact.require_array(
         "frames",
         shape=keyframes.shape,
@@ -60,6 +55,13 @@ def _edit(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> None:
         dimension_names=("keyframe", "height", "width", "channel"),
     )
     artifact.write_region("frames", 0, keyframes)
+
+
+def _edited(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> NDArray[np.uint8]:
+    keyframes = decode_latents(model, _denoise(artifact, model, plan))
+    if plan[EDIT].settings.editing.paste:
+        return paste_edit(_sources(plan), keyframes, torch.from_numpy(artifact.read_region("mask")))
+    return keyframes
 
 
 def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> Tensor:

@@ -153,7 +153,7 @@ class VideoComparison:
     quick_rows: tuple[str, ...] = _QUICK_ROWS
 
     def methods(self, *, quick: bool) -> tuple[Method, ...]:
-        """List the rows, then the reference rows; a quick run takes fewer steps, and `quick_rows` unless rows are named."""
+        """List the rows, then the reference rows; a quick run takes fewer steps, and `quick_rows` if none is named."""
         steps = {"schedule.steps": QUICK_STEPS if quick else STEPS}
         rows = {name: {**steps, **row} for name, row in self.rows.items()}
         repeated = {name for name, row in rows.items() if name != self.baseline and row == rows[self.baseline]}

@@ -57,10 +57,9 @@ def test_a_quick_run_takes_few_methods_unless_they_are_named(tmp_path: Path) -> 
     def planned(*named: str) -> set[str]:
         request = EvaluationRequest(comparison="video", quick=True, clips=1, method=named)
         plan = plan_evaluation(request, execution=Execution(workspace=str(tmp_path)))
-        assert all(
-            method.factors["settings"]["schedule.steps"] == 20 for method in plan.methods if not method.reference
-        )
-        return {method.name for method in plan.methods if not method.reference}
+        rows = [method for method in plan.methods if not method.reference]
+        assert all(method.factors["settings"]["schedule.steps"] == 20 for method in rows)
+        return {method.name for method in rows}
 
     assert planned() == {"default", "all four as before", "each frame alone", "colour map"}
     assert planned("source pasted outside") == {"default", "source pasted outside"}

@@ -22,7 +22,7 @@ from pydantic import (
 from tasks.errors import TaskInputError
 from tasks.planning.faults import near_names
 from tasks.planning.option_errors import request_sentence
-from tasks.planning.request import EditRequest, Words, edit_request
+from tasks.planning.request import EditRequest, Location, Words, edit_request
 from tasks.planning.row_filter import parse_filter
 
 __all__ = ["DatasetRequest", "Layout", "dataset_name", "dataset_request", "load_dataset_settings", "parse_shard"]
@@ -92,13 +92,13 @@ class DatasetRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: Words = Field(
+    source: Location = Field(
         description="A manifest (CSV, TSV, JSONL, JSON or Parquet), a folder of videos or a glob; a path or a URL."
     )
     prompt: Words | None = Field(
         default=None, description="Prompt of the rows that have none, with {column} and {a|b|c} filled in."
     )
-    output: Words | None = Field(
+    output: Location | None = Field(
         default=None, description="Folder or URL for the edited clips; by default they stay in the workspace."
     )
     where: Annotated[Words, _checked(parse_filter)] | None = Field(

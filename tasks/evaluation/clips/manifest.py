@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from storage.video import probe, read_frames
 from tasks.errors import TaskInputError
 from tasks.evaluation.clips.clip import Edit, EvaluationClip
 from tasks.planning.input_video import clip_name, local_video
+from tasks.planning.source_policy import check_local, read_policy
 from wave_ops.resize import analysis_size, resize_frames
 from wave_ops.shot_detection import detect_cuts
 
@@ -50,7 +52,8 @@ def read_manifest(path: Path, *, count: int | None = None) -> tuple[ManifestRow,
 
     Args:
         path: .csv, .json or .parquet with the columns video, source_prompt and prompt, and optionally name and
-            frames. A relative path of a video starts at the table's folder.
+            frames. A relative path of a video starts at the table's folder,
+            below which local videos are, or in a folder that `tasks.planning.source_policy` allows.
         count: how many rows to take, from the first; all by default.
 
     Raises:
@@ -135,6 +138,10 @@ def _row(cells: _Cells) -> ManifestRow:
         raise cells.fail(f"has no {'video' if not video else 'prompt'}")
     if "://" not in video:
         video = str(cells.path.parent / Path(video).expanduser())
+    if "://" not in video or video.startswith("file://"):
+        path = Path(unquote(urlsplit(video).path) if "://" in video else video).absolute()
+        if reason := check_local(path, root=cells.path.parent, policy=read_policy()):
+            raise cells.fail(f"names a video that cannot be used: {reason}")
     try:
         with local_video(video) as file:
             probe(file)

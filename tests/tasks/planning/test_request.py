@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tasks.errors import TaskInputError
+from tasks.planning.dataset import dataset_request
 from tasks.planning.request import edit_request, parse_size
 
 
@@ -48,6 +49,15 @@ def test_the_error_of_an_option_names_it(fields: dict[str, Any], words: str) -> 
     with pytest.raises(TaskInputError) as caught:
         edit_request(**{"video": "clip.mp4", "prompt": "a star", **fields})
     assert str(caught.value).endswith(words)
+
+
+@pytest.mark.parametrize("field", ["video", "source", "output"])
+def test_a_url_with_a_password_is_no_request(field: str) -> None:
+    url = "s3://key:secret@bucket/a.mp4"
+    make: Any = edit_request if field == "video" else dataset_request
+    with pytest.raises(TaskInputError, match="contains a password") as caught:
+        make(**({"video": url, "prompt": "a star"} if field == "video" else {"source": "set.csv", field: url}))
+    assert "secret" not in str(caught.value)
 
 
 def test_a_wrong_value_is_shown_in_part_where_it_is_long() -> None:

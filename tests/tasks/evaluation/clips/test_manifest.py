@@ -70,12 +70,18 @@ def test_a_clip_consists_of_its_first_frames_and_one_edit(write: Writer, folder:
     assert [(edit.kind, edit.prompt, edit.truth) for edit in clip.edits] == [("prompt", "a ring", None)]
 
 
-def test_cuts_are_detected_and_large_frames_are_shrunk(tmp_path: Path, write: Writer) -> None:
+def test_cuts_are_detected_and_large_frames_are_shrunk(
+    tmp_path: Path, write: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(0)
     shots = [np.kron(rng.integers(0, 256, (9, 16, 3), np.uint8), np.ones((80, 80, 1), np.uint8)) for _ in range(2)]
     frames = [shots[i // 5] for i in range(10)]
     write_video(tmp_path / "large.mp4", frames, timestamps=range(10), time_base=Fraction(1, 10))
-    (row,) = read_manifest(write({**ROW, "video": str(tmp_path / "large.mp4")}))
+    elsewhere = {**ROW, "video": str(tmp_path / "large.mp4")}
+    with pytest.raises(TaskInputError, match="outside of the manifest's folder"):
+        read_manifest(write(elsewhere))
+    monkeypatch.setenv("WAVE_SOURCE_ROOTS", str(tmp_path))
+    (row,) = read_manifest(write(elsewhere))
     clip = read_clip(row)
     assert clip.cuts == (5,)
     assert clip.frames.shape[1] * clip.frames.shape[2] <= 512 * 512

@@ -99,7 +99,8 @@ def check_url(url: str, *, policy: SourcePolicy | None = None) -> None:
     try:
         fsspec.get_filesystem_class(parts.scheme)
     except (ImportError, ValueError) as error:
-        raise TaskInputError(f"The URL {shown} needs a driver that is not installed: {error}.") from None
+        extra = " (all of them: wave-edit[urls])" if parts.scheme in _STORES else ""
+        raise TaskInputError(f"The URL {shown} needs a driver that is not installed: {error}{extra}.") from None
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:

@@ -88,7 +88,7 @@ def content(address: str) -> bytes:
         ("http://[fd00:0:0:0:0:0:0:1]/a.mp4", "is of this machine"),
         ("http://[0:0:0:0:0:ffff:7f00:1]/a.mp4", "is of this machine"),
         ("http://metadata.google.internal/a.mp4", "is of this machine"),
-        ("gs://bucket/a.mp4", "needs a driver that is not installed"),
+        ("gs://bucket/a.mp4", "(all of them: wave-edit[urls])"),
     ],
 )
 def test_a_url_that_may_not_be_read_is_refused_without_a_connection(

@@ -11,6 +11,7 @@ from tests.wave_ops.peers._layers import attention_layer, tokens
 from wave_ops.diffusion import StableDiffusion, encode_prompt
 from wave_ops.errors import WaveOpsError
 from wave_ops.peers import (
+    AttentionLayer,
     AttentionMaps,
     CrossFrameAttention,
     FlowAttention,
@@ -110,6 +111,25 @@ def test_the_chunks_of_merging_contain_every_frame_once_and_change_with_the_step
     assert len(drawn) > 4
 
 
+def test_a_chunk_reads_the_tokens_of_all_chunks_before_it_and_of_none_after(model: StableDiffusion) -> None:
+    layer, before, method = attention_layer(model), tokens(3), TokenMerging(chunk=1)
+    start(method, 3)
+    (first,), (second,), (third,) = method._chunks
+    changed = before.clone()
+    changed[:, first] += 1
+    with torch.inference_mode():
+        outputs = []
+        for each in (before, changed):
+            start(method, 3)
+            outputs.append(method.self_attention(layer, each))
+        assert not torch.allclose(outputs[0][:, third], outputs[1][:, third])
+        start(method, 3)
+        changed = before.clone()
+        changed[:, third] += 1
+        found = method.self_attention(layer, changed)
+    assert torch.equal(found[:, [first, second]], outputs[0][:, [first, second]])
+
+
 @pytest.mark.parametrize("frames", [1, 4, 5, 17])
 def test_frames_that_are_laid_out_in_grids_come_back_in_their_places(frames: int) -> None:
     latents = torch.randn(3, frames, 4, 8, 6, generator=torch.Generator().manual_seed(0))
@@ -199,6 +219,30 @@ def test_maps_that_are_not_fused_compute_the_attention_to_the_frame_and_the_midd
     with torch.inference_mode():
         expected = layer(found, torch.cat([found, middle], dim=2))
     torch.testing.assert_close(attended(model, fused=0.0), expected)
+
+
+def test_words_in_common_are_attended_to_by_the_maps_of_the_source_at_their_own_places(model: StableDiffusion) -> None:
+    attention = model.unet.get_submodule("up_blocks.3.attentions.0.transformer_blocks.0.attn2")
+    layer = AttentionLayer(name="attn2", attention=attention, processor=attention.processor)
+    alignment = align_prompts(model, "red circle", "dark red circle")
+    method = AttentionMaps(alignment=alignment, steps=1, fused_fraction=1.0)
+    start(method, 1)
+    found = tokens(1)
+    words = torch.randn(3, 1, 8, 16, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        query, key, value = attention.to_q(found[:, 0]), attention.to_k(words[:, 0]), attention.to_v(words[:, 0])
+        heads = []
+        for place in torch.arange(query.shape[-1]).chunk(attention.heads):
+            source, own = ((query[i][:, place] @ key[i][:, place].T * attention.scale).softmax(-1) for i in (0, 2))
+            for before, after in alignment.common:
+                own[:, after] = source[:, before]
+            heads.append(own @ value[2][:, place])
+        expected = attention.to_out[0](torch.cat(heads, dim=-1))
+        output = method.cross_attention(layer, found, words)
+        plain = layer(found, words)
+    assert {(1, 2), (2, 3)} <= set(alignment.common)
+    torch.testing.assert_close(output[2, 0], expected)
+    torch.testing.assert_close(output[:2], plain[:2])
 
 
 def edited(model: StableDiffusion, prompt: str, **settings: Any) -> torch.Tensor:

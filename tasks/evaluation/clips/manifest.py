@@ -28,6 +28,7 @@ FRAMES = 33
 """Frames taken of a clip, from its start, if the row does not say how many."""
 _VERSION = 1  # of how frames and cuts are read
 _NEEDED = ("video", "source_prompt", "prompt")
+_ALSO = {"source": "video", "id": "name"}  # columns of a data set's manifest
 _SUFFIXES = (".csv", ".json", ".parquet")
 
 
@@ -50,13 +51,16 @@ def read_manifest(path: Path, *, count: int | None = None) -> tuple[ManifestRow,
 
     Args:
         path: .csv, .json or .parquet with the columns video, source_prompt and prompt, and optionally name and
-            frames. A relative path of a video starts at the table's folder.
+            frames. A relative path of a video starts at the table's folder. A manifest of a data set, with the columns
+            source and id in place of video and name, is read as well.
         count: how many rows to take, from the first; all by default.
 
     Raises:
         TaskInputError: one sentence about the file, or about the first row that is wrong, counted from 1.
     """
     table = _read_table(path)
+    names = {old: new for old, new in _ALSO.items() if new not in table.columns}
+    table = table.rename(columns=names)
     missing = [column for column in _NEEDED if column not in table.columns]
     if missing:
         has = ", ".join(map(str, table.columns)) or "none"

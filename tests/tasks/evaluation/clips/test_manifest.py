@@ -55,6 +55,14 @@ def test_all_formats_of_a_table_are_read_with_the_same_result(name: str, write: 
     assert Path(row.video) == folder / "clip.mp4"
 
 
+def test_a_manifest_of_a_data_set_is_read_with_its_own_names_of_columns(write: Writer) -> None:
+    (row,) = read_manifest(write(ROW, name="own.csv"))
+    (other,) = read_manifest(
+        write({"id": "clip/1", "source": "clip.mp4", **{key: ROW[key] for key in ("source_prompt", "prompt")}})
+    )
+    assert (other.name, other.digest) == ("clip/1", row.digest)
+
+
 def test_text_that_looks_like_none_numbers_or_dates_stays_text(write: Writer) -> None:
     rows = [{**ROW, "prompt": text} for text in ("None", "1e3", "2020-01-01")]
     for name in ("clips.csv", "clips.json"):

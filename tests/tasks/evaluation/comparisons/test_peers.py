@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.evaluation.clips.clip import EvaluationClip
+from tasks.evaluation.clips.clip import Edit, EvaluationClip
 from tasks.evaluation.comparisons.comparison import Method, Outcome
 from tasks.evaluation.comparisons.peers import COMPARISON, OURS, PEERS
 from tests._editing_clips import EMBEDDED, SIDE, recoloured
@@ -77,6 +77,13 @@ def test_each_shot_is_edited_by_itself(clip: EvaluationClip, found: dict[str, Ou
     together = run(both, "Text2Video-Zero")["Text2Video-Zero"].frames
     assert len(together) == 2 * FRAMES
     assert np.abs(together[:FRAMES].astype(int) - found["Text2Video-Zero"].frames).mean() < 1
+
+
+def test_a_real_clip_is_measured_without_a_true_edit(clip: EvaluationClip) -> None:
+    real = replace(clip, scene=None, edits=(Edit(kind="prompt", prompt=clip.edits[0].prompt),))
+    found = run(real, "VidToMe", "true edit")
+    assert set(found["VidToMe"].scores) == {"warp error", "warp error over source", "UNet calls", "seconds"}
+    assert found["true edit"].scores == {}
 
 
 def test_our_rows_and_the_reference_rows_are_measured_as_in_the_comparison_of_videos(clip: EvaluationClip) -> None:

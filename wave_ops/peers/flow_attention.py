@@ -36,9 +36,9 @@ def trajectories(
     Returns:
         The flat cell of each trajectory in each frame; -1 where it does not exist.
     """
-    sources = (
-        nearest_indices(flows_to_prev, size) if len(valid) else torch.empty(0, size[0] * size[1], dtype=torch.long)
-    )
+    if not len(valid):
+        return torch.arange(size[0] * size[1])[:, None]
+    sources = nearest_indices(flows_to_prev, size)
     trusted = F.interpolate(valid[:, None].float(), size=size, mode="nearest-exact").flatten(1).bool()
     cells, count = list(range(size[0] * size[1])), size[0] * size[1]
     owners, paths = cells, [[(0, cell)] for cell in cells]

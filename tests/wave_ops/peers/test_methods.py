@@ -166,6 +166,11 @@ def test_two_cells_that_come_from_one_are_on_two_trajectories() -> None:
     assert sorted(found[:, 1][found[:, 1] >= 0].tolist()) == list(range(16))
 
 
+def test_a_single_frame_attends_along_trajectories_to_itself() -> None:
+    paths, before = trajectories(torch.zeros(0, 2, 4, 4), EVERYWHERE[:0], (4, 4)), tokens(1)
+    torch.testing.assert_close(attend_along(before, paths, heads=2), before)
+
+
 def test_attention_along_trajectories_reads_the_cell_that_the_flow_points_to_and_no_other() -> None:
     flow = torch.zeros(1, 2, 4, 4)
     flow[:, 0] = -1

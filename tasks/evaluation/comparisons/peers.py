@@ -121,7 +121,7 @@ class _Shot:
 def _flow_attention(shot: _Shot, model: StableDiffusion) -> Tensor:
     flows = estimated_flows(shot.clip, load_flow(shot.resources.flow, device=shot.resources.device))
     to_prev, valid = torch.from_numpy(flows.to_prev), torch.from_numpy(flows.valid)
-    return shot.sampled(model, FlowAttention(flows_to_prev=to_prev, valid=valid))
+    return shot.sampled_from_own_inversion(model, FlowAttention(flows_to_prev=to_prev, valid=valid))
 
 
 def _attention_maps(shot: _Shot, model: StableDiffusion) -> Tensor:
@@ -153,7 +153,7 @@ PEERS: Final[Mapping[str, Callable[[_Shot, StableDiffusion], Tensor]]] = {
     "FlowEdit": _shared_noise,
 }
 """Each returns the edited latents of every frame of a shot."""
-_INVERTS: Final = frozenset(PEERS) - {"RAVE", "FlowEdit"}
+_INVERTS: Final = frozenset(PEERS) - {"RAVE", "FLATTEN", "FlowEdit"}
 """The methods that start from the plain inversion, the cost of which they share."""
 
 

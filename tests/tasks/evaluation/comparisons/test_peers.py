@@ -10,6 +10,7 @@ import pytest
 from tasks.evaluation.clips.clip import Edit, EvaluationClip
 from tasks.evaluation.comparisons.comparison import Method, Outcome
 from tasks.evaluation.comparisons.peers import COMPARISON, OURS, PEERS
+from tasks.evaluation.comparisons.video_metrics import VideoScorer
 from tests._editing_clips import EMBEDDED, SIDE, recoloured
 from wave_ops.scenes.specs import edit_spec, random_scene
 
@@ -84,6 +85,18 @@ def test_a_real_clip_is_measured_without_a_true_edit(clip: EvaluationClip) -> No
     found = run(real, "VidToMe", "true edit")
     assert set(found["VidToMe"].scores) == {"warp error", "warp error over source", "UNet calls", "seconds"}
     assert found["true edit"].scores == {}
+
+
+def test_preservation_of_a_real_clip_is_measured_outside_its_mask(clip: EvaluationClip) -> None:
+    inside = np.zeros((FRAMES, 2 * SIDE, 2 * SIDE), np.bool_)
+    inside[:, :, :SIDE] = True
+    real = replace(clip, scene=None, mask=inside, edits=(Edit(kind="prompt", prompt=clip.edits[0].prompt),))
+    scorer = VideoScorer(real, EMBEDDED)
+    for changed, expected in ((slice(0, SIDE // 2), 60), (slice(SIDE // 2 + SIDE // 8, SIDE), None)):
+        frames = clip.frames.copy()
+        frames[:, :, changed] = 255 - frames[:, :, changed]
+        found = scorer.scores(frames, keyframes=range(FRAMES))["preservation"]
+        assert found == expected or (expected is None and found < 15)
 
 
 def test_our_rows_and_the_reference_rows_are_measured_as_in_the_comparison_of_videos(clip: EvaluationClip) -> None:

@@ -1,7 +1,7 @@
 """The comparison with other methods, on the same clips, model, steps and metrics: every frame is measured.
 
-Ours edits keyframes and propagates them. The others edit every frame of a shot together, as their papers do, from one
-plain inversion of all frames, on plug-and-play; see `wave_ops.peers`.
+Ours edits keyframes and propagates them; one row edits every frame, and propagates nothing. The others edit every frame
+of a shot together, as their papers do, from one plain inversion of all frames, on plug-and-play; see `wave_ops.peers`.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ _QUICK_FRAMES: Final = 9
 OURS: Final[Mapping[str, Mapping[str, Any]]] = {
     "WAVE": {},
     "WAVE, nothing kept": {"editing.keep": False},
+    "WAVE, every frame": {"keyframe_interval": 1},
     "WAVE as published": {"preset": "paper"},
     "each frame alone": {
         "keyframe_interval": 1,

@@ -45,7 +45,7 @@ def test_our_rows_come_first_then_the_others_then_the_reference_rows(quick: bool
     assert names[0] == COMPARISON.baseline
     ours = [name for name in OURS if name in names]
     assert names[:-3] == [*ours, *PEERS]
-    assert len(ours) == (3 if quick else 4)
+    assert len(ours) == (4 if quick else 5)
     assert [method.reference for method in methods] == [False] * (len(methods) - 3) + [True] * 3
     assert {tuple(method.factors) for method in methods} == {("peer", "settings", "frames")}
 
@@ -100,6 +100,8 @@ def test_preservation_of_a_real_clip_is_measured_outside_its_mask(clip: Evaluati
 
 
 def test_our_rows_and_the_reference_rows_are_measured_as_in_the_comparison_of_videos(clip: EvaluationClip) -> None:
-    found = run(clip, "WAVE", "source unchanged")
+    found = run(clip, "WAVE", "WAVE, every frame", "source unchanged")
     assert found["WAVE"].frames.shape == clip.frames.shape
+    assert "pulse" in found["WAVE"].scores
+    assert "pulse" not in found["WAVE, every frame"].scores
     np.testing.assert_array_equal(found["source unchanged"].frames, clip.frames)

@@ -13,7 +13,7 @@ from tasks.planning.input_video import local_video
 from tasks.planning.manifest_table import Columns, manifest_suffix
 from tasks.planning.templates import parse_template
 
-__all__ = ["FACTS", "check_manifest_path", "folder_columns", "probed_columns"]
+__all__ = ["FACTS", "check_manifest_path", "folder_columns", "probed_columns", "relative_source"]
 
 FACTS = ("width", "height", "frames", "duration")
 """Columns that `probed_columns` adds: pixels, pixels, a count, and seconds."""
@@ -49,7 +49,7 @@ def folder_columns(folder: str, *, prompt: str, start: Path, more: Sequence[str]
         parse_template(prompt).check([*listed, *more])
     except TaskInputError as error:
         raise TaskInputError(f"The prompt {prompt!r} cannot be used: {error}.") from None
-    ids, sources = listed.pop("id"), [_relative(str(source), start) for source in listed.pop("source")]
+    ids, sources = listed.pop("id"), [relative_source(str(source), start) for source in listed.pop("source")]
     return {"id": ids, "source": sources, "prompt": [prompt.strip()] * len(ids), **listed}
 
 
@@ -80,7 +80,8 @@ def _facts(source: str, start: Path) -> tuple[object, ...]:
     return info.width, info.height, info.frame_count, round(info.duration, 3)
 
 
-def _relative(source: str, start: Path) -> str:
+def relative_source(source: str, start: Path) -> str:
+    """Return the path of a source relative to the folder of a manifest; as it is if it is not below, or is a URL."""
     if "://" in source or not Path(source).is_relative_to(start):
         return source
     inner = Path(source).relative_to(start).as_posix()

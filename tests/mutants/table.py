@@ -735,4 +735,63 @@ EVALUATION = (
         ("evaluation: edited new shapes are compared with the drawn one", "kind not in UNIQUE_KINDS:", "not kind:"),
     ),
 )
-MUTANTS = (*EDITING, *CORE, *PROPAGATION, *STORAGE, *TASKS, *SERVING, *EVALUATION)
+PEERS = (
+    *_faults(
+        "wave_ops/peers/token_propagation.py",
+        "tests/wave_ops/peers/test_methods.py",
+        ("peers: the farther keyframe has the greater weight", "if place == near[1] else", "if place == near[0] else"),
+        (
+            "peers: nearest neighbours among the edit's tokens",
+            "nearest_tokens(source[frame], source[self._keyframes[place]])",
+            "nearest_tokens(edited[0, place], source[self._keyframes[place]])",
+        ),
+    ),
+    *_faults(
+        "wave_ops/peers/token_merging.py",
+        "tests/wave_ops/peers/test_methods.py",
+        ("peers: merged tokens are summed", "torch.cat([means / counts,", "torch.cat([means,"),
+        (
+            "peers: the tokens of earlier chunks are forgotten",
+            "return outputs[0 if onto_earlier else 1], joined",
+            "return outputs[0 if onto_earlier else 1], local",
+        ),
+    ),
+    *_faults(
+        "wave_ops/peers/shuffled_grids.py",
+        "tests/wave_ops/peers/test_methods.py",
+        (
+            "peers: frames leave their grids in another order",
+            "frames[:, list(self._cells[: self._count])] =",
+            "frames[:] =",
+        ),
+    ),
+    *_faults(
+        "wave_ops/peers/flow_attention.py",
+        "tests/wave_ops/peers/test_methods.py",
+        (
+            "peers: trajectories go on where the flow is wrong",
+            "if not trust[cell] or owner in reached:",
+            "if owner in reached:",
+        ),
+    ),
+    *_faults(
+        "wave_ops/peers/attention_maps.py",
+        "tests/wave_ops/peers/test_methods.py",
+        (
+            "peers: the source's maps inside the region",
+            "torch.where(inside, maps[2], maps[0])",
+            "torch.where(inside, maps[0], maps[2])",
+        ),
+        (
+            "peers: maps of words at the wrong places",
+            "maps[2, ..., edited] = maps[0][..., source]",
+            "maps[2, ..., edited] = maps[0][..., edited]",
+        ),
+    ),
+    *_faults(
+        "wave_ops/peers/shared_noise.py",
+        "tests/wave_ops/peers/test_methods.py",
+        ("peers: away from the edit's prompt", "(slopes[1] - slopes[0])", "(slopes[0] - slopes[1])"),
+    ),
+)
+MUTANTS = (*EDITING, *CORE, *PROPAGATION, *STORAGE, *TASKS, *SERVING, *EVALUATION, *PEERS)

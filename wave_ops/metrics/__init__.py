@@ -17,9 +17,11 @@ from wave_ops.metrics.scenes import (
 )
 from wave_ops.metrics.temporal import warp_error
 from wave_ops.metrics.video import colour_drift, keyframe_pulse
+from wave_ops.metrics.videos import SourceMotion, source_motion, video_consistency, video_warp_error
 
 __all__ = [
     "Lpips",
+    "SourceMotion",
     "attribute_fractions",
     "attribute_hits",
     "colour_drift",
@@ -34,9 +36,12 @@ __all__ = [
     "outside_objects",
     "preservation",
     "psnr",
+    "source_motion",
     "ssim",
     "temporal_consistency",
     "text_alignment",
     "true_warp_error",
+    "video_consistency",
+    "video_warp_error",
     "warp_error",
 ]

@@ -44,6 +44,8 @@ class EvaluationClip:
     scene: Scene | None = None
     cuts: tuple[int, ...] = ()
     """Indices of the first frame of each shot but the first."""
+    mask: NDArray[np.bool_] | None = None
+    """(time, height, width), at any size: what an edit of a real clip may change; None where it is not known."""
     digest: str = ""
     """Identity of all of the above."""
 
@@ -66,6 +68,7 @@ def split_shots(clip: EvaluationClip) -> tuple[EvaluationClip, ...]:
             edits=tuple(_edit_of_shot(edit, number - 1) for edit in clip.edits),
             scene=scene,
             cuts=(),
+            mask=None if clip.mask is None else clip.mask[start:stop],
             digest=clip.digest and digest_of(clip.digest, number),
         )
         for number, ((start, stop), scene) in enumerate(zip(ends, scenes, strict=True), start=1)

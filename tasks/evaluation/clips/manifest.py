@@ -19,6 +19,7 @@ from storage.errors import StorageError
 from storage.video import probe, read_frames
 from tasks.errors import TaskInputError
 from tasks.evaluation.clips.clip import Edit, EvaluationClip
+from tasks.evaluation.clips.mask_files import mask_files, read_masks
 from tasks.planning.input_video import clip_name, local_video
 from tasks.planning.source_policy import check_local, read_policy
 from wave_ops.resize import analysis_size, resize_frames
@@ -30,6 +31,7 @@ FRAMES = 33
 """Frames taken of a clip, from its start, if the row does not say how many."""
 _VERSION = 1  # of how frames and cuts are read
 _NEEDED = ("video", "source_prompt", "prompt")
+_ALSO = {"source": "video", "id": "name"}  # columns of a data set's manifest
 _SUFFIXES = (".csv", ".json", ".parquet")
 
 
@@ -43,6 +45,8 @@ class ManifestRow:
     source_prompt: str
     prompt: str
     frames: int
+    mask: str
+    """Path of what the edit may change, for `read_masks`; "" for none."""
     digest: str
     """Of the file and everything else that changes the clip, except its name."""
 
@@ -51,15 +55,18 @@ def read_manifest(path: Path, *, count: int | None = None) -> tuple[ManifestRow,
     """Read a table of clips and check that every video can be read.
 
     Args:
-        path: .csv, .json or .parquet with the columns video, source_prompt and prompt, and optionally name and
-            frames. A relative path of a video starts at the table's folder,
-            below which local videos are, or in a folder that `tasks.planning.source_policy` allows.
+        path: .csv, .json or .parquet with the columns video, source_prompt and prompt, and optionally name, frames
+            and mask. A relative path of a video starts at the table's folder, below which local videos are, or in a
+            folder that `tasks.planning.source_policy` allows. A manifest of a data set, with the columns source and id
+            in place of video and name, is read as well.
         count: how many rows to take, from the first; all by default.
 
     Raises:
         TaskInputError: one sentence about the file, or about the first row that is wrong, counted from 1.
     """
     table = _read_table(path)
+    names = {old: new for old, new in _ALSO.items() if new not in table.columns}
+    table = table.rename(columns=names)
     missing = [column for column in _NEEDED if column not in table.columns]
     if missing:
         has = ", ".join(map(str, table.columns)) or "none"
@@ -75,6 +82,7 @@ def read_clip(row: ManifestRow) -> EvaluationClip:
 
     Raises:
         VideoError: if the video can no longer be read.
+        TaskInputError: if its mask cannot.
     """
     with local_video(row.video) as path:
         frames = np.stack([_fitted(frame) for _, frame in islice(read_frames(path), row.frames)])
@@ -85,6 +93,7 @@ def read_clip(row: ManifestRow) -> EvaluationClip:
         caption=row.source_prompt,
         edits=(Edit(kind="prompt", prompt=row.prompt),),
         cuts=detect_cuts(frames),
+        mask=read_masks(Path(row.mask), count=len(frames)) if row.mask else None,
         digest=row.digest,
     )
 
@@ -148,15 +157,33 @@ def _row(cells: _Cells) -> ManifestRow:
             content = digest_file(file)
     except (StorageError, TaskInputError) as error:
         raise cells.fail(f"names a video that cannot be used: {error}") from error
-    frames, source_prompt = _frames(cells), cells.text("source_prompt")
+    frames, source_prompt, mask = _frames(cells), cells.text("source_prompt"), _mask(cells)
     return ManifestRow(
         name=cells.text("name") or Path(clip_name(video)).stem,
         video=video,
         source_prompt=source_prompt,
         prompt=prompt,
         frames=frames,
-        digest=digest_of("real clip", _VERSION, content, source_prompt, prompt, frames),
+        mask=mask,
+        digest=digest_of("real clip", _VERSION, content, source_prompt, prompt, frames, *_mask_content(mask)),
     )
+
+
+def _mask(cells: _Cells) -> str:
+    """Return the path of a row's mask, once its files are found."""
+    mask = cells.text("mask")
+    if not mask:
+        return ""
+    path = cells.path.parent / Path(mask).expanduser()
+    try:
+        mask_files(path)
+    except TaskInputError as error:
+        raise cells.fail(f"names a mask that cannot be used: {error}") from error
+    return str(path)
+
+
+def _mask_content(mask: str) -> list[str]:
+    return [digest_file(file) for file in mask_files(Path(mask))] if mask else []
 
 
 def _frames(cells: _Cells) -> int:

@@ -151,14 +151,18 @@ class EditScorer:
                 "frames that pass everything": checks.passing(),
                 "edit success": checks.success,
                 "rest kept": checks.rest_kept,
-                "preservation": self._preservation(frames, truth, np.ones(len(frames), np.bool_)),
-                "preservation if successful": self._preservation(frames, truth, checks.successful),
+                "preservation": self._preservation(frames, truth.untouched, np.ones(len(frames), np.bool_)),
+                "preservation if successful": self._preservation(frames, truth.untouched, checks.successful),
                 "object overlap": _overlap(frames, truth),
             }
             if kind == "colour":
                 found["colour success"] = checks.success
             if kind in UNIQUE_KINDS:
                 found["PSNR to true edit"] = mean_psnr(frames, truth.frames)
+        elif self.clip.mask is not None:
+            inside = fit_masks(self.clip.mask[list(self.context.keyframes)], self.context.size)
+            untouched = outside_objects(np.expand_dims(inside, 1))
+            found["preservation"] = self._preservation(frames, untouched, np.ones(len(frames), np.bool_))
         return finite_scores(found)
 
     def checks(self, edit: int, frames: Frames) -> Checks | None:
@@ -181,10 +185,10 @@ class EditScorer:
         truth = self.truth(edit)
         return self.context.frames if truth is None else truth.frames
 
-    def _preservation(self, frames: Frames, truth: Truth, where: Times) -> float:
+    def _preservation(self, frames: Frames, untouched: Masks, where: Times) -> float:
         if not where.any():
             return np.nan
-        found = preservation(frames[where], self.context.frames[where], truth.untouched[where])
+        found = preservation(frames[where], self.context.frames[where], untouched[where])
         return min(found, _MOST_PRESERVATION) if found == found else found
 
     def _truth(self, edit: int) -> Truth | None:

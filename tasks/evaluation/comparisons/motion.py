@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from tasks.evaluation.clips.clip import EvaluationClip
 from wave_ops.flow import FlowEstimator
-from wave_ops.masks import occlusion_mask
-from wave_ops.metrics import warp_error
+from wave_ops.metrics import source_motion, warp_error
 from wave_ops.resize import to_images
 from wave_ops.scenes.rendering import Scene
 
@@ -40,17 +39,8 @@ def true_flows(scene: Scene) -> Flows:
 
 def estimated_flows(clip: EvaluationClip, estimate: FlowEstimator) -> Flows:
     """Estimate flow as an edit does; across a cut it is zero and valid nowhere."""
-    size = clip.frames.shape[1:3]
-    nothing = np.zeros((2, *size), np.float32)
-    pairs = [
-        (nothing, nothing) if i in clip.cuts else estimate(clip.frames[i - 1], clip.frames[i])
-        for i in range(1, len(clip.frames))
-    ]
-    # The zero flow in front keeps the shape for a clip of one frame, which has no pairs
-    to_prev, to_cur = (np.stack([nothing, *(pair[side] for pair in pairs)])[1:] for side in (0, 1))
-    hidden = occlusion_mask(torch.from_numpy(to_prev), torch.from_numpy(to_cur)).numpy()
-    hidden[[cut - 1 for cut in clip.cuts]] = True
-    return Flows(to_prev=to_prev, to_cur=to_cur, valid=~hidden)
+    found = source_motion(clip.frames, estimate=estimate, cuts=clip.cuts)
+    return Flows(to_prev=found.to_prev, to_cur=found.to_cur, valid=found.valid)
 
 
 def pair_errors(frames: Frames, flows: Flows) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ COMPARISONS: Mapping[str, str] = MappingProxyType(
         "inversion": "tasks.evaluation.comparisons.inversion:COMPARISON",
         "editing": "tasks.evaluation.comparisons.editing:COMPARISON",
         "video": "tasks.evaluation.comparisons.video:COMPARISON",
+        "peers": "tasks.evaluation.comparisons.peers:COMPARISON",
         "propagation": "tasks.evaluation.comparisons.propagation:COMPARISON",
         "flow": "tasks.evaluation.comparisons.flow:COMPARISON",
         "model": "tasks.evaluation.comparisons.model:COMPARISON",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -125,3 +126,20 @@ def test_a_manifest_is_replaced_when_asked_for(folder: Path, monkeypatch: pytest
     path.write_text("old")
     assert run(folder, "-o", path, "--overwrite", monkeypatch=monkeypatch) == 0
     assert len(read_table(str(path))) == 4
+
+
+def test_a_prompt_file_of_a_benchmark_becomes_a_manifest(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    entry = {"video_name": "10", "source_prompt": "a cat", "target_prompt": "a dog"}
+    prompts, out = folder / "edit1_FiVE.json", folder / "m.csv"
+    prompts.write_text(json.dumps([entry]))
+    arguments = (prompts, "--from", "five-bench", "--videos", folder, "-o", out)
+    assert run(*arguments, monkeypatch=monkeypatch) == 0
+    assert "has 1 rows" in capfd.readouterr().out
+    (row,) = read_rows(dataset_request(source=str(out)))
+    assert (row.id, row.prompt, row.source) == ("10/1", "a dog", str(folder / "10.mp4"))
+    assert run(*arguments[:3], "-o", folder / "n.csv", monkeypatch=monkeypatch) == 1
+    assert "--videos" in capfd.readouterr().err
+    assert run(folder, "--videos", folder, "-o", folder / "n.csv", monkeypatch=monkeypatch) == 1
+    assert "--from" in capfd.readouterr().err

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from storage.video import read_frames, write_video
 from tasks.errors import TaskInputError
@@ -53,6 +54,29 @@ def test_all_formats_of_a_table_are_read_with_the_same_result(name: str, write: 
     (row,) = read_manifest(write(ROW, name=name))
     assert (row.name, row.source_prompt, row.prompt, row.frames) == ("clip", "a star", "a ring", FRAMES)
     assert Path(row.video) == folder / "clip.mp4"
+
+
+def test_a_manifest_of_a_data_set_is_read_with_its_own_names_of_columns(write: Writer) -> None:
+    (row,) = read_manifest(write(ROW, name="own.csv"))
+    (other,) = read_manifest(
+        write({"id": "clip/1", "source": "clip.mp4", **{key: ROW[key] for key in ("source_prompt", "prompt")}})
+    )
+    assert (other.name, other.digest) == ("clip/1", row.digest)
+
+
+def test_a_mask_is_read_with_the_clip_and_is_part_of_its_digest(write: Writer, folder: Path) -> None:
+    (plain,) = read_manifest(write({**ROW, "mask": ""}))
+    assert (plain.mask, plain.digest) == ("", read_manifest(write(ROW))[0].digest)
+    assert read_clip(plain).mask is None
+    mask = np.zeros((48, 64), np.uint8)
+    mask[:, :32] = 255
+    digests = {plain.digest}
+    for side in (mask, 255 - mask):
+        Image.fromarray(side).save(folder / "mask.png")
+        (row,) = read_manifest(write({**ROW, "frames": 3, "mask": "mask.png"}))
+        np.testing.assert_array_equal(read_clip(row).mask, np.stack([side > 0] * 3))
+        digests.add(row.digest)
+    assert len(digests) == 3
 
 
 def test_text_that_looks_like_none_numbers_or_dates_stays_text(write: Writer) -> None:
@@ -113,6 +137,7 @@ def test_only_the_requested_number_of_rows_is_read(write: Writer) -> None:
         ([ROW, ROW, {**ROW, "video": "gone.mp4"}], "Row 3 of .* names a video that cannot be used: there is no file"),
         ([{**ROW, "video": "notes.mp4"}], "Row 1 of .* names a video that cannot be used: .* not a video"),
         ([{**ROW, "video": "nowhere://x/y.mp4"}], "Row 1 of .* names a video that cannot be used"),
+        ([{**ROW, "mask": "gone.png"}], "Row 1 of .* names a mask that cannot be used: There is no mask"),
         ([{**ROW, "frames": "many"}], "Row 1 of .* requests 'many' frames"),
         ([{**ROW, "frames": 0}], "Row 1 of .* requests '0' frames"),
         ([{**ROW, "frames": 2.5}], "Row 1 of .* requests '2.5' frames"),

@@ -10,7 +10,7 @@ REGISTRY = "tasks.evaluation.comparisons.registry.COMPARISONS"
 
 
 def test_all_comparisons_are_listed() -> None:
-    whole = ("inversion", "editing", "video", "propagation", "flow", "model")
+    whole = ("inversion", "editing", "video", "peers", "propagation", "flow", "model")
     assert names() == (*whole, "anchor", "sites", "mask", "window", "refinement", "steps", "advice")
 
 

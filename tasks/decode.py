@@ -39,9 +39,11 @@ def decode_clip(job: Job) -> None:
         if digest_file_once(path) != plan.clip.digest:
             raise TaskInputError(f"The clip {plan.clip.name} changed after the edit was planned: start again.")
         info, notes = probe(path), Notes()
-        reader = FrameReader(path, deinterlace=plan[DECODE].settings.deinterlace, notes=notes)
-        with stage_progress(plan[DECODE], total=info.frame_count) as progress:
-            frames = _StoringFrames(artifact, info, progress)
+        settings = plan[DECODE].settings
+        reader = FrameReader(path, deinterlace=settings.deinterlace, trim=settings.trim, notes=notes)
+        count = settings.trim.count(info.frame_count, float(info.rate))
+        with stage_progress(plan[DECODE], total=count) as progress:
+            frames = _StoringFrames(artifact, info, progress, count=count)
             cuts = detect_cuts(frames.read(reader))
         timestamps = frames.finish()
         has_audio = _store_audio(artifact, path, reader, notes)
@@ -71,10 +73,10 @@ def _store_audio(artifact: Artifact, path: Path, reader: FrameReader, notes: Not
 class _StoringFrames:
     """Stores frames as they are read from the file and passes them on."""
 
-    def __init__(self, artifact: Artifact, info: VideoInfo, progress: StageProgress) -> None:
+    def __init__(self, artifact: Artifact, info: VideoInfo, progress: StageProgress, *, count: int) -> None:
         self._artifact, self._progress = artifact, progress
         self._timestamps: list[int] = []
-        self._length = max(info.frame_count, 1)
+        self._length = max(count, 1)
         shape = (self._length, info.height, info.width, 3)
         artifact.require_array(
             "frames",

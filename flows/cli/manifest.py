@@ -23,7 +23,7 @@ def manifest(
         str, typer.Option(help="Prompt of every row, kept as a template: {name}, {stem}, {folder}, {index}, {a|b|c}.")
     ] = "",
     probe: Annotated[
-        bool, typer.Option("--probe", help="Open each clip, and add width, height, frames and duration (seconds).")
+        bool, typer.Option("--probe", help="Open each clip, and add width, height, frame_count and duration (seconds).")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the manifest if there is one.")] = False,
     verbose: TracebacksOption = False,

@@ -9,12 +9,14 @@ from storage.video._deinterlace import DEINTERLACING
 from storage.video._encode import write_video
 from storage.video._notes import Notes
 from storage.video._timing import Extent
+from storage.video._trim import Trim
 
 __all__ = [
     "DEINTERLACING",
     "Extent",
     "FrameReader",
     "Notes",
+    "Trim",
     "VideoCheck",
     "VideoInfo",
     "check_video_pair",

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from storage.video._decode import FrameReader, VideoInfo, probe
 from storage.video._notes import Notes
 from storage.video._source import opened
-from storage.video._timing import Restarts
+from storage.video._timing import Extent, Restarts
+from storage.video._trim import Trim
 
 __all__ = ["VideoCheck", "check_video_pair"]
 
@@ -40,8 +41,15 @@ class VideoCheck:
     output: str
 
 
-def check_video_pair(source: str | Path, output: str | Path) -> tuple[list[VideoCheck], list[str]]:
+def check_video_pair(
+    source: str | Path, output: str | Path, *, trim: Trim | None = None
+) -> tuple[list[VideoCheck], list[str]]:
     """Compare an edited video with its source; the pictures themselves are not compared.
+
+    Args:
+        source: the source.
+        output: the edited video.
+        trim: the part of the source that was edited; all by default.
 
     Returns:
         The checks, and notes on what reading the source loses or changes.
@@ -50,7 +58,8 @@ def check_video_pair(source: str | Path, output: str | Path) -> tuple[list[Video
         VideoError: if one of them cannot be read.
     """
     notes = Notes()
-    before, after = _Video(source, notes), _Video(output, Notes())
+    before = _Video(source, notes, trim)
+    after = _Video(output, Notes(), has_lead=before.extent.skipped > 0)
     checks = [
         *_timing_checks(before, after),
         *_picture_checks(before.info, after.info),
@@ -63,12 +72,24 @@ def check_video_pair(source: str | Path, output: str | Path) -> tuple[list[Video
 class _Video:
     """Times of a video's frames, and its audio tracks on the same clock."""
 
-    def __init__(self, path: str | Path, notes: Notes) -> None:
-        reader = FrameReader(path, notes=notes)
+    def __init__(self, path: str | Path, notes: Notes, trim: Trim | None = None, *, has_lead: bool = False) -> None:
+        """Read a video.
+
+        Args:
+            path: the file.
+            notes: where to note what reading it loses.
+            trim: the part to read.
+            has_lead: whether audio before zero is there only so that later audio can be decoded.
+        """
+        reader = FrameReader(path, trim=trim, notes=notes)
         self.path, self.info = path, probe(path)
         self.times = [time * self.info.time_base for time, _ in reader]
         self.end = self.times[-1] + reader.last_duration * self.info.time_base
-        self.tracks = list(_tracks(path, self.info, reader))
+        self.extent = reader.extent or Extent(end=self.end)
+        self.zero = self.info.start + self.extent.skipped
+        """Time on the file's clock, in seconds, that is zero for frames and audio."""
+        has_lost_start = has_lead or reader.missed > 0 or self.extent.skipped > 0
+        self.tracks = list(_tracks(path, self.zero, self.extent, has_lost_start=has_lost_start))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +104,19 @@ class _Track:
     """Time in seconds and checksum of the content."""
 
 
-def _tracks(path: str | Path, info: VideoInfo, reader: FrameReader) -> Iterator[_Track]:
+def _tracks(path: str | Path, zero: Fraction, extent: Extent, *, has_lost_start: bool) -> Iterator[_Track]:
+    last = extent.end if extent.is_cut or extent.is_part else None
     with opened(path) as (container, _):
         streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
         found: dict[int, list[tuple[Fraction, int]]] = {stream.index: [] for stream in streams}
-        clocks = {stream.index: Restarts(reader.extent.offsets if reader.extent else ()) for stream in streams}
+        clocks = {stream.index: Restarts(extent.offsets) for stream in streams}
         with contextlib.suppress(av.error.FFmpegError):
             for packet in container.demux(streams) if streams else ():
                 if not packet.size or packet.pts is None:
                     continue
-                start = clocks[packet.stream_index].place(packet.pts * packet.time_base) - info.start
+                start = clocks[packet.stream_index].place(packet.pts * packet.time_base) - zero
                 end = start + (packet.duration or 0) * packet.time_base
-                if (reader.cut_at is None or start < reader.cut_at) and (not reader.missed or end > 0):
+                if (last is None or start < last) and (not has_lost_start or end > 0):
                     found[packet.stream_index].append((start, zlib.crc32(_payload(packet))))
         streams = [stream for stream in streams if found[stream.index]]
         flagged = [stream.index for stream in streams if stream.disposition & stream.disposition.__class__.default]
@@ -202,7 +224,10 @@ def _payload(packet: Any) -> bytes:
 
 def _sound_check(name: str, before: _Video, after: _Video, own: _Track, other: _Track) -> VideoCheck:
     """Compare what is heard of a track that was encoded again."""
-    lag = _lag(*(_envelope(video, track) for video, track in ((before, own), (after, other))))
+    envelopes = [_envelope(video, track) for video, track in ((before, own), (after, other))]
+    if before.extent.is_part:
+        envelopes = [values[: round(before.end * _ENVELOPE_RATE)] for values in envelopes]
+    lag = _lag(*envelopes)
     return _check(f"{name} sync", abs(lag) <= _SYNC, f"0 ms, {own.codec}", f"{_ms(lag)}, {other.codec}")
 
 
@@ -223,7 +248,7 @@ def _heard(video: _Video, track: _Track, rate: int) -> Iterator[tuple[Fraction, 
         resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
         end = Fraction(0)
         for frame in _decoded(container, container.streams[track.index]):
-            start = end if frame.pts is None else frame.pts * frame.time_base - video.info.start
+            start = end if frame.pts is None else frame.pts * frame.time_base - video.zero
             end = start + Fraction(frame.samples, frame.sample_rate)
             frame.pts = None
             parts = [part.to_ndarray()[0] for part in resampler.resample(frame)]

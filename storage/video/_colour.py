@@ -31,17 +31,15 @@ _SCALER = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
 
 
 class ToRgb:
-    """Converter of decoded frames to RGB images, all of the first frame's size."""
+    """Converter of decoded frames to RGB images, all of one size."""
 
-    def __init__(self, tone_map: ToneMap | None = None) -> None:
-        """Prepare the conversion, with tone mapping where the first frame needs it."""
+    def __init__(self, size: tuple[int, int], tone_map: ToneMap | None = None) -> None:
+        """Prepare the conversion to a size (height, width), with tone mapping where the first frame needs it."""
         self._scaler = VideoReformatter()  # one for all frames, since each allocates buffers of a picture's size
-        self._tone_map = tone_map
-        self._size: tuple[int, int] | None = None
+        self._tone_map, self._size = tone_map, size
 
     def __call__(self, frame: Any) -> npt.NDArray[np.uint8]:
         """Convert a frame to RGB uint8 (height, width, 3); one of another size is fitted in with black borders."""
-        self._size = self._size or (frame.height, frame.width)
         size = _fitted((frame.height, frame.width), self._size)
         full = frame.color_range == _FULL or frame.format.name.startswith(_FULL_RANGE_FORMATS)
         converted = self._scaler.reformat(

@@ -65,6 +65,11 @@ class Notes:
         """Note a start that cannot be decoded."""
         self._add(f"The first {float(seconds):.2f} s cannot be decoded and are left out, with their sound.")
 
+    def trimmed(self, start: Fraction, end: Fraction, frames: int) -> None:
+        """Note that only a part of a video is read, in seconds of the whole."""
+        several = f"{frames} frames" if frames > 1 else "1 frame"
+        self._add(f"Only the part from {float(start):.3f} s to {float(end):.3f} s is kept, as asked: {several}.")
+
     def tone_mapped(self, name: str) -> None:
         """Note HDR that became SDR."""
         self._add(f"The colours are {name} and were tone-mapped to BT.709 (Hable's curve, white at 203 cd/m2).")

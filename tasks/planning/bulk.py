@@ -185,7 +185,7 @@ def _plan(row: Row, clip: ClipFacts, execution: Execution, flow_weights: str) ->
     return plan_edit(
         ResolvedInputs(
             request=request,
-            clip=clip,
+            clip=clip.trimmed(request.trim),
             model=model,
             controlnet=_controlnet(request.controlnet_name, model, execution.dtype),
             flow=_flow(request.flow, flow_weights),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from storage.video import Trim
+from tasks.errors import TaskInputError
 from tasks.models.checkpoints import ModelIdentity, NetworkIdentity
 from tasks.models.devices import Backend
 from tasks.models.flow_estimators import FlowIdentity
@@ -40,8 +42,24 @@ class ClipFacts:
     """What decoding converts besides matrix and range; none for an ordinary SDR clip."""
     hdr: str = ""
     """The kind of HDR; empty for SDR."""
+    rate: float = 25.0
+    """Mean frames per second, as the file states it."""
     cuts: tuple[int, ...] | None = None
     """First frame of each shot after the first; None where not yet known."""
+
+    def trimmed(self, trim: Trim) -> ClipFacts:
+        """Return the facts about a part of the clip, of which the number of frames is an estimate until it is decoded.
+
+        Raises:
+            TaskInputError: if the part has no frame.
+        """
+        count = trim.count(self.frame_count, self.rate)
+        if count < 1:
+            raise TaskInputError(
+                f"The clip {self.name} has {self.frame_count} frames in {self.frame_count / self.rate:.2f} s: "
+                "--start, --end and --frames leave none of them."
+            )
+        return replace(self, frame_count=count)
 
     @property
     def shots(self) -> tuple[range, ...]:

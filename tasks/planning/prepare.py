@@ -32,7 +32,7 @@ def prepare_edit(request: EditRequest, *, execution: Execution, flow_weights: st
     model = resolve_model(request.model, dtype=execution.dtype)
     inputs = ResolvedInputs(
         request=request,
-        clip=clip_facts(clip_name(request.video), digest, info),
+        clip=clip_facts(clip_name(request.video), digest, info).trimmed(request.trim),
         model=model,
         controlnet=resolve_controlnet(request.controlnet_name, model=model, dtype=execution.dtype),
         flow=resolve_flow(request.flow, weights=flow_weights),

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from tasks.errors import TaskInputError
+
+if TYPE_CHECKING:
+    from storage.video import Trim
 
 __all__ = ["ControlNetName", "EditRequest", "FlowName", "ModelName", "Text", "Words", "edit_request", "parse_size"]
 
@@ -31,6 +45,10 @@ InterlacedChoice = Annotated[
 FlowName = Annotated[Literal["dis", "raft"], Field(description="The optical flow estimator: dis or raft.")]
 
 
+_CLOCK_TIME = re.compile(r"([0-9]{1,4}:)?[0-9]{1,4}:[0-5]?[0-9](\.[0-9]{0,9})?")
+_FRAMES = re.compile(r"(?:([0-9]{0,9}):)?([0-9]{0,9})")
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Read a size WxH, as the command line takes it, into (height, width).
 
@@ -47,6 +65,39 @@ def _as_size(value: Any) -> Any:
     return parse_size(value) if isinstance(value, str) else value
 
 
+def _as_seconds(value: Any) -> Any:
+    """Read a time such as 83.5, 1:23.5 or 0:01:23.5 into seconds."""
+    if not isinstance(value, str) or ":" not in value:
+        return value
+    if not _CLOCK_TIME.fullmatch(value.strip()):
+        raise TaskInputError(f"The time {value!r} is neither seconds nor H:MM:SS, for example 83.5 or 1:23.5.")
+    seconds = 0.0
+    for part in value.split(":"):
+        seconds = 60 * seconds + float(part)
+    return seconds
+
+
+def _frame_range(text: str) -> tuple[int, int | None]:
+    """Read the first index and the one after the last from N or FIRST:STOP."""
+    match = _FRAMES.fullmatch(text)
+    first, stop = (int(match[1] or 0), int(match[2]) if match[2] else None) if match else (0, 0)
+    if text in ("", ":") or (stop is not None and stop <= first):
+        raise TaskInputError(
+            f"The frames {text!r} are neither a number, such as 48 for the first 48, nor FIRST:STOP, such as 24:72."
+        )
+    return first, stop
+
+
+def _checked_frames(text: str) -> str:
+    _frame_range(text := text.strip())
+    return text
+
+
+def _as_frames(value: Any) -> Any:
+    """Let a table state a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _as_settings(value: Any) -> Any:
     return tuple(value.replace(";", " ").split()) if isinstance(value, str) else value
 
@@ -61,6 +112,8 @@ def _known_settings(settings: tuple[str, ...]) -> tuple[str, ...]:
 
 Settings = Annotated[tuple[str, ...], BeforeValidator(_as_settings), AfterValidator(_known_settings)]
 Size = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_size)]
+Seconds = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, allow_inf_nan=False)]
+Frames = Annotated[str, BeforeValidator(_as_frames), AfterValidator(_checked_frames)]
 
 
 class EditRequest(BaseModel):
@@ -95,11 +148,36 @@ class EditRequest(BaseModel):
     set: Settings = Field(
         default=(), description="A setting of the method by name, such as inversion.window=published; may be repeated."
     )
+    start: Seconds | None = Field(
+        default=None, description="Edit the frames from this time on: seconds or H:MM:SS; by default from the start."
+    )
+    end: Seconds | None = Field(
+        default=None, description="Edit the frames that begin before this time: seconds or H:MM:SS; by default all."
+    )
+    frames: Frames | None = Field(
+        default=None, description="Of these edit the first N, or those from FIRST on before STOP, counted from 0."
+    )
     hdr: HdrChoice = "tone-map"
     interlaced: InterlacedChoice = "deinterlace"
     full_resolution: bool = Field(
         default=False, description="Let the source's own detail guide the enlargement to the source's size."
     )
+
+    @field_validator("end")
+    @classmethod
+    def _check_end(cls, end: float | None, info: ValidationInfo) -> float | None:
+        start = info.data.get("start") or 0.0
+        if end is not None and end <= start:
+            raise TaskInputError(f"The end, {end:g} s, must be after the start, {start:g} s.")
+        return end
+
+    @property
+    def trim(self) -> Trim:
+        """The part of the clip that is edited."""
+        from storage.video import Trim  # noqa: PLC0415  (`wave --help` answers at once)
+
+        first, stop = (0, None) if self.frames is None else _frame_range(self.frames)
+        return Trim(start=self.start or 0.0, end=self.end, first=first, stop=stop)
 
     @property
     def controlnet_name(self) -> str:

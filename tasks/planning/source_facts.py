@@ -21,7 +21,7 @@ from tasks.planning.outline import ClipFacts
 __all__ = ["SourceFacts", "clip_facts", "read_source_facts"]
 
 _FOLDER = "tables/sources"
-_VERSION = 1
+_VERSION = 2
 _MARKS = ("ETag", "etag", "LastModified", "mtime", "created")
 """What file systems call the mark of a file that changes with its content, the best first."""
 
@@ -64,6 +64,7 @@ def clip_facts(name: str, digest: str, info: VideoInfo) -> ClipFacts:
         size=(info.height, info.width),
         conversions=info.conversions,
         hdr=info.hdr,
+        rate=float(info.rate),
     )
 
 
@@ -97,6 +98,7 @@ def _load(data: bytes | None, stamp: list[Any] | None) -> SourceFacts | None:
             size=tuple(clip["size"]),
             conversions=tuple(clip["conversions"]),
             hdr=clip["hdr"],
+            rate=clip["rate"],
         )
     except (ValueError, KeyError, TypeError):
         return None

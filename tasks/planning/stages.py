@@ -6,13 +6,13 @@ A new stage is a row of `STAGES`, a file with its task, and a line in the flow.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from storage.artifact import Artifact
 from storage.reference import ArtifactRef
-from storage.video import DEINTERLACING
+from storage.video import DEINTERLACING, Trim
 from tasks.models.checkpoints import Advice
 from tasks.models.devices import Backend
 from tasks.planning.method import KeyframeFlow, Method, MethodChoices, resolve_method
@@ -97,7 +97,7 @@ class StageSpec(Generic[S_co]):
     """Version of the stage's algorithm: raise it where results change, and they are computed again."""
     path: str
     """Path in the clip's folder: {digest} is the stage's own, {edits} that of the frames of all shots, {shot} is empty
-    where the clip is one shot, {variant} distinguishes a result at full resolution."""
+    where the clip is one shot, {part} where it is read as a whole, {variant} tells a result at full resolution."""
     inputs: tuple[str, ...]
     """Stages that this one is computed from."""
     settings: Callable[[EditOutline], S_co]
@@ -141,11 +141,14 @@ class DecodeSettings:
     """What is converted besides matrix and range."""
     deinterlace: bool = True
     """Whether frames of two fields become pictures of one moment."""
+    trim: Trim = field(default_factory=Trim)
+    """The part of the clip."""
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that change a clip's frames, so that ordinary clips keep their identities."""
         kept = [name for name in self.conversions if self.deinterlace or name != DEINTERLACING]
-        return {"clip": self.clip} | ({"conversions": kept} if kept else {})
+        part = {} if self.trim.is_whole else {"trim": asdict(self.trim)}
+        return {"clip": self.clip} | ({"conversions": kept} if kept else {}) | part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -410,12 +413,13 @@ def _stored_frames(artifact: Artifact) -> int:
 DECODE = StageSpec(
     name="decode",
     version=1,
-    path="source",
+    path="{part}source",
     inputs=(),
     settings=lambda outline: DecodeSettings(
         clip=outline.clip.digest,
         conversions=outline.clip.conversions,
         deinterlace=outline.request.interlaced == "deinterlace",
+        trim=outline.request.trim,
     ),
     title=lambda outline: f"Decode {outline.clip.name}",
     units=lambda outline: outline.clip.frame_count,

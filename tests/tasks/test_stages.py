@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from storage.artifact import Artifact
 from storage.digest import digest_file
 from storage.errors import WorkspaceError
+from storage.inventory import take_inventory
 from storage.video import probe, read_frames, write_video
 from storage.workspace import Workspace
 from tasks.artifacts import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE, stream_flow, stream_shots
@@ -121,6 +122,23 @@ def test_the_report_contains_the_request_the_scores_and_the_cost_of_each_stage(p
 
 def test_the_report_of_an_ordinary_clip_has_no_notes(plan: EditPlan) -> None:
     assert artifact_of(plan, ASSESS).read_json(REPORT)["notes"] == []
+
+
+def test_a_part_of_a_clip_is_edited_next_to_the_whole(plan: EditPlan, request_: EditRequest, clip: Path) -> None:
+    workspace = Path(plan.execution.workspace)
+    changes = {"start": 2 / 12, "frames": "4", "steps": 1}
+    part = run_stages(make_plan(request_.model_copy(update=changes), workspace))
+    stored = artifact_of(part, DECODE).read_region("frames")
+    assert np.array_equal(stored, artifact_of(plan, DECODE).read_region("frames")[2:6])
+    with artifact_of(part, ENCODE).local_copy(EDITED) as path:
+        times = [float(time * probe(path).time_base) for time, _ in read_frames(path)]
+    assert times == pytest.approx([0, 1 / 12, 3 / 12, 4 / 12])  # the fourth of the clip is shown for twice as long
+    assert artifact_of(part, ASSESS).read_json(REPORT)["notes"] == [
+        "Only the part from 0.167 s to 0.583 s is kept, as asked: 4 frames."
+    ]
+    assert is_complete(plan, DECODE)
+    kinds = {item.kind for item in take_inventory(Workspace.open(workspace)).artifacts if "excerpts" in item.path}
+    assert kinds == {"source"}
 
 
 def test_what_reading_and_writing_lose_is_noted_in_the_report(tmp_path: Path, request_: EditRequest) -> None:

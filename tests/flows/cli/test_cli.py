@@ -60,6 +60,8 @@ def text_file(folder: Path) -> Path:
             ["CLIP", "--prompt", "x", "--model", "MODEL", "--flow", "raft", "--flow-weights", "no.safetensors"],
             "weights",
         ),
+        (["CLIP", "--prompt", "x", "--start", "9"], "leave none of them"),
+        (["CLIP", "--prompt", "x", "--end", "1:2:3:4"], "neither seconds nor H:MM:SS"),
         (["CLIP", "--prompt", "x", "-o", "out.avi"], "must end in .mp4"),
         (["CLIP", "--prompt", "x", "-o", "CLIP"], "is the source clip itself"),
         (["CLIP", "--prompt", "x", "--model", "MODEL", "--workspace", "TEXT/below"], "workspace"),
@@ -169,6 +171,9 @@ def test_every_field_of_the_request_is_an_option(clip: Path, tmp_path: Path, mon
         "preset": "paper",
         "hdr": "refuse",
         "interlaced": "keep",
+        "start": 0.5,
+        "end": 2.5,
+        "frames": "1:9",
     }
     assert set(given) | {"video", "full_resolution", "set"} == set(EditRequest.model_fields)
     asked: list[EditRequest] = []

@@ -13,7 +13,7 @@ from tasks.models.checkpoints import Advice
 from tasks.planning.plan import EditPlan, Execution, plan_edit
 from tasks.planning.prepare import prepare_edit
 from tasks.planning.request import edit_request
-from tasks.planning.stages import ASSESS, EDIT, ENCODE, INVERT, PROPAGATE, STAGES
+from tasks.planning.stages import ASSESS, DECODE, EDIT, ENCODE, INVERT, PROPAGATE, STAGES
 
 NAMES = ("decode", "frame_flow", "keyframe_flow", "invert", "edit", "propagate", "encode", "assess")
 PINNED = {
@@ -77,6 +77,29 @@ def test_what_decoding_converts_changes_all_results_but_not_those_of_ordinary_cl
     assert shared_with(plan, changed(plan, clip=interlaced)) == set()
     assert shared_with(plan, changed(plan, clip=interlaced, interlaced="keep")) == set(NAMES)
     assert shared_with(plan, changed(plan, interlaced="keep")) == set(NAMES)
+
+
+def test_each_part_of_a_clip_has_results_of_its_own(plan: EditPlan) -> None:
+    parts = [{"start": 0.1}, {"end": 0.4}, {"frames": "4"}, {"frames": "1:4"}]
+    plans = [changed(plan, **part) for part in parts]
+    for other in plans:
+        assert shared_with(plan, other) == set()
+    assert len({other[DECODE].ref.path for other in [plan, *plans]}) == 5
+    assert shared_with(plan, changed(plan, start=0.0, frames="0:")) == set(NAMES)
+
+
+def test_the_frames_of_a_part_are_estimated_until_it_is_decoded(plan: EditPlan) -> None:
+    def frames(**part: Any) -> int:
+        request = plan.inputs.request.model_copy(update=part)
+        return prepare_edit(request, execution=plan.execution).clip.frame_count
+
+    rate = plan.clip.rate
+    assert (frames(), frames(frames="4"), frames(frames="2:4")) == (7, 4, 2)
+    assert (frames(start=3 / rate), frames(end=2 / rate)) == (4, 2)
+    with pytest.raises(
+        TaskInputError, match=r"The clip clip\.mp4 has 7 frames in 0\.67 s: --start, --end and --frames"
+    ):
+        frames(start=9.0)
 
 
 def test_an_hdr_clip_is_refused_where_that_is_asked_for(plan: EditPlan) -> None:

@@ -84,6 +84,9 @@ def test_every_form_of_a_manifest_gives_the_same_edit(name: str, manifest: Manif
         "preset": "paper",
         "set": "mask.relative=0.02 editing.keep_grow=2",
         "full_resolution": "true" if text else True,
+        "start": "0.5" if text else 0.5,
+        "end": "0:02",
+        "frames": "12" if text else 12,
     }
     (row,) = read(manifest({**ROW, **settings, "note": "x"}, name=name))
     video = str(folder / "clips" / "1.mp4")
@@ -530,6 +533,9 @@ settings = st.fixed_dictionaries(
         "size": st.tuples(st.integers(8, 4096), st.integers(8, 4096)).map(lambda size: f"{size[0]}x{size[1]}"),
         "injection": st.floats(0, 1),
         "full_resolution": st.booleans(),
+        "start": st.floats(0, 2),
+        "end": st.sampled_from(["2.5", "1:00"]),
+        "frames": st.sampled_from(["7", "1:", "2:9"]),
         "flow": st.sampled_from(["dis", "raft"]),
         "preset": st.sampled_from(["default", "paper"]),
         "controlnet": st.sampled_from(["none", "auto"]),

@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ __all__ = [
     "EDITED",
     "REPORT",
     "SIDE_BY_SIDE",
+    "edited_name",
     "frames_at",
     "require_latents",
     "shard_rows",
@@ -40,6 +42,7 @@ __all__ = [
 
 AUDIO = "audio.mka"
 EDITED = "edited.mp4"
+"""The edited video; other formats have the same stem."""
 CONTACT_SHEET = "contact_sheet.png"
 SIDE_BY_SIDE = "side_by_side.mp4"
 REPORT = "report.json"
@@ -87,6 +90,13 @@ def stored_notes(plan: EditPlan) -> list[str]:
     """Return what decoding and encoding noted, one sentence for each thing that is lost or changed."""
     metadata = (open_artifact(plan[spec].ref).metadata for spec in (DECODE, ENCODE))
     return [note for found in metadata for note in found.get("notes", [])]
+
+
+def edited_name(video: Artifact) -> str:
+    """Return the file name of the edited video of a complete artifact."""
+    stem = PurePosixPath(EDITED).stem
+    names: Iterable[str] = video.record()["files"]
+    return next(name for name in names if PurePosixPath(name).stem == stem)
 
 
 def _by_shot(plan: EditPlan, indices: Iterable[int]) -> Iterator[tuple[EditPlan, list[int]]]:

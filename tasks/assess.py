@@ -14,12 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from storage.artifact import Artifact
+from storage.video import Encoding
 from storage.workspace import open_artifact
 from tasks.artifacts import (
     CONTACT_SHEET,
-    EDITED,
     REPORT,
     SIDE_BY_SIDE,
+    edited_name,
     frames_at,
     stored_notes,
     stream_flow,
@@ -73,7 +74,7 @@ def _write_side_by_side(artifact: Artifact, plan: EditPlan, source: Artifact) ->
     pairs = zip(stream_frames(source, plan.frames, size=size), shown, strict=True)
     with stage_progress(plan[ASSESS], total=len(plan.frames)) as progress, artifact.local_output(SIDE_BY_SIDE) as path:
         both = (side_by_side(left[None], right[None])[0] for left, right in pairs)
-        write_like(source, path, counted(both, progress), crf=20)
+        write_like(source, path, counted(both, progress), encoding=Encoding(crf=20))
 
 
 def _scores(plan: EditPlan, source: Artifact) -> dict[str, float | None]:
@@ -131,7 +132,7 @@ def _report(
         "full_resolution": request.full_resolution,
         "keyframes": plan.keyframes,
         "scores": scores,
-        "video": f"{video.workspace}/{video.path}/{EDITED}",
+        "video": f"{video.workspace}/{video.path}/{edited_name(open_artifact(video))}",
         "notes": stored_notes(plan),
         "stages": {spec.name: _total(plan.stages_of(spec), costs[spec.name]) for spec in STAGES if spec is not ASSESS},
     }

@@ -9,7 +9,7 @@ import tarfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -17,23 +17,23 @@ import pandas as pd
 from storage.files import Files, LocalFiles, atomic_path
 from storage.reference import ArtifactRef
 from storage.workspace import Workspace, open_artifact
-from tasks.artifacts import EDITED
+from tasks.artifacts import edited_name
 from tasks.errors import TaskInputError
 
 __all__ = ["deliver_video", "is_delivered", "output_location", "write_metadata", "write_webdataset"]
 
-SUFFIX = ".mp4"
 _SHARD_BYTES = 2**30
 
 
-def output_location(output: str, path: str) -> str:
+def output_location(output: str, path: str, *, suffix: str) -> str:
     """Return the path or URL of a row's video below the output folder."""
-    return f"{output.rstrip('/')}/{path}{SUFFIX}"
+    return f"{output.rstrip('/')}/{path}{suffix}"
 
 
 def is_delivered(video: ArtifactRef, location: str) -> bool:
     """Return whether the location has a file of the edited clip's size."""
-    size: int = open_artifact(video).record()["files"][EDITED]
+    artifact = open_artifact(video)
+    size: int = artifact.record()["files"][edited_name(artifact)]
     files, key = _files(location)
     return files.sizes_of([key]).get(key) == size
 
@@ -46,7 +46,12 @@ def deliver_video(video: ArtifactRef, location: str) -> None:
         WorkspaceError: if the artifact has no such file, or a store refuses it.
     """
     files, key = _files(location)
-    with open_artifact(video).local_copy(EDITED) as path, _writing(location), files.local_output(key) as partial:
+    artifact = open_artifact(video)
+    with (
+        artifact.local_copy(edited_name(artifact)) as path,
+        _writing(location),
+        files.local_output(key) as partial,
+    ):
         shutil.copyfile(path, partial)
 
 
@@ -79,7 +84,7 @@ def write_metadata(output: str, rows: Sequence[Mapping[str, Any]]) -> None:
 def write_webdataset(
     output: str, samples: Sequence[tuple[str, ArtifactRef, Mapping[str, Any]]], *, shard: str | None = None
 ) -> list[str]:
-    """Write tar files of about a gigabyte for WebDataset: of each sample an .mp4 and a .json with the same stem.
+    """Write tar files of about a gigabyte for WebDataset: of each sample the video and a .json with the same stem.
 
     Args:
         output: a local output folder.
@@ -115,9 +120,11 @@ def write_webdataset(
 
 def _add_sample(tar: tarfile.TarFile, stem: str, video: ArtifactRef, values: Mapping[str, Any]) -> None:
     text = json.dumps(dict(values), default=str, ensure_ascii=False).encode()
-    with open_artifact(video).local_copy(EDITED) as path:
+    artifact = open_artifact(video)
+    name = edited_name(artifact)
+    with artifact.local_copy(name) as path:
         # Neither times nor owners: the same samples give the same bytes
-        entry = tarfile.TarInfo(f"{stem}{SUFFIX}")
+        entry = tarfile.TarInfo(f"{stem}{PurePosixPath(name).suffix}")
         entry.size = path.stat().st_size
         with path.open("rb") as file:
             tar.addfile(entry, file)

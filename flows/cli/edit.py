@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +17,7 @@ from flows.cli.console import (
     read_settings,
     say,
 )
+from flows.cli.formats import output_format
 from flows.cli.options import request_options
 from tasks.planning.request import EditRequest, edit_request
 
@@ -35,13 +35,20 @@ def edit(
     flow_weights: FlowWeightsOption = None,
     workspace: WorkspaceOption = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="OUT.mp4", help="Copy the result here.")
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT.mp4",
+            help="Copy the result here: its ending chooses the format, or / at the end a folder of pictures.",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is stored of it.")] = False,
     verbose: VerboseOption = False,
     **fields: Any,
 ) -> None:
     """Edit a clip by text."""
+    fields["format"] = output_format(output, chosen=fields["format"])
     request = edit_request(video=video, **{name: value for name, value in fields.items() if value is not None})
     from flows.cli.output import check_output, deliver, report_notes
     from tasks.planning.input_video import check_video, kept_downloads

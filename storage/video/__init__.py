@@ -7,22 +7,36 @@ from storage.video._check import VideoCheck, check_video_pair
 from storage.video._decode import FrameReader, VideoInfo, probe, read_frames
 from storage.video._deinterlace import DEINTERLACING
 from storage.video._encode import write_video
+from storage.video._formats import (
+    CONTAINERS,
+    Encoding,
+    SourceEncoding,
+    choose_encoding,
+    encoding_like,
+    source_encoding,
+)
 from storage.video._notes import Notes
 from storage.video._timing import Extent
 from storage.video._trim import Trim
 
 __all__ = [
+    "CONTAINERS",
     "DEINTERLACING",
+    "Encoding",
     "Extent",
     "FrameReader",
     "Notes",
+    "SourceEncoding",
     "Trim",
     "VideoCheck",
     "VideoInfo",
     "check_video_pair",
+    "choose_encoding",
     "copy_audio",
+    "encoding_like",
     "probe",
     "read_audio",
     "read_frames",
+    "source_encoding",
     "write_video",
 ]

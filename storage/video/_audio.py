@@ -260,8 +260,8 @@ def _lanes(reopened: _Opener, source: Any, target: Any, notes: Notes, *, encode:
         if not encode and _fits(reopened, index, kind):
             lanes[index] = CopyLane(stream, target)
         elif _can_write(EncodeLane, reopened, index, kind):
-            lanes[index] = EncodeLane(stream, target)
-            notes.audio_encoded(codec)
+            lane = lanes[index] = EncodeLane(stream, target)
+            notes.audio_encoded(codec, lane.name)
         else:
             notes.audio_left_out(codec)
     return _Lanes(lanes, target, notes)

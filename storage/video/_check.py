@@ -146,9 +146,9 @@ def _timing_checks(before: _Video, after: _Video) -> Iterator[VideoCheck]:
 
 
 def _picture_checks(before: VideoInfo, after: VideoInfo) -> Iterator[VideoCheck]:
-    even = (before.width + before.width % 2, before.height + before.height % 2)
     sizes = (before.width, before.height), (after.width, after.height)
-    yield _check("size", sizes[1] in (sizes[0], even), *(f"{width}x{height}" for width, height in sizes))
+    passed = all(new in (old, old + old % 2) for old, new in zip(*sizes, strict=True))
+    yield _check("size", passed, *(f"{width}x{height}" for width, height in sizes))
     yield _check(
         "aspect", before.pixel_aspect == after.pixel_aspect, *(f"pixels {_ratio(info)}" for info in (before, after))
     )

@@ -93,16 +93,17 @@ def _bordered(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArra
 
 
 class FromRgb:
-    """Converter of RGB images to BT.709 limited-range yuv420p frames."""
+    """Converter of RGB images to BT.709 limited-range frames."""
 
-    def __init__(self) -> None:
-        self._scaler = VideoReformatter()
+    def __init__(self, pixel_format: str) -> None:
+        """Prepare the conversion to a format by FFmpeg's name."""
+        self._scaler, self._format = VideoReformatter(), pixel_format
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> Any:
-        """Convert an image (height, width, 3) with even sides to a frame."""
+        """Convert an image (height, width, 3), with the even sides that the format needs, to a frame."""
         return self._scaler.reformat(
             VideoFrame.from_ndarray(image, format="rgb24"),
-            format="yuv420p",
+            format=self._format,
             src_color_range=_FULL,
             dst_colorspace=_BT709,
             dst_color_range=_LIMITED,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from storage.video import Trim
+from storage.video import SourceEncoding, Trim
 from tasks.errors import TaskInputError
 from tasks.models.checkpoints import ModelIdentity, NetworkIdentity
 from tasks.models.devices import Backend
@@ -44,6 +44,7 @@ class ClipFacts:
     """The kind of HDR; empty for SDR."""
     rate: float = 25.0
     """Mean frames per second, as the file states it."""
+    encoded: SourceEncoding = field(default_factory=SourceEncoding)
     cuts: tuple[int, ...] | None = None
     """First frame of each shot after the first; None where not yet known."""
 

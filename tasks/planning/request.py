@@ -15,12 +15,13 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from tasks.errors import TaskInputError
 
 if TYPE_CHECKING:
-    from storage.video import Trim
+    from storage.video import Encoding, SourceEncoding, Trim
 
 __all__ = ["ControlNetName", "EditRequest", "FlowName", "ModelName", "Text", "Words", "edit_request", "parse_size"]
 
@@ -41,6 +42,14 @@ HdrChoice = Annotated[
 InterlacedChoice = Annotated[
     Literal["deinterlace", "keep"],
     Field(description="What becomes of an interlaced clip: deinterlace, or keep (two fields in a frame)."),
+]
+FormatName = Annotated[
+    Literal["mp4", "mov", "mkv", "webm", "gif", "png"],
+    Field(description="The output's format: mp4, mov, mkv, webm, gif or png (a zip of pictures)."),
+]
+CodecName = Annotated[
+    Literal["h264", "hevc", "av1", "vp9", "prores"],
+    Field(description="The output's codec: h264, hevc, av1, vp9 or prores; by default the format's first."),
 ]
 FlowName = Annotated[Literal["dis", "raft"], Field(description="The optical flow estimator: dis or raft.")]
 
@@ -159,6 +168,22 @@ class EditRequest(BaseModel):
     )
     hdr: HdrChoice = "tone-map"
     interlaced: InterlacedChoice = "deinterlace"
+    format: FormatName | None = None
+    codec: CodecName | None = None
+    pixel_format: Words | None = Field(
+        default=None,
+        description="Pixel format by FFmpeg's name, such as yuv444p or yuv420p10le; by the codec by default.",
+    )
+    crf: int | None = Field(
+        default=None, ge=0, le=63, description="Quality of the encoding, 0 for the best; by default 16 for H.264."
+    )
+    gop: int | None = Field(
+        default=None, ge=1, le=100_000, description="Frames from one keyframe of the encoding to the next at most."
+    )
+    like_source: bool = Field(
+        default=False,
+        description="Encode like the source, as far as possible: codec, pixel format, bit rate, keyframes.",
+    )
     full_resolution: bool = Field(
         default=False, description="Let the source's own detail guide the enlargement to the source's size."
     )
@@ -170,6 +195,35 @@ class EditRequest(BaseModel):
         if end is not None and end <= start:
             raise TaskInputError(f"The end, {end:g} s, must be after the start, {start:g} s.")
         return end
+
+    @model_validator(mode="after")
+    def _check_encoding(self) -> EditRequest:
+        if not self.like_source and (self.format, self.codec, self.pixel_format, self.crf, self.gop) != 5 * (None,):
+            self.encoding(None)
+        return self
+
+    def encoding(self, source: SourceEncoding | None) -> Encoding:
+        """Return how the edited clip is encoded, given how its source is.
+
+        Raises:
+            TaskInputError: one sentence, if the combination cannot be written.
+        """
+        from storage.errors import VideoError  # noqa: PLC0415  (`wave --help` answers at once)
+        from storage.video import choose_encoding, encoding_like  # noqa: PLC0415
+
+        container = self.format or "mp4"
+        given: dict[str, Any] = {
+            "codec": self.codec,
+            "pixel_format": self.pixel_format,
+            "crf": self.crf,
+            "gop": self.gop,
+        }
+        try:
+            if source is not None and self.like_source:
+                return encoding_like(source, container, **given)
+            return choose_encoding(container, **given)
+        except VideoError as error:
+            raise TaskInputError(f"The output cannot be written: {error}.") from None
 
     @property
     def trim(self) -> Trim:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from storage.video import Encoding
 from tasks.errors import TaskInputError
 from tasks.planning.dataset import Layout
 from tasks.planning.manifest_table import Columns, cell_text
@@ -66,6 +67,11 @@ class Row:
             seed=variant_seed(self.seed, row_id=self.id, variant=self.variant),
             **self.settings,
         )
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the result's name."""
+        return Encoding(container=self.settings.get("format") or "mp4").suffix
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import fsspec
 
 from storage.digest import digest_file_once, digest_of
 from storage.errors import StorageError
-from storage.video import VideoInfo, probe
+from storage.video import SourceEncoding, probe, source_encoding
 from storage.workspace import Workspace
 from tasks.errors import TaskInputError
 from tasks.planning.input_video import clip_name, local_video
@@ -55,8 +55,13 @@ def read_source_facts(sources: Iterable[str], workspace: Workspace, *, remember:
     return found
 
 
-def clip_facts(name: str, digest: str, info: VideoInfo) -> ClipFacts:
-    """Return what a plan needs to know of a clip, from its digest and what its file says."""
+def clip_facts(name: str, digest: str, path: Path) -> ClipFacts:
+    """Return what a plan needs to know of a clip, from its digest and what its file says.
+
+    Raises:
+        VideoError: if the file is not a video.
+    """
+    info = probe(path)
     return ClipFacts(
         name=name,
         digest=digest,
@@ -65,6 +70,7 @@ def clip_facts(name: str, digest: str, info: VideoInfo) -> ClipFacts:
         conversions=info.conversions,
         hdr=info.hdr,
         rate=float(info.rate),
+        encoded=source_encoding(path),
     )
 
 
@@ -99,6 +105,7 @@ def _load(data: bytes | None, stamp: list[Any] | None) -> SourceFacts | None:
             conversions=tuple(clip["conversions"]),
             hdr=clip["hdr"],
             rate=clip["rate"],
+            encoded=SourceEncoding(**clip["encoded"]),
         )
     except (ValueError, KeyError, TypeError):
         return None
@@ -108,7 +115,7 @@ def _load(data: bytes | None, stamp: list[Any] | None) -> SourceFacts | None:
 def _inspect(source: str) -> SourceFacts:
     try:
         with local_video(source) as path:
-            clip = clip_facts(clip_name(source), digest_file_once(path), probe(path))
+            clip = clip_facts(clip_name(source), digest_file_once(path), path)
     except (StorageError, TaskInputError) as error:
         return SourceFacts(error=str(error))
     return SourceFacts(clip=clip)

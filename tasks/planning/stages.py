@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from storage.artifact import Artifact
 from storage.reference import ArtifactRef
-from storage.video import DEINTERLACING, Trim
+from storage.video import DEINTERLACING, Encoding, Trim
 from tasks.models.checkpoints import Advice
 from tasks.models.devices import Backend
 from tasks.planning.method import KeyframeFlow, Method, MethodChoices, resolve_method
@@ -223,10 +223,13 @@ class EncodeSettings:
 
     full_resolution: bool
     """Whether the source's frames guide the enlargement."""
+    encoding: Encoding = field(default_factory=Encoding)
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that differ from the default, so that plain results keep their identities."""
-        return {"full_resolution": True} if self.full_resolution else {}
+        encoding = self.encoding.identity()
+        guided = {"full_resolution": True} if self.full_resolution else {}
+        return guided | ({"encoding": encoding} if encoding else {})
 
 
 def _flat(settings: InversionSettings | EditingSettings) -> dict[str, Any]:
@@ -320,7 +323,9 @@ def _makes_keyframes(outline: EditOutline) -> str:
 
 def _makes_video(outline: EditOutline) -> str:
     guided = ", guided by the source" if outline.request.full_resolution else ""
-    return f"{outline.clip.frame_count} frames, {_by(outline.clip.size)}{guided}"
+    encoding = outline.request.encoding(outline.clip.encoded)
+    written = f", {encoding.codec} in {encoding.container}" if encoding.identity() else ""
+    return f"{outline.clip.frame_count} frames, {_by(outline.clip.size)}{guided}{written}"
 
 
 def _flow_resource(outline: EditOutline) -> Resource:
@@ -507,7 +512,9 @@ ENCODE = StageSpec(
     version=2,
     path="edits/{edits}/video{variant}",
     inputs=("propagate",),
-    settings=lambda outline: EncodeSettings(full_resolution=outline.request.full_resolution),
+    settings=lambda outline: EncodeSettings(
+        full_resolution=outline.request.full_resolution, encoding=outline.request.encoding(outline.clip.encoded)
+    ),
     title=lambda outline: f"Encode the edited {outline.clip.name}",
     units=lambda outline: outline.clip.frame_count,
     makes=_makes_video,

@@ -21,7 +21,7 @@ from storage.errors import WorkspaceError
 from storage.inventory import take_inventory
 from storage.video import probe, read_frames, write_video
 from storage.workspace import Workspace
-from tasks.artifacts import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE, stream_flow, stream_shots
+from tasks.artifacts import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE, edited_name, stream_flow, stream_shots
 from tasks.decode import decode_clip
 from tasks.edit import edit_keyframes
 from tasks.errors import TaskInputError
@@ -124,10 +124,12 @@ def test_the_report_of_an_ordinary_clip_has_no_notes(plan: EditPlan) -> None:
     assert artifact_of(plan, ASSESS).read_json(REPORT)["notes"] == []
 
 
-def test_a_part_of_a_clip_is_edited_next_to_the_whole(plan: EditPlan, request_: EditRequest, clip: Path) -> None:
-    workspace = Path(plan.execution.workspace)
+def test_a_part_of_a_clip_is_edited_next_to_the_whole(
+    plan: EditPlan, request_: EditRequest, workspace: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(workspace, tmp_path / "copy"))
     changes = {"start": 2 / 12, "frames": "4", "steps": 1}
-    part = run_stages(make_plan(request_.model_copy(update=changes), workspace))
+    part = run_stages(make_plan(request_.model_copy(update=changes), copy))
     stored = artifact_of(part, DECODE).read_region("frames")
     assert np.array_equal(stored, artifact_of(plan, DECODE).read_region("frames")[2:6])
     with artifact_of(part, ENCODE).local_copy(EDITED) as path:
@@ -136,9 +138,39 @@ def test_a_part_of_a_clip_is_edited_next_to_the_whole(plan: EditPlan, request_: 
     assert artifact_of(part, ASSESS).read_json(REPORT)["notes"] == [
         "Only the part from 0.167 s to 0.583 s is kept, as asked: 4 frames."
     ]
-    assert is_complete(plan, DECODE)
-    kinds = {item.kind for item in take_inventory(Workspace.open(workspace)).artifacts if "excerpts" in item.path}
+    assert is_complete(make_plan(request_, copy), DECODE)
+    kinds = {item.kind for item in take_inventory(Workspace.open(copy)).artifacts if "excerpts" in item.path}
     assert kinds == {"source"}
+
+
+@pytest.mark.parametrize(
+    ("choices", "name", "notes"),
+    [
+        ({"format": "webm"}, "edited.webm", []),
+        ({"like_source": True, "format": "mov", "crf": 30}, "edited.mov", []),
+        ({"like_source": True, "format": "webm"}, "edited.webm", ["The codec could not be kept: the output's format"]),
+        ({"format": "png"}, "edited.zip", ["The pictures have no times"]),
+    ],
+)
+def test_other_formats_are_encoded_next_to_the_plain_result(
+    choices: dict[str, Any],
+    name: str,
+    notes: list[str],
+    plan: EditPlan,
+    request_: EditRequest,
+    workspace: Path,
+    tmp_path: Path,
+) -> None:
+    copy = Path(shutil.copytree(workspace, tmp_path / "copy"))
+    other = run_stages(make_plan(request_.model_copy(update=choices), copy))
+    assert edited_name(artifact_of(other, ENCODE)) == name
+    found = artifact_of(other, ASSESS).read_json(REPORT)
+    assert found["video"].endswith(f"/{name}")
+    assert [note[: len(start)] for note, start in zip(found["notes"], notes, strict=True)] == notes
+    for spec in (ENCODE, ASSESS):
+        assert is_complete(make_plan(request_, copy), spec)
+    kinds = {item.path: item.kind for item in take_inventory(Workspace.open(copy)).artifacts}
+    assert (kinds[other[ENCODE].ref.path], kinds[other[ASSESS].ref.path]) == ("video", "report")
 
 
 def test_what_reading_and_writing_lose_is_noted_in_the_report(tmp_path: Path, request_: EditRequest) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from storage.digest import digest_of
-from storage.video import DEINTERLACING
+from storage.video import DEINTERLACING, Encoding, SourceEncoding
 from tasks.errors import TaskInputError
 from tasks.models.checkpoints import Advice
 from tasks.planning.plan import EditPlan, Execution, plan_edit
@@ -62,6 +62,12 @@ def shared_with(plan: EditPlan, other: EditPlan) -> set[str]:
         ({"size": (64, 128)}, NAMES[:3]),
         ({"keyframe_interval": 2}, ("decode", "frame_flow")),
         ({"full_resolution": True}, NAMES[:6]),
+        ({"format": "mov"}, NAMES[:6]),
+        ({"codec": "hevc"}, NAMES[:6]),
+        ({"pixel_format": "yuv444p"}, NAMES[:6]),
+        ({"crf": 20}, NAMES[:6]),
+        ({"gop": 9}, NAMES[:6]),
+        ({"format": "mp4", "codec": "h264", "crf": 16}, NAMES),
         ({"video": "elsewhere/clip.mp4"}, NAMES),
     ],
 )
@@ -100,6 +106,16 @@ def test_the_frames_of_a_part_are_estimated_until_it_is_decoded(plan: EditPlan) 
         TaskInputError, match=r"The clip clip\.mp4 has 7 frames in 0\.67 s: --start, --end and --frames"
     ):
         frames(start=9.0)
+
+
+def test_each_encoding_is_stored_in_a_place_of_its_own(plan: EditPlan) -> None:
+    encodings = [{}, {"format": "mov"}, {"crf": 20}, {"crf": 20, "full_resolution": True}, {"like_source": True}]
+    clip = replace(plan.clip, encoded=SourceEncoding(codec="hevc", pixel_format="yuv420p", bit_rate=10**6, gop=12))
+    plans = [changed(plan, clip=clip, **encoding) for encoding in encodings]
+    for spec in (ENCODE, ASSESS):
+        assert len({other[spec].ref.path for other in plans}) == 5
+    assert plans[-1][ENCODE].settings.encoding == Encoding(codec="hevc", crf=None, gop=12, bit_rate=10**6)
+    assert changed(plan, clip=clip)[ENCODE].ref == plan[ENCODE].ref
 
 
 def test_an_hdr_clip_is_refused_where_that_is_asked_for(plan: EditPlan) -> None:

@@ -33,6 +33,7 @@ from tasks.planning.batches import Job
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import ASSESS, DECODE, ENCODE, PROPAGATE, STAGES, Stage, StageSettings
 from tasks.progress import counted, stage_progress
+from tasks.provenance import labels_of
 from tasks.stage import measured, stage_task
 from wave_ops.masks import occlusion_mask
 from wave_ops.metrics import psnr, warp_error
@@ -74,7 +75,7 @@ def _write_side_by_side(artifact: Artifact, plan: EditPlan, source: Artifact) ->
     pairs = zip(stream_frames(source, plan.frames, size=size), shown, strict=True)
     with stage_progress(plan[ASSESS], total=len(plan.frames)) as progress, artifact.local_output(SIDE_BY_SIDE) as path:
         both = (side_by_side(left[None], right[None])[0] for left, right in pairs)
-        write_like(source, path, counted(both, progress), encoding=Encoding(crf=20))
+        write_like(source, path, counted(both, progress), encoding=Encoding(crf=20), labels=labels_of(plan, source))
 
 
 def _scores(plan: EditPlan, source: Artifact) -> dict[str, float | None]:

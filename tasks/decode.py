@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from storage.artifact import Artifact
 from storage.digest import digest_file_once
-from storage.video import FrameReader, Notes, VideoInfo, copy_audio, probe
+from storage.video import FrameReader, Notes, VideoInfo, copy_audio, probe, source_tags
 from storage.workspace import open_artifact
 from tasks.artifacts import AUDIO, shard_rows
 from tasks.errors import TaskInputError
@@ -47,12 +47,16 @@ def decode_clip(job: Job) -> None:
             cuts = detect_cuts(frames.read(reader))
         timestamps = frames.finish()
         has_audio = _store_audio(artifact, path, reader, notes)
+        tags = source_tags(path)
+        notes.tags_left_out(tags.others)
         _LOG.info("Decoded %d frames, %dx%d, shots: %d", len(timestamps), info.width, info.height, len(cuts) + 1)
         found = {
             "frame_count": len(timestamps),
             "cuts": cuts,
             "has_audio": has_audio,
             "last_duration": reader.last_duration,
+            "title": tags.title,
+            "creation_time": tags.creation_time,
             "notes": notes.lines,
         }
         artifact.complete(_metadata(info) | found | cost())

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.artifact import Artifact
-from storage.video import Encoding, Notes, write_video
+from storage.video import Encoding, Labels, Notes, write_video
 from storage.workspace import open_artifact
 from tasks.artifacts import AUDIO, EDITED, stream_frames, stream_shots
 from tasks.planning.batches import Job
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import DECODE, ENCODE, PROPAGATE
 from tasks.progress import counted, stage_progress
+from tasks.provenance import labels_of
 from tasks.stage import measured, stage_task
 from wave_ops.guided_upsampling import upsample_edit
 
@@ -32,7 +33,9 @@ def encode_edit(job: Job) -> None:
     with measured() as cost, stage_progress(plan[ENCODE], total=plan.clip.frame_count) as progress:
         encoding, frames = plan[ENCODE].settings.encoding, finished_frames(plan, source, size=plan.clip.size)
         with artifact.local_output(str(PurePosixPath(EDITED).with_suffix(encoding.suffix))) as path:
-            notes = write_like(source, path, counted(frames, progress), encoding=encoding)
+            notes = write_like(
+                source, path, counted(frames, progress), encoding=encoding, labels=labels_of(plan, source)
+            )
         artifact.complete({"notes": [*_unlike(plan), *notes], **cost()})
 
 
@@ -56,7 +59,9 @@ def finished_frames(plan: EditPlan, source: Artifact, *, size: tuple[int, int]) 
     return map(upsample_edit, stream_frames(source, plan.frames, size=size), stream_shots(plan, PROPAGATE, plan.frames))
 
 
-def write_like(source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]], *, encoding: Encoding) -> list[str]:
+def write_like(
+    source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]], *, encoding: Encoding, labels: Labels
+) -> list[str]:
     """Write frames with the timestamps and the audio of a decoded clip, and return notes on what the file lacks."""
     found, notes = source.metadata, Notes()
     with contextlib.ExitStack() as stack:
@@ -69,6 +74,7 @@ def write_like(source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]]
             last_duration=found["last_duration"],
             audio=audio,
             encoding=encoding,
+            labels=labels,
             pixel_aspect=Fraction(found["pixel_aspect"]),
             notes=notes,
         )

@@ -43,6 +43,9 @@ def edit(
             help="Copy the result here: its ending chooses the format, or / at the end a folder of pictures.",
         ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output that this edit has not made.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is stored of it.")] = False,
     verbose: VerboseOption = False,
     **fields: Any,
@@ -50,15 +53,16 @@ def edit(
     """Edit a clip by text."""
     fields["format"] = output_format(output, chosen=fields["format"])
     request = edit_request(video=video, **{name: value for name, value in fields.items() if value is not None})
-    from flows.cli.output import check_output, deliver, report_notes
+    from flows.cli.output import check_output, check_overwrite, deliver, report_notes
     from tasks.planning.input_video import check_video, kept_downloads
     from tasks.planning.prepare import replan
 
     check_video(request.video)
-    check_output(output, video=request.video)
+    check_output(output, video=request.video, overwrite=overwrite)
     chosen = read_settings(workspace=workspace, flow_weights=flow_weights)
     with kept_downloads():
         planned = plan(request, chosen)
+        check_overwrite(planned, output, overwrite=overwrite)
         if dry_run:
             _print_plan(planned)
             say(f"The workspace is {planned.execution.workspace}")

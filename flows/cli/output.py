@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -11,21 +12,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage.files import atomic_path
+from storage.digest import digest_file, digest_folder, to_json
+from storage.files import atomic_path, write_atomic
+from storage.video import PICTURE_TIMES
 from storage.workspace import open_artifact
 from tasks.artifacts import REPORT, edited_name
 from tasks.errors import TaskInputError
 from tasks.planning.stages import ASSESS, ENCODE
+from tasks.provenance import provenance
 
 if TYPE_CHECKING:
     from storage.reference import ArtifactRef
     from tasks.planning.plan import EditPlan
 
-__all__ = ["check_output", "copy_out", "deliver", "report_notes"]
+__all__ = ["check_output", "check_overwrite", "copy_out", "deliver", "report_notes"]
 
 
-def check_output(output: str | None, *, video: str) -> None:
-    """Check, before anything runs, that the result can be written to the output.
+def check_output(output: str | None, *, video: str, overwrite: bool) -> None:
+    """Check, before anything is planned, that the result can be written to the output.
 
     Raises:
         TaskInputError: if not.
@@ -38,18 +42,71 @@ def check_output(output: str | None, *, video: str) -> None:
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise TaskInputError(f"The output {output} cannot be written: {folder} is not a writable folder.")
+    if target.is_dir() and not all(_is_picture(path) for path in target.iterdir()):
+        raise TaskInputError(
+            f"The output {output} has other files than pictures, which would be lost: name a new folder."
+        )
+    if _is_kept(target) and not overwrite and _made_by(target) is None:
+        raise TaskInputError(
+            f"The output {output} exists, and no edit is known to have made it; --overwrite replaces it."
+        )
+
+
+def check_overwrite(plan: EditPlan, output: str | None, *, overwrite: bool) -> None:
+    """Check, before anything is computed, that an existing output was made by this very edit, or may be replaced.
+
+    Raises:
+        TaskInputError: if not.
+    """
+    if output is None or overwrite or not _is_kept(Path(output)):
+        return
+    if _made_by(Path(output)) != plan[ENCODE].ref.digest:
+        raise TaskInputError(f"The output {output} exists, and another edit has made it; --overwrite replaces it.")
+
+
+def _is_picture(path: Path) -> bool:
+    """Return whether a file is one of those that a folder of pictures has."""
+    return path.is_file() and (path.suffix == ".png" or path.name == PICTURE_TIMES)
+
+
+def _is_kept(target: Path) -> bool:
+    """Return whether there is something at an output that would be lost: an empty folder is not."""
+    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
+
+
+def _made_by(target: Path) -> str | None:
+    """Return the digest of the edit that made an output, from the record next to it; None if it has changed since."""
+    try:
+        record = json.loads(_sidecar(target).read_text(encoding="utf-8"))
+        return str(record["edit"]) if record["output"]["digest"] == _digest(target) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _sidecar(target: Path) -> Path:
+    return target.with_name(f"{target.name}.provenance.json")
+
+
+def _digest(target: Path) -> str:
+    return digest_folder(target) if target.is_dir() else digest_file(target)
 
 
 def deliver(plan: EditPlan, output: str | None) -> str:
-    """Copy the edited clip to the output, if one is given, and return where it is."""
+    """Copy the edited clip to the output, if one is given, with its provenance next to it; return where it is."""
     ref = plan[ENCODE].ref
     name = edited_name(open_artifact(ref))
     if output is None:
         return f"{ref.workspace}/{ref.path}/{name}"
-    if name.endswith(".zip") and not output.endswith(".zip"):
-        _unpack_out(ref, name, Path(output))
-    else:
-        copy_out(ref, name, Path(output))
+    target = Path(output)
+    with open_artifact(ref).local_copy(name) as path, _writing(ref, name, target), _replacing(target) as partial:
+        if name.endswith(".zip") and not output.endswith(".zip"):
+            with zipfile.ZipFile(path) as pictures:
+                pictures.extractall(partial)
+        else:
+            shutil.copyfile(path, partial)
+        # First, so that an output without its provenance is never there; the digest says which output it belongs to
+        record = to_json(provenance(plan) | {"output": {"name": target.name, "digest": _digest(partial)}})
+        write_atomic(_sidecar(target), f"{json.dumps(record, indent=2, ensure_ascii=False)}\n".encode())
     return output
 
 
@@ -69,17 +126,17 @@ def copy_out(ref: ArtifactRef, name: str, target: Path) -> None:
         shutil.copyfile(path, partial)
 
 
-def _unpack_out(ref: ArtifactRef, name: str, target: Path) -> None:
-    """Unpack a zip of an artifact to a local folder, whole or not at all; an older folder is replaced."""
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Yield a temporary path for a file or a folder, which replaces the target if the context ends without an error."""
     target = target.absolute()
-    with open_artifact(ref).local_copy(name) as path, _writing(ref, name, target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
-            with zipfile.ZipFile(path) as pictures:
-                pictures.extractall(Path(folder, "new"))
-            if target.exists():
-                target.rename(Path(folder, "old"))
-            Path(folder, "new").rename(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+        new = Path(folder, target.name)
+        yield new
+        if target.is_dir():
+            target.rename(Path(folder, "old"))
+        new.replace(target)
 
 
 @contextmanager

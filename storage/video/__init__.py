@@ -15,16 +15,21 @@ from storage.video._formats import (
     encoding_like,
     source_encoding,
 )
+from storage.video._labels import DIGITAL_SOURCE_TYPE, Labels, source_tags
 from storage.video._notes import Notes
+from storage.video._pictures import PICTURE_TIMES
 from storage.video._timing import Extent
 from storage.video._trim import Trim
 
 __all__ = [
     "CONTAINERS",
     "DEINTERLACING",
+    "DIGITAL_SOURCE_TYPE",
+    "PICTURE_TIMES",
     "Encoding",
     "Extent",
     "FrameReader",
+    "Labels",
     "Notes",
     "SourceEncoding",
     "Trim",
@@ -38,5 +43,6 @@ __all__ = [
     "read_audio",
     "read_frames",
     "source_encoding",
+    "source_tags",
     "write_video",
 ]

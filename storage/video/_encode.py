@@ -20,6 +20,7 @@ from storage.files import atomic_path
 from storage.video._audio import AudioCopy
 from storage.video._colour import FromRgb, tag_as_bt709
 from storage.video._formats import Encoding, choose_encoding, silence_encoders
+from storage.video._labels import Labels, append_xmp
 from storage.video._notes import Notes
 from storage.video._pictures import write_gif, write_pictures
 
@@ -42,6 +43,7 @@ def write_video(
     audio: bytes | Path | None = None,
     encoding: Encoding | None = None,
     pixel_aspect: Fraction = Fraction(1),
+    labels: Labels | None = None,
     notes: Notes | None = None,
 ) -> None:
     """Write RGB frames as a video of BT.709 colours, a GIF, or a zip of pictures, one frame in memory at a time.
@@ -60,6 +62,7 @@ def write_video(
             container does not support its codec.
         encoding: how; by default H.264 in the container that the file's suffix names: .mp4, .m4v, .mov or .mkv.
         pixel_aspect: width of a pixel over its height.
+        labels: what the file says of itself; nothing by default.
         notes: where to note what the file lacks.
 
     Raises:
@@ -75,16 +78,24 @@ def write_video(
     with _named_errors(target), atomic_path(target) as temporary:
         if encoding.container == "png":
             notes.no_sound_or_times(has_audio=audio is not None)
-            write_pictures(temporary, itertools.chain([first], pictures), times=[t * time_base for t in clock.times])
+            times = [time * time_base for time in clock.times]
+            write_pictures(temporary, itertools.chain([first], pictures), times=times, labels=labels)
             return
         if encoding.container == "gif":
             notes.gif(has_audio=audio is not None)
             ends = [(time + clock.durations[time]) * time_base for time in clock.times]
             write_gif(
-                temporary, itertools.chain([first], pictures), ends=ends, start=clock.times[0] * time_base, notes=notes
+                temporary,
+                itertools.chain([first], pictures),
+                ends=ends,
+                start=clock.times[0] * time_base,
+                notes=notes,
             )
+            if labels is not None:
+                append_xmp(temporary, "gif", labels.xmp)
             return
         with _container(temporary, encoding.container, clock) as container:
+            container.metadata.update(labels.tags if labels else {})
             stream = _add_stream(container, clock, size=first.shape[:2], encoding=encoding, pixel_aspect=pixel_aspect)
             sound = None if audio is None else AudioCopy(audio, container, notes)
             from_rgb = FromRgb(encoding.pixel_format)
@@ -97,6 +108,8 @@ def write_video(
             container.mux(clock.timed(stream.encode(None)))
             if sound is not None:
                 sound.write_until(None)
+        if labels is not None:
+            append_xmp(temporary, encoding.container, labels.xmp)
 
 
 def _by_suffix(target: Path) -> Encoding:

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 __all__ = ["Notes"]
 
+_SHOWN_TAGS = 5
 _STREAMS = {
     "subtitle": ("subtitle track", "subtitle tracks"),
     "data": ("data track, such as telemetry or a timecode,", "data tracks, such as telemetry or a timecode,"),
@@ -52,6 +53,12 @@ class Notes:
                 self._add(line)
         if b"sRGB" not in side_data.get("ICC_PROFILE", b"sRGB"):
             self._add("The picture's ICC colour profile is not applied: its colours are read as sRGB.")
+
+    def tags_left_out(self, names: Sequence[str]) -> None:
+        """Note metadata of the container that the output does not have."""
+        if names:
+            shown = ", ".join(names[:_SHOWN_TAGS]) + (" and others" if len(names) > _SHOWN_TAGS else "")
+            self._add(f"Metadata other than title and creation time is not kept: {shown}.")
 
     def frames_missing(self, missing: int, total: int) -> None:
         """Note frames that the file should contain and that could not be decoded."""

@@ -15,7 +15,9 @@ import numpy.typing as npt
 from av import VideoFormat
 from av.filter import Graph
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from storage.video._labels import Labels
 from storage.video._notes import Notes
 
 __all__ = ["PICTURE_TIMES", "write_gif", "write_pictures"]
@@ -102,18 +104,24 @@ class _Palette:
         return self._graph.vpull()
 
 
-def write_pictures(path: Path, frames: Iterable[Frame], *, times: Sequence[Fraction]) -> None:
+def write_pictures(
+    path: Path, frames: Iterable[Frame], *, times: Sequence[Fraction], labels: Labels | None = None
+) -> None:
     """Write a zip of PNG pictures, 000000.png and so on, and their times.
 
     Args:
         path: the file.
         frames: uint8 (height, width, 3).
         times: seconds at which each frame begins.
+        labels: what each picture says of itself.
     """
+    marks = PngInfo()
+    if labels is not None:
+        marks.add_itxt("XML:com.adobe.xmp", labels.xmp.decode())
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as target:
         for index, frame in enumerate(frames):
             buffer = io.BytesIO()
-            Image.fromarray(frame).save(buffer, "PNG")
+            Image.fromarray(frame).save(buffer, "PNG", pnginfo=marks)
             target.writestr(zipfile.ZipInfo(f"{index:06d}.png", _EPOCH), buffer.getvalue())
         lines = ["# timestamp format v2", *(f"{float(1000 * time):.6f}" for time in times)]
         target.writestr(zipfile.ZipInfo(PICTURE_TIMES, _EPOCH), "\n".join(lines) + "\n")

@@ -509,7 +509,7 @@ PROPAGATE = StageSpec(
 )
 ENCODE = StageSpec(
     name="encode",
-    version=2,
+    version=3,
     path="edits/{edits}/video{variant}",
     inputs=("propagate",),
     settings=lambda outline: EncodeSettings(

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from storage.artifact import Artifact
 from storage.digest import digest_file
 from storage.errors import WorkspaceError
 from storage.inventory import take_inventory
-from storage.video import probe, read_frames, write_video
+from storage.video import probe, read_frames, source_tags, write_video
 from storage.workspace import Workspace
 from tasks.artifacts import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE, edited_name, stream_flow, stream_shots
 from tasks.decode import decode_clip
@@ -171,6 +172,28 @@ def test_other_formats_are_encoded_next_to_the_plain_result(
         assert is_complete(make_plan(request_, copy), spec)
     kinds = {item.path: item.kind for item in take_inventory(Workspace.open(copy)).artifacts}
     assert (kinds[other[ENCODE].ref.path], kinds[other[ASSESS].ref.path]) == ("video", "report")
+
+
+def test_title_and_time_of_the_source_are_kept_and_its_other_tags_noted(tmp_path: Path, request_: EditRequest) -> None:
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata.update(title="Rain", creation_time="2019-05-04T03:02:01Z", artist="A person")
+        stream: Any = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p"
+        for image in render(random_scene(3, size=(48, 64), frame_count=2)).frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    changes = {"video": str(path), "steps": 1}
+    plan = run_stages(make_plan(request_.model_copy(update=changes), tmp_path / "workspace"))
+    with artifact_of(plan, ENCODE).local_copy(EDITED) as edited:
+        tags = source_tags(edited)
+        with av.open(str(edited)) as container:
+            comment = container.metadata["comment"]
+    assert (tags.title, tags.creation_time[:19]) == ("Rain", "2019-05-04T03:02:01")
+    assert f"model {plan.inputs.model.digest}, prompt sha256:{sha256(b'a blue star').hexdigest()}" in comment
+    assert artifact_of(plan, ASSESS).read_json(REPORT)["notes"] == [
+        "Metadata other than title and creation time is not kept: artist."
+    ]
 
 
 def test_what_reading_and_writing_lose_is_noted_in_the_report(tmp_path: Path, request_: EditRequest) -> None:

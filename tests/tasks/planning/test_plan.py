@@ -23,8 +23,8 @@ PINNED = {
     "invert": "3c546e4b6f4415449feec3a5",
     "edit": "85f802740d3c5f952db405c7",
     "propagate": "83214828cfd2d2ed27221d25",
-    "encode": "c0b69c1f01480a5c96eca11f",
-    "assess": "45a7318743d689de366a633b",
+    "encode": "3e663872eabca86ed37b5c40",
+    "assess": "fa8ee6285116e3ee5358679a",
 }
 
 

@@ -19,7 +19,7 @@ from tasks.artifacts import AUDIO, shard_rows
 from tasks.errors import TaskInputError
 from tasks.planning.batches import Job
 from tasks.planning.decoded_facts import remember_decoded_facts
-from tasks.planning.input_video import local_video
+from tasks.planning.input_video import local_video, packing_notes
 from tasks.planning.stages import DECODE
 from tasks.progress import StageProgress, stage_progress
 from tasks.stage import measured, stage_task
@@ -35,7 +35,8 @@ def decode_clip(job: Job) -> None:
     """Store the clip's frames at their own size, and find its cuts."""
     plan = job.plan
     artifact = open_artifact(plan[DECODE].ref)
-    with measured() as cost, local_video(plan.request.video) as path:
+    request = plan.request
+    with measured() as cost, local_video(request.video, rate=request.picture_rate) as path:
         if digest_file_once(path) != plan.clip.digest:
             raise TaskInputError(f"The clip {plan.clip.name} changed after the edit was planned: start again.")
         info, notes = probe(path), Notes()
@@ -57,7 +58,7 @@ def decode_clip(job: Job) -> None:
             "last_duration": reader.last_duration,
             "title": tags.title,
             "creation_time": tags.creation_time,
-            "notes": notes.lines,
+            "notes": [*packing_notes(path), *notes.lines],
         }
         artifact.complete(_metadata(info) | found | cost())
         remember_decoded_facts(plan[DECODE].ref, frame_count=len(timestamps), cuts=cuts)

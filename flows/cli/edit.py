@@ -31,7 +31,12 @@ __all__ = ["plan", "run"]
 @app.command()
 @request_options(EditRequest, metavars={"size": "WxH", "set": "NAME=VALUE"})
 def edit(
-    video: Annotated[str, typer.Argument(metavar="IN.mp4", help="The source clip: a file or an fsspec URL.")],
+    video: Annotated[
+        str,
+        typer.Argument(
+            metavar="IN.mp4", help="The source clip: a file, an fsspec URL, or a folder or glob of pictures."
+        ),
+    ],
     flow_weights: FlowWeightsOption = None,
     workspace: WorkspaceOption = None,
     output: Annotated[
@@ -57,7 +62,7 @@ def edit(
     from tasks.planning.input_video import check_video, kept_downloads
     from tasks.planning.prepare import replan
 
-    check_video(request.video)
+    check_video(request.video, rate=request.picture_rate)
     check_output(output, video=request.video, overwrite=overwrite)
     chosen = read_settings(workspace=workspace, flow_weights=flow_weights)
     with kept_downloads():

@@ -37,8 +37,9 @@ def check_output(output: str | None, *, video: str, overwrite: bool) -> None:
     if output is None:
         return
     target, source = Path(output), Path(video)
-    if target.exists() and source.exists() and target.samefile(source):
-        raise TaskInputError(f"The output {output} is the source clip itself; give another name.")
+    places = (source, source.parent) if target.is_dir() else (source,)  # a glob of pictures has its parent
+    if target.exists() and any(place.exists() and target.samefile(place) for place in places):
+        raise TaskInputError(f"The output {output} is the source clip itself, or its folder; give another name.")
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise TaskInputError(f"The output {output} cannot be written: {folder} is not a writable folder.")

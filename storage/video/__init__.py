@@ -18,6 +18,7 @@ from storage.video._formats import (
 from storage.video._labels import DIGITAL_SOURCE_TYPE, Labels, source_tags
 from storage.video._notes import Notes
 from storage.video._pictures import PICTURE_TIMES
+from storage.video._sequence import pack_pictures
 from storage.video._timing import Extent
 from storage.video._trim import Trim
 
@@ -39,6 +40,7 @@ __all__ = [
     "choose_encoding",
     "copy_audio",
     "encoding_like",
+    "pack_pictures",
     "probe",
     "read_audio",
     "read_frames",

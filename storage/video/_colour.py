@@ -55,6 +55,12 @@ class ToRgb:
         image: Any = converted.to_ndarray()
         return _bordered(self._tone_map(image) if self._tone_map else image, self._size)
 
+    def fitted(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return an RGB image fitted in like a frame."""
+        if image.shape[:2] == self._size:
+            return image
+        return self(VideoFrame.from_ndarray(image, format="rgb24"))
+
 
 def untagged_matrix(frame: Any) -> int:
     """Return the matrix of a stream that declares none: BT.709 for sizes of HD, BT.601 for others, as in players."""

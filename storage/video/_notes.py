@@ -77,6 +77,10 @@ class Notes:
         several = f"{frames} frames" if frames > 1 else "1 frame"
         self._add(f"Only the part from {float(start):.3f} s to {float(end):.3f} s is kept, as asked: {several}.")
 
+    def rate_assumed(self, rate: Fraction) -> None:
+        """Note pictures that are shown at a rate that nobody has named."""
+        self._add(f"The pictures are shown at {rate} per second: --rate chooses another rate.")
+
     def tone_mapped(self, name: str) -> None:
         """Note HDR that became SDR."""
         self._add(f"The colours are {name} and were tone-mapped to BT.709 (Hable's curve, white at 203 cd/m2).")

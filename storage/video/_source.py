@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import warnings
 from collections.abc import Iterator
 from fractions import Fraction
@@ -14,6 +15,7 @@ import av.error
 from PIL import Image
 
 from storage.errors import VideoError
+from storage.video._packed import is_animated_webp, pack_webp
 
 __all__ = ["MAX_PIXELS", "opened", "origin", "other_streams"]
 
@@ -22,7 +24,6 @@ MAX_PIXELS = 2**25
 
 # ffmpeg decodes text as terminal art and opens the files that a playlist names: neither is a video here
 _NO_VIDEO_FORMATS = frozenset({"tty", "concat", "hls", "dash", "lavfi"})
-_ANIMATION_FLAG = 0x02  # in the flags of WebP's extended header
 
 
 @contextlib.contextmanager
@@ -37,9 +38,10 @@ def opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
         raise VideoError(f"{path} is a folder, not a video file")
     if not file.is_file():
         raise VideoError(f"there is no file {path}")
-    if _is_animated_webp(file):
-        raise VideoError(f"{path} is an animated WebP, which is not read: convert it to an animated PNG or a video")
     with contextlib.ExitStack() as stack:
+        if is_animated_webp(file):  # which FFmpeg does not read
+            _refuse_large(path, _large_image(file))
+            file = _packed_webp(file, stack)
         try:
             # An absolute path, so that a file named "http:x" is not a URL; a whitelist, so that it opens no other
             # files; a limit that decoders check before they allocate, also where the size changes in mid-stream
@@ -50,6 +52,16 @@ def opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
         stream = _video_stream(path, container)
         _check_size(path, stream)
         yield container, stream
+
+
+def _packed_webp(path: Path, stack: contextlib.ExitStack) -> Path:
+    """Return a video of an animated WebP, which exists as long as the stack."""
+    target = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wave-")), "frames.mov")
+    try:
+        pack_webp(path, target)
+    except (EOFError, OSError, SyntaxError, ValueError) as error:
+        raise VideoError(f"{path} is an animated WebP that cannot be read ({_reason(error)})") from error
+    return target
 
 
 def origin(container: Any, first: Any, missed: Fraction) -> Fraction:
@@ -101,7 +113,10 @@ def _check_size(path: str | Path, stream: Any) -> None:
     """Refuse large pictures, before a decoder allocates them; where the size changes later, the decoder refuses."""
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     width, height = stream.codec_context.width, stream.codec_context.height
-    found = f"{width}x{height}" if width * height > MAX_PIXELS else "" if width else _large_image(path)
+    _refuse_large(path, f"{width}x{height}" if width * height > MAX_PIXELS else "" if width else _large_image(path))
+
+
+def _refuse_large(path: str | Path, found: str) -> None:
     if found:
         raise VideoError(
             f"{path} has pictures of {found}, and at most {MAX_PIXELS:,} pixels are read, as in 7680x4320: "
@@ -122,12 +137,6 @@ def _large_image(path: str | Path) -> str:
 
 def _is_cover(stream: Any) -> bool:
     return bool(stream.disposition & stream.disposition.__class__.attached_pic)
-
-
-def _is_animated_webp(file: Path) -> bool:
-    with file.open("rb") as opened_file:
-        head = opened_file.read(21)
-    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:] and head[20] & _ANIMATION_FLAG)
 
 
 def _reason(error: Exception) -> str:

@@ -26,7 +26,7 @@ def prepare_edit(request: EditRequest, *, execution: Execution, flow_weights: st
         VideoError: if there is no such clip, or the file is not a video.
         WorkspaceError: if the workspace cannot be opened.
     """
-    with local_video(request.video) as path:
+    with local_video(request.video, rate=request.picture_rate) as path:
         clip = clip_facts(clip_name(request.video), digest_file_once(path), path)
     model = resolve_model(request.model, dtype=execution.dtype)
     inputs = ResolvedInputs(

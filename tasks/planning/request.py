@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -55,6 +56,7 @@ FlowName = Annotated[Literal["dis", "raft"], Field(description="The optical flow
 
 
 _CLOCK_TIME = re.compile(r"([0-9]{1,4}:)?[0-9]{1,4}:[0-5]?[0-9](\.[0-9]{0,9})?")
+_LARGEST_RATE, _FINEST_RATE, _LONGEST_RATE = 1000, 100_000, 20
 _FRAMES = re.compile(r"(?:([0-9]{0,9}):)?([0-9]{0,9})")
 
 
@@ -102,9 +104,21 @@ def _checked_frames(text: str) -> str:
     return text
 
 
-def _as_frames(value: Any) -> Any:
-    """Let a table state a number."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+def _as_text(value: Any) -> Any:
+    """Let a table state a number, and one without a fraction as 12.0."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _checked_rate(text: str) -> str:
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not (0 < rate <= _LARGEST_RATE and rate.denominator <= _FINEST_RATE and len(text) <= _LONGEST_RATE):
+        raise TaskInputError(f"The rate {text!r} is not a number of pictures per second, such as 25 or 30000/1001.")
+    return str(rate)
 
 
 def _as_settings(value: Any) -> Any:
@@ -122,7 +136,8 @@ def _known_settings(settings: tuple[str, ...]) -> tuple[str, ...]:
 Settings = Annotated[tuple[str, ...], BeforeValidator(_as_settings), AfterValidator(_known_settings)]
 Size = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_size)]
 Seconds = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, allow_inf_nan=False)]
-Frames = Annotated[str, BeforeValidator(_as_frames), AfterValidator(_checked_frames)]
+Rate = Annotated[str, BeforeValidator(_as_text), AfterValidator(_checked_rate)]
+Frames = Annotated[str, BeforeValidator(_as_text), AfterValidator(_checked_frames)]
 
 
 class EditRequest(BaseModel):
@@ -156,6 +171,9 @@ class EditRequest(BaseModel):
     preset: Preset = "default"
     set: Settings = Field(
         default=(), description="A setting of the method by name, such as inversion.window=published; may be repeated."
+    )
+    rate: Rate | None = Field(
+        default=None, description="Pictures per second where the clip is a folder or glob of them; 25 by default."
     )
     start: Seconds | None = Field(
         default=None, description="Edit the frames from this time on: seconds or H:MM:SS; by default from the start."
@@ -224,6 +242,11 @@ class EditRequest(BaseModel):
             return choose_encoding(container, **given)
         except VideoError as error:
             raise TaskInputError(f"The output cannot be written: {error}.") from None
+
+    @property
+    def picture_rate(self) -> Fraction | None:
+        """Pictures per second; None for a clip with times of its own, or the default."""
+        return None if self.rate is None else Fraction(self.rate)
 
     @property
     def trim(self) -> Trim:

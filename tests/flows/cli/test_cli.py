@@ -46,7 +46,8 @@ def text_file(folder: Path) -> Path:
         (["CLIP"], "prompt is missing"),
         (["CLIP", "--prompt", " "], "prompt is missing"),
         (["nothing.mp4", "--prompt", "x"], "no file nothing.mp4"),
-        (["FOLDER", "--prompt", "x"], "is a folder"),
+        (["FOLDER", "--prompt", "x"], "is a folder without pictures"),
+        (["CLIP", "--prompt", "x", "--rate", "9"], "rate is for pictures"),
         (["TEXT", "--prompt", "x"], "not a video"),
         (["CLIP", "--prompt", "x", "--model", "nothing"], "Unknown model 'nothing'"),
         (["CLIP", "--prompt", "x", "--model", "MODEL", "--size", "100x64"], "multiples of 64"),
@@ -195,6 +196,7 @@ def test_every_field_of_the_request_is_an_option(clip: Path, tmp_path: Path, mon
         "preset": "paper",
         "hdr": "refuse",
         "interlaced": "keep",
+        "rate": "12",
         "start": 0.5,
         "end": 2.5,
         "frames": "1:9",
@@ -207,6 +209,7 @@ def test_every_field_of_the_request_is_an_option(clip: Path, tmp_path: Path, mon
     assert set(given) | {"video", "full_resolution", "like_source", "set"} == set(EditRequest.model_fields)
     asked: list[EditRequest] = []
     monkeypatch.setattr("flows.cli.edit.plan", lambda request, _: asked.append(request) or plan_of_nothing())
+    monkeypatch.setattr("tasks.planning.input_video.check_video", lambda *_, **__: None)  # a video has no --rate
     options = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
     run("edit", clip, *options, "--full-resolution", monkeypatch=monkeypatch)
     assert asked == [EditRequest(video=str(clip), full_resolution=True, **{**given, "size": (64, 128)})]

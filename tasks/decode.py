@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from storage.artifact import Artifact
 from storage.digest import digest_file_once
+from storage.limits import using_limits
 from storage.video import FrameReader, Notes, VideoInfo, copy_audio, probe, source_tags
 from storage.workspace import open_artifact
 from tasks.artifacts import AUDIO, shard_rows
@@ -36,7 +37,11 @@ def decode_clip(job: Job) -> None:
     plan = job.plan
     artifact = open_artifact(plan[DECODE].ref)
     request = plan.request
-    with measured() as cost, local_video(request.video, rate=request.picture_rate) as path:
+    with (
+        measured() as cost,
+        using_limits(plan.execution.limits),
+        local_video(request.video, rate=request.picture_rate) as path,
+    ):
         if digest_file_once(path) != plan.clip.digest:
             raise TaskInputError(f"The clip {plan.clip.name} changed after the edit was planned: start again.")
         info, notes = probe(path), Notes()

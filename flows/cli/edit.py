@@ -59,12 +59,14 @@ def edit(
     fields["format"] = output_format(output, chosen=fields["format"])
     request = edit_request(video=video, **{name: value for name, value in fields.items() if value is not None})
     from flows.cli.output import check_output, check_overwrite, deliver, report_notes
+    from storage.limits import using_limits
     from tasks.planning.input_video import check_video, kept_downloads
     from tasks.planning.prepare import replan
 
-    check_video(request.video, rate=request.picture_rate)
-    check_output(output, video=request.video, overwrite=overwrite)
     chosen = read_settings(workspace=workspace, flow_weights=flow_weights)
+    with using_limits(chosen.limits):
+        check_video(request.video, rate=request.picture_rate)
+    check_output(output, video=request.video, overwrite=overwrite)
     with kept_downloads():
         planned = plan(request, chosen)
         check_overwrite(planned, output, overwrite=overwrite)

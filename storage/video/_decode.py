@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.errors import VideoError
+from storage.limits import current_limits
 from storage.video._colour import ToRgb, has_transparency, is_untagged, untagged_matrix
 from storage.video._crop import Crop, crop_of
 from storage.video._deinterlace import DEINTERLACING, deinterlaced
@@ -205,6 +206,7 @@ class FrameReader:
                 pts = frame.pts if frame.pts is not None else frame.dts
                 own = 0 if container.format.name == "avi" else frame.duration  # AVI says one tick for any frame
                 if times.add(timeline.place(None if pts is None else pts - start), own):
+                    times.check(str(self._path))
                     yield times.read[-1] - times.zero, picture.turn.apply(to_rgb(frame)[picture.crop])
                 elif times.ended_at is not None:
                     break
@@ -296,6 +298,11 @@ class _Times:
             self._own = own
             return True
         return False
+
+    def check(self, name: str) -> None:
+        """Check the part that has been read so far, since a file's header may promise less. Raises VideoError."""
+        seconds = float((self.read[-1] - self.zero) * self.time_base)
+        current_limits().check_length(name, frames=len(self.read), seconds=seconds)
 
     def last_duration(self, rate: Fraction) -> int:
         """Return the duration of the last frame that is read: until the next one, where there is one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from storage.limits import Limits
 from storage.video import SourceEncoding, Trim
 from tasks.errors import TaskInputError
 from tasks.models.checkpoints import ModelIdentity, NetworkIdentity
@@ -27,6 +28,8 @@ class Execution:
     """Keyframes in one UNet batch; None for all."""
     propagation: Backend = "numba"
     """What propagates frames: compiled loops, or torch on a CUDA device."""
+    limits: Limits = field(default_factory=Limits)
+    """The largest clip that is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +51,12 @@ class ClipFacts:
     cuts: tuple[int, ...] | None = None
     """First frame of each shot after the first; None where not yet known."""
 
-    def trimmed(self, trim: Trim) -> ClipFacts:
+    def trimmed(self, trim: Trim, limits: Limits) -> ClipFacts:
         """Return the facts about a part of the clip, of which the number of frames is an estimate until it is decoded.
 
         Raises:
             TaskInputError: if the part has no frame.
+            VideoError: if it exceeds the limits.
         """
         count = trim.count(self.frame_count, self.rate)
         if count < 1:
@@ -60,6 +64,8 @@ class ClipFacts:
                 f"The clip {self.name} has {self.frame_count} frames in {self.frame_count / self.rate:.2f} s: "
                 "--start, --end and --frames leave none of them."
             )
+        limits.check_picture(self.name, width=self.size[1], height=self.size[0])
+        limits.check_length(self.name, frames=count, seconds=count / self.rate)
         return replace(self, frame_count=count)
 
     @property

@@ -4,6 +4,7 @@ import resource
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from storage.errors import VideoError
-from storage.video import FrameReader, Notes, pack_pictures, probe, read_frames
+from storage.limits import Limits, using_limits
+from storage.video import FrameReader, Notes, Trim, pack_pictures, probe, read_frames
 from storage.video._source import origin
 
 FlatFrames = Callable[..., list[npt.NDArray[np.uint8]]]
@@ -182,13 +184,21 @@ def test_huge_pictures_are_refused_before_they_are_allocated(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
 
 
-def test_a_video_of_huge_frames_is_refused(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = make_clip([quarters()] * 2)
-    monkeypatch.setattr("storage.video._source.MAX_PIXELS", 64 * 48)
-    assert len(list(read_frames(path))) == 2
-    monkeypatch.setattr("storage.video._source.MAX_PIXELS", 64 * 48 - 1)
-    with pytest.raises(VideoError, match="has pictures of 64x48"):
-        probe(path)
+def test_what_exceeds_a_limit_is_refused_and_what_reaches_it_is_read(make_clip: MakeClip) -> None:
+    path = make_clip([quarters()] * 10)
+    exact = Limits(pixels=64 * 48, seconds=0.36, frames=10, file_bytes=path.stat().st_size)
+    with using_limits(exact):
+        assert len(list(read_frames(path))) == 10
+    for change, words in (
+        ({"pixels": 64 * 48 - 1}, "has pictures of 64x48, and at most 3,071 pixels are read"),
+        ({"seconds": 0.35}, "lasts 0 s or more.*raise WAVE_MAX_SECONDS"),
+        ({"frames": 9}, "has 10 frames or more, and at most 9 are read: choose a part.*or raise WAVE_MAX_FRAMES"),
+        ({"file_bytes": exact.file_bytes - 1}, "bytes, and at most .* are read: cut it, or raise WAVE_MAX_BYTES"),
+    ):
+        with using_limits(replace(exact, **change)), pytest.raises(VideoError, match=words):
+            list(read_frames(path))
+    with using_limits(replace(exact, frames=4)):
+        assert len(list(FrameReader(path, trim=Trim(first=3, stop=7)))) == 4
 
 
 # --- what is left out ----------------------------------------------------------------------------------------------
@@ -285,16 +295,12 @@ def test_an_animated_webp_is_read_with_its_durations_and_its_transparency_noted(
     assert (probe(path).frame_count, probe(path).has_audio) == (3, False)
 
 
-def test_a_damaged_or_huge_animated_webp_is_refused_in_one_sentence(
-    flat_frames: FlatFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_or_huge_animated_webp_is_refused_in_one_sentence(flat_frames: FlatFrames, tmp_path: Path) -> None:
     path = tmp_path / "clip.webp"
     first, second = [Image.fromarray(image) for image in flat_frames((20, 20, 20), (120, 120, 120))]
     first.save(path, save_all=True, append_images=[second], duration=100)
-    with monkeypatch.context() as patch:
-        patch.setattr("storage.video._source.MAX_PIXELS", 64 * 48 - 1)
-        with pytest.raises(VideoError, match="has pictures of 64x48"):
-            probe(path)
+    with using_limits(Limits(pixels=64 * 48 - 1)), pytest.raises(VideoError, match="has pictures of 64x48"):
+        probe(path)
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(VideoError, match=r"clip\.webp is an animated WebP that cannot be read"):
         probe(path)

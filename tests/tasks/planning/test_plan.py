@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from storage.digest import digest_of
+from storage.errors import VideoError
+from storage.limits import Limits
 from storage.video import DEINTERLACING, Encoding, SourceEncoding
 from tasks.errors import TaskInputError
 from tasks.models.checkpoints import Advice
@@ -106,6 +108,28 @@ def test_the_frames_of_a_part_are_estimated_until_it_is_decoded(plan: EditPlan) 
         TaskInputError, match=r"The clip clip\.mp4 has 7 frames in 0\.67 s: --start, --end and --frames"
     ):
         frames(start=9.0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (Limits(frames=6), "clip.mp4 has 7 frames or more"),
+        (Limits(seconds=0.5), "clip.mp4 lasts 1 s or more"),
+        (Limits(pixels=64 * 48 - 1), "has pictures of 64x48"),
+        (Limits(file_bytes=99), "bytes, and at most 99 are read"),
+    ],
+)
+def test_a_clip_beyond_the_limits_is_refused_before_anything_is_computed(
+    limits: Limits, words: str, plan: EditPlan
+) -> None:
+    with pytest.raises(VideoError, match=words):
+        prepare_edit(plan.request, execution=replace(plan.execution, limits=limits))
+
+
+def test_limits_count_for_the_part_that_is_edited(plan: EditPlan) -> None:
+    request = plan.request.model_copy(update={"frames": "2:5"})
+    part = prepare_edit(request, execution=replace(plan.execution, limits=Limits(frames=3, seconds=0.4)))
+    assert part.clip.frame_count == 3
 
 
 def test_each_encoding_is_stored_in_a_place_of_its_own(plan: EditPlan) -> None:

@@ -21,6 +21,10 @@ __all__: list[str] = []
 def check(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The source clip.")],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The edited clip.")],
+    mask: Annotated[
+        Path | None,
+        typer.Option(metavar="PICTURE", help="Picture or video that is bright where the edit may change something."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
     **fields: Any,
 ) -> None:
@@ -30,7 +34,7 @@ def check(
     from storage.video import check_video_pair
 
     with STDERR.status("Reading both clips"):
-        checks, notes = check_video_pair(source, output, trim=trim)
+        checks, notes = check_video_pair(source, output, trim=trim, mask=mask)
     passed = all(each.passed for each in checks)
     if as_json:
         found = {"passed": passed, "checks": [asdict(each) for each in checks], "notes": notes}

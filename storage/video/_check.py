@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 
+from storage.errors import VideoError
 from storage.video._decode import FrameReader, VideoInfo, probe
 from storage.video._notes import Notes
 from storage.video._source import opened
@@ -28,6 +31,9 @@ _LONGEST_LAG = 0.5  # seconds within which sound is looked for
 _ENVELOPE_RATE = 1000  # values per second
 _SAMPLES = 16  # of an envelope's value
 _BT709, _LIMITED = 1, 1
+_OUTSIDE_PSNR = 30  # dB
+_VISIBLE = 16  # of 255
+_BRIGHT = 127  # of 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,20 +48,22 @@ class VideoCheck:
 
 
 def check_video_pair(
-    source: str | Path, output: str | Path, *, trim: Trim | None = None
+    source: str | Path, output: str | Path, *, trim: Trim | None = None, mask: str | Path | None = None
 ) -> tuple[list[VideoCheck], list[str]]:
-    """Compare an edited video with its source; the pictures themselves are not compared.
+    """Compare an edited video with its source; pictures are compared only outside of a mask.
 
     Args:
         source: the source.
         output: the edited video.
         trim: the part of the source that was edited; all by default.
+        mask: a picture, or a video with a frame for each one of the output, of the source's size: bright where the edit
+            may change something. Outside of it the PSNR to the source must be at least 30 dB.
 
     Returns:
         The checks, and notes on what reading the source loses or changes.
 
     Raises:
-        VideoError: if one of them cannot be read.
+        VideoError: if one of them cannot be read, or the mask does not fit.
     """
     notes = Notes()
     before = _Video(source, notes, trim)
@@ -65,6 +73,7 @@ def check_video_pair(
         *_picture_checks(before.info, after.info),
         _colour_check(source, output),
         *_audio_checks(before, after),
+        *([] if mask is None else [_outside_check(source, output, mask, trim)]),
     ]
     return checks, notes.lines
 
@@ -167,6 +176,46 @@ def _tags(path: str | Path) -> tuple[int, int, int, int]:
     with opened(path) as (_, stream):
         codec = stream.codec_context
         return int(codec.colorspace), int(codec.color_trc), int(codec.color_primaries), int(codec.color_range)
+
+
+def _outside_check(source: str | Path, output: str | Path, mask: str | Path, trim: Trim | None) -> VideoCheck:
+    """Compare the pixels that the edit should not have changed."""
+    error = count = changed = 0
+    pairs = zip(FrameReader(source, trim=trim), FrameReader(output), _masks(mask), strict=False)
+    for (_, before), (_, after), inside in pairs:
+        height, width = before.shape[:2]
+        if inside.shape != (height, width):
+            raise VideoError(
+                f"the mask {mask} is {inside.shape[1]}x{inside.shape[0]}, and {source} is {width}x{height}"
+            )
+        outside = ~inside[: after.shape[0], : after.shape[1]]
+        shown = after[:height, :width].astype(np.int32)
+        squares = (before[: after.shape[0], : after.shape[1]].astype(np.int32) - shown)[outside] ** 2
+        error, count = error + int(squares.sum()), count + squares.size
+        changed += int((squares.max(axis=1, initial=0) > _VISIBLE**2).sum())
+    if not count:
+        raise VideoError(f"the mask {mask} leaves no pixel outside of the edit")
+    psnr = math.inf if error == 0 else 10 * math.log10(255**2 * count / error)
+    fraction = 3 * changed / count
+    return _check(
+        "outside of the mask",
+        psnr >= _OUTSIDE_PSNR,
+        f"at least {_OUTSIDE_PSNR} dB",
+        f"{psnr:.1f} dB, {100 * fraction:.2f} % of the pixels differ by more than {_VISIBLE} of 255",
+    )
+
+
+def _masks(path: str | Path) -> Iterator[npt.NDArray[np.bool_]]:
+    """Yield where an edit may change something, for each frame; that of a still picture without end."""
+    masks = (frame.max(axis=2) > _BRIGHT for _, frame in FrameReader(path))
+    first = next(masks)
+    second = next(masks, None)
+    yield first
+    if second is None:
+        yield from itertools.repeat(first)
+    else:
+        yield second
+        yield from masks
 
 
 def _audio_checks(before: _Video, after: _Video) -> Iterator[VideoCheck]:

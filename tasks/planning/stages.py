@@ -417,7 +417,7 @@ def _stored_frames(artifact: Artifact) -> int:
 
 DECODE = StageSpec(
     name="decode",
-    version=1,
+    version=2,
     path="{part}source",
     inputs=(),
     settings=lambda outline: DecodeSettings(

@@ -19,14 +19,14 @@ from tasks.planning.stages import ASSESS, DECODE, EDIT, ENCODE, INVERT, PROPAGAT
 
 NAMES = ("decode", "frame_flow", "keyframe_flow", "invert", "edit", "propagate", "encode", "assess")
 PINNED = {
-    "decode": "d12d738c3af78666bc334311",
-    "keyframe_flow": "a2255dcfe1867e9b86a2501f",
-    "frame_flow": "ec010f9190df34065e0ad70a",
-    "invert": "3c546e4b6f4415449feec3a5",
-    "edit": "85f802740d3c5f952db405c7",
-    "propagate": "83214828cfd2d2ed27221d25",
-    "encode": "3e663872eabca86ed37b5c40",
-    "assess": "fa8ee6285116e3ee5358679a",
+    "decode": "8b0ed072e948a80a476c91bf",
+    "keyframe_flow": "bc9b0e92b409a0b63fd700df",
+    "frame_flow": "e8b1014e14c9c7e47d5045da",
+    "invert": "e62bb50a45e993b8a62b44f3",
+    "edit": "68f4ac5b84583b7b761cee2f",
+    "propagate": "d00b74aed89a4501e4cb8ac3",
+    "encode": "9cfeefe1bb30b382ac1576b8",
+    "assess": "c08d5688f9938a6ccfc4bc32",
 }
 
 

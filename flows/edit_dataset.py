@@ -108,7 +108,7 @@ class _Run:
         """Return where the row's video is copied to; empty without an output folder, or in tar files."""
         if self.request.output is None or self.request.layout == "webdataset":
             return ""
-        return output_location(self.request.output, item.row.output)
+        return output_location(self.request.output, item.row.output, suffix=item.row.suffix)
 
 
 # Not a parameter of the task, since Prefect sends those to Dask's workers with each stage
@@ -431,7 +431,7 @@ def _write_output(run: _Run) -> None:
     if run.request.output is None:
         return
     finished = [item for item in run.bulk.rows if run.state(item) in {"done", "skipped"}]
-    rows = [{"file_name": f"{item.row.output}.mp4", **_cells(item.row)} for item in finished]
+    rows = [{"file_name": f"{item.row.output}{item.row.suffix}", **_cells(item.row)} for item in finished]
     if run.request.layout == "webdataset":
         made = [run.made.get(item.row.key, item) for item in finished]
         samples = [(item.row.output, item.video, row) for item, row in zip(made, rows, strict=True) if item.video]

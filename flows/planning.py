@@ -91,6 +91,7 @@ def _execution(settings: WaveSettings) -> Execution:
         dtype=choose_dtype(settings.dtype, device=device),
         keyframe_batch=settings.keyframe_batch,
         propagation=choose_backend(settings.propagation_device, device=device, available=cuda),
+        limits=settings.limits,
     )
 
 

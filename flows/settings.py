@@ -12,6 +12,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from storage.limits import Limits
 from storage.secrets import has_password, without_secrets
 from tasks.errors import TaskInputError
 from tasks.planning.source_policy import PREFIX as SOURCE_PREFIX
@@ -66,11 +67,26 @@ class WaveSettings(BaseSettings):
     by default. At least one clip is edited."""
     disk_reserve: ByteSize = Field(default=ByteSize(10**9), ge=0)
     """Disk, such as 5GB, that stays free: with less, a data set starts no further clip and ends."""
+    max_pixels: int = Field(default=Limits().pixels, ge=1)
+    """Pixels of the largest picture of a clip that is read: 8K (7680x4320) is just below the default."""
+    max_seconds: float = Field(default=Limits().seconds, gt=0, allow_inf_nan=False)
+    """Seconds of the longest clip, or part of a clip, that is edited; six hours by default."""
+    max_frames: int = Field(default=Limits().frames, ge=1)
+    """Frames of the longest clip, or part of a clip, that is edited."""
+    max_bytes: ByteSize = Field(default=ByteSize(Limits().file_bytes), ge=1)
+    """Size of the largest file that is read, such as 200GB; 64 GiB by default."""
     dask_address: str | None = None
     """Scheduler of a Dask cluster with workers that advertise CPU and GPU; none by default."""
     webhook: str = Field(default="", pattern=r"^(https?://\S+)?$", exclude=True, repr=False)
     """URL that is called when the run of a data set has ended (http:// or https://); empty for the log only. It may
     be a secret, and is not part of what is stored of a run."""
+
+    @property
+    def limits(self) -> Limits:
+        """The largest clip that is read."""
+        return Limits(
+            pixels=self.max_pixels, seconds=self.max_seconds, frames=self.max_frames, file_bytes=self.max_bytes
+        )
 
 
 class TrainSettings(BaseModel):

@@ -275,7 +275,8 @@ def _artifact(path: str, content: Mapping[str, FileEntry], digest: str | None, c
 def _kind(top: str, names: Iterable[str]) -> Kind:
     if top == "evaluations":
         return "evaluation"
-    plain = {name.removesuffix("_full") for name in names}  # of a result at full resolution
+    # A result at full resolution ends with _full, one in another format with - and its digest
+    plain = {name.partition("-")[0].removesuffix("_full") for name in names}
     return next((kind for kind in _KINDS if kind in plain and top == "clips"), "other")
 
 

@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ __all__ = [
     "EDITED",
     "REPORT",
     "SIDE_BY_SIDE",
+    "edited_name",
     "finite_latents",
     "frames_at",
     "require_latents",
@@ -41,6 +43,7 @@ __all__ = [
 
 AUDIO = "audio.mka"
 EDITED = "edited.mp4"
+"""The edited video; other formats have the same stem."""
 CONTACT_SHEET = "contact_sheet.png"
 SIDE_BY_SIDE = "side_by_side.mp4"
 REPORT = "report.json"
@@ -82,6 +85,13 @@ def stream_flow(plan: EditPlan) -> Iterator[tuple[NDArray[np.float32], NDArray[n
         to_prev, to_cur = (flow.row_reader(name) for name in ("to_prev", "to_cur"))
         for row in range(len(shot.frames) - 1):
             yield to_prev[row].astype(np.float32), to_cur[row].astype(np.float32)
+
+
+def edited_name(video: Artifact) -> str:
+    """Return the file name of the edited video of a complete artifact."""
+    stem = PurePosixPath(EDITED).stem
+    names: Iterable[str] = video.record()["files"]
+    return next(name for name in names if PurePosixPath(name).stem == stem)
 
 
 def _by_shot(plan: EditPlan, indices: Iterable[int]) -> Iterator[tuple[EditPlan, list[int]]]:

@@ -14,12 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from storage.artifact import Artifact
+from storage.video import Encoding
 from storage.workspace import open_artifact
 from tasks.artifacts import (
     CONTACT_SHEET,
-    EDITED,
     REPORT,
     SIDE_BY_SIDE,
+    edited_name,
     frames_at,
     stream_flow,
     stream_frames,
@@ -31,6 +32,7 @@ from tasks.planning.batches import Job
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import ASSESS, DECODE, ENCODE, PROPAGATE, STAGES, Stage, StageSettings
 from tasks.progress import counted, stage_progress
+from tasks.provenance import labels_of
 from tasks.stage import measured, stage_task
 from tasks.uniform_frames import noting_uniform, uniform_notes
 from wave_ops.masks import occlusion_mask
@@ -77,7 +79,7 @@ def _write_side_by_side(artifact: Artifact, plan: EditPlan, source: Artifact) ->
     with stage_progress(plan[ASSESS], total=len(plan.frames)) as progress, artifact.local_output(SIDE_BY_SIDE) as path:
         watched = noting_uniform(zip(plan.frames, pairs, strict=True), uniform)
         both = (side_by_side(left[None], right[None])[0] for left, right in watched)
-        write_like(source, path, counted(both, progress), crf=20)
+        write_like(source, path, counted(both, progress), encoding=Encoding(crf=20), labels=labels_of(plan, source))
     return uniform_notes(uniform, total=len(plan.frames))
 
 
@@ -139,7 +141,7 @@ def _report(
         "full_resolution": request.full_resolution,
         "keyframes": plan.keyframes,
         "scores": scores,
-        "video": f"{video.workspace}/{video.path}/{EDITED}",
+        "video": f"{video.workspace}/{video.path}/{edited_name(open_artifact(video))}",
         "notes": list(dict.fromkeys(notes)),
         "stages": {spec.name: _total(plan.stages_of(spec), costs[spec.name]) for spec in STAGES if spec is not ASSESS},
     }

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from storage.artifact import Artifact
 from storage.digest import digest_file_once
-from storage.video import FrameReader, Notes, VideoInfo, copy_audio, probe
+from storage.limits import using_limits
+from storage.video import FrameReader, Notes, VideoInfo, copy_audio, probe, source_tags
 from storage.workspace import open_artifact
 from tasks.artifacts import AUDIO, shard_rows
 from tasks.errors import TaskInputError
 from tasks.planning.batches import Job
 from tasks.planning.decoded_facts import remember_decoded_facts
-from tasks.planning.input_video import local_video
+from tasks.planning.input_video import local_video, packing_notes
 from tasks.planning.stages import DECODE
 from tasks.progress import StageProgress, stage_progress
 from tasks.stage import measured, stage_task
@@ -35,23 +36,34 @@ def decode_clip(job: Job) -> None:
     """Store the clip's frames at their own size, and find its cuts."""
     plan = job.plan
     artifact = open_artifact(plan[DECODE].ref)
-    with measured() as cost, local_video(plan.request.video) as path:
+    request = plan.request
+    with (
+        measured() as cost,
+        using_limits(plan.execution.limits),
+        local_video(request.video, rate=request.picture_rate) as path,
+    ):
         if digest_file_once(path) != plan.clip.digest:
             raise TaskInputError(f"The clip {plan.clip.name} changed after the edit was planned: start again.")
         info, notes = probe(path), Notes()
-        reader = FrameReader(path, deinterlace=plan[DECODE].settings.deinterlace, notes=notes)
-        with stage_progress(plan[DECODE], total=info.frame_count) as progress:
-            frames = _StoringFrames(artifact, info, progress)
+        settings = plan[DECODE].settings
+        reader = FrameReader(path, deinterlace=settings.deinterlace, trim=settings.trim, notes=notes)
+        count = settings.trim.count(info.frame_count, float(info.rate))
+        with stage_progress(plan[DECODE], total=count) as progress:
+            frames = _StoringFrames(artifact, info, progress, count=count)
             cuts = detect_cuts(frames.read(reader))
         timestamps = frames.finish()
         has_audio = _store_audio(artifact, path, reader, notes)
+        tags = source_tags(path)
+        notes.tags_left_out(tags.others)
         _LOG.info("Decoded %d frames, %dx%d, shots: %d", len(timestamps), info.width, info.height, len(cuts) + 1)
         found = {
             "frame_count": len(timestamps),
             "cuts": cuts,
             "has_audio": has_audio,
             "last_duration": reader.last_duration,
-            "notes": notes.lines,
+            "title": tags.title,
+            "creation_time": tags.creation_time,
+            "notes": [*packing_notes(path), *notes.lines],
         }
         artifact.complete(_metadata(info) | found | cost())
         remember_decoded_facts(plan[DECODE].ref, frame_count=len(timestamps), cuts=cuts)
@@ -71,10 +83,10 @@ def _store_audio(artifact: Artifact, path: Path, reader: FrameReader, notes: Not
 class _StoringFrames:
     """Stores frames as they are read from the file and passes them on."""
 
-    def __init__(self, artifact: Artifact, info: VideoInfo, progress: StageProgress) -> None:
+    def __init__(self, artifact: Artifact, info: VideoInfo, progress: StageProgress, *, count: int) -> None:
         self._artifact, self._progress = artifact, progress
         self._timestamps: list[int] = []
-        self._length = max(info.frame_count, 1)
+        self._length = max(count, 1)
         shape = (self._length, info.height, info.width, 3)
         artifact.require_array(
             "frames",

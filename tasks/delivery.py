@@ -9,7 +9,7 @@ import tarfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -18,24 +18,31 @@ from storage.csv_cells import escape_cell, unescape_cell
 from storage.files import Files, LocalFiles, atomic_path
 from storage.reference import ArtifactRef
 from storage.workspace import Workspace, open_artifact
-from tasks.artifacts import EDITED
+from tasks.artifacts import edited_name
 from tasks.errors import TaskInputError
 
-__all__ = ["deliver_video", "is_delivered", "output_location", "write_metadata", "write_webdataset"]
+__all__ = [
+    "deliver_video",
+    "files_of",
+    "is_delivered",
+    "output_location",
+    "write_metadata",
+    "write_webdataset",
+]
 
-SUFFIX = ".mp4"
 _SHARD_BYTES = 2**30
 
 
-def output_location(output: str, path: str) -> str:
+def output_location(output: str, path: str, *, suffix: str) -> str:
     """Return the path or URL of a row's video below the output folder."""
-    return f"{output.rstrip('/')}/{path}{SUFFIX}"
+    return f"{output.rstrip('/')}/{path}{suffix}"
 
 
 def is_delivered(video: ArtifactRef, location: str) -> bool:
     """Return whether the location has a file of the edited clip's size."""
-    size: int = open_artifact(video).record()["files"][EDITED]
-    files, key = _files(location)
+    artifact = open_artifact(video)
+    size: int = artifact.record()["files"][edited_name(artifact)]
+    files, key = files_of(location)
     return files.sizes_of([key]).get(key) == size
 
 
@@ -46,8 +53,13 @@ def deliver_video(video: ArtifactRef, location: str) -> None:
         TaskInputError: if it cannot be written there; the workspace keeps the clip.
         WorkspaceError: if the artifact has no such file, or a store refuses it.
     """
-    files, key = _files(location)
-    with open_artifact(video).local_copy(EDITED) as path, _writing(location), files.local_output(key) as partial:
+    files, key = files_of(location)
+    artifact = open_artifact(video)
+    with (
+        artifact.local_copy(edited_name(artifact)) as path,
+        _writing(location),
+        files.local_output(key) as partial,
+    ):
         shutil.copyfile(path, partial)
 
 
@@ -66,7 +78,7 @@ def write_metadata(output: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     location = f"{output.rstrip('/')}/metadata.csv"
     frame = pd.DataFrame(list(rows))
-    files, key = _files(location)
+    files, key = files_of(location)
     data = files.read_many([key]).get(key)
     if data is not None:
         # As text, since 007 is not 7
@@ -80,7 +92,7 @@ def write_metadata(output: str, rows: Sequence[Mapping[str, Any]]) -> None:
 def write_webdataset(
     output: str, samples: Sequence[tuple[str, ArtifactRef, Mapping[str, Any]]], *, shard: str | None = None
 ) -> list[str]:
-    """Write tar files of about a gigabyte for WebDataset: of each sample an .mp4 and a .json with the same stem.
+    """Write tar files of about a gigabyte for WebDataset: of each sample the video and a .json with the same stem.
 
     Args:
         output: a local output folder.
@@ -122,9 +134,11 @@ def _escaped(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
 
 def _add_sample(tar: tarfile.TarFile, stem: str, video: ArtifactRef, values: Mapping[str, Any]) -> None:
     text = json.dumps(dict(values), default=str, ensure_ascii=False).encode()
-    with open_artifact(video).local_copy(EDITED) as path:
+    artifact = open_artifact(video)
+    name = edited_name(artifact)
+    with artifact.local_copy(name) as path:
         # Neither times nor owners: the same samples give the same bytes
-        entry = tarfile.TarInfo(f"{stem}{SUFFIX}")
+        entry = tarfile.TarInfo(f"{stem}{PurePosixPath(name).suffix}")
         entry.size = path.stat().st_size
         with path.open("rb") as file:
             tar.addfile(entry, file)
@@ -133,7 +147,7 @@ def _add_sample(tar: tarfile.TarFile, stem: str, video: ArtifactRef, values: Map
     tar.addfile(entry, io.BytesIO(text))
 
 
-def _files(location: str) -> tuple[Files, str]:
+def files_of(location: str) -> tuple[Files, str]:
     """Return the files of a folder or an object store, and the key of a location in them."""
     if "://" not in location or location.startswith("file://"):
         path = Path(location.removeprefix("file://")).expanduser()

@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.artifact import Artifact
-from storage.video import Notes, write_video
+from storage.video import Encoding, Labels, Notes, write_video
 from storage.workspace import open_artifact
 from tasks.artifacts import AUDIO, EDITED, stream_frames, stream_shots
 from tasks.planning.batches import Job
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import DECODE, ENCODE, PROPAGATE
 from tasks.progress import counted, stage_progress
+from tasks.provenance import labels_of
 from tasks.stage import measured, stage_task
 from wave_ops.guided_upsampling import upsample_edit
 
@@ -30,9 +31,25 @@ def encode_edit(job: Job) -> None:
     plan = job.plan
     artifact, source = open_artifact(plan[ENCODE].ref), open_artifact(plan[DECODE].ref)
     with measured() as cost, stage_progress(plan[ENCODE], total=plan.clip.frame_count) as progress:
-        with artifact.local_output(EDITED) as path:
-            notes = write_like(source, path, counted(finished_frames(plan, source, size=plan.clip.size), progress))
-        artifact.complete({"notes": notes, **cost()})
+        encoding, frames = plan[ENCODE].settings.encoding, finished_frames(plan, source, size=plan.clip.size)
+        with artifact.local_output(str(PurePosixPath(EDITED).with_suffix(encoding.suffix))) as path:
+            notes = write_like(
+                source, path, counted(frames, progress), encoding=encoding, labels=labels_of(plan, source)
+            )
+        artifact.complete({"notes": [*_unlike(plan), *notes], **cost()})
+
+
+def _unlike(plan: EditPlan) -> list[str]:
+    """Return a note on what is not encoded as in the source, where that was asked for."""
+    notes, encoding, source = Notes(), plan[ENCODE].settings.encoding, plan.clip.encoded
+    wanted = {
+        "codec": (source.codec, encoding.codec),
+        "pixel format": (source.pixel_format.replace("yuvj", "yuv"), encoding.pixel_format),
+    }
+    names = [name for name, (own, written) in wanted.items() if own != written]
+    if plan.request.like_source and names:
+        notes.encoded_unlike(names)
+    return notes.lines
 
 
 def finished_frames(plan: EditPlan, source: Artifact, *, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
@@ -42,7 +59,9 @@ def finished_frames(plan: EditPlan, source: Artifact, *, size: tuple[int, int]) 
     return map(upsample_edit, stream_frames(source, plan.frames, size=size), stream_shots(plan, PROPAGATE, plan.frames))
 
 
-def write_like(source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]], *, crf: int = 16) -> list[str]:
+def write_like(
+    source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]], *, encoding: Encoding, labels: Labels
+) -> list[str]:
     """Write frames with the timestamps and the audio of a decoded clip, and return notes on what the file lacks."""
     found, notes = source.metadata, Notes()
     with contextlib.ExitStack() as stack:
@@ -54,7 +73,8 @@ def write_like(source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]]
             time_base=Fraction(found["time_base"]),
             last_duration=found["last_duration"],
             audio=audio,
-            crf=crf,
+            encoding=encoding,
+            labels=labels,
             pixel_aspect=Fraction(found["pixel_aspect"]),
             notes=notes,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wave_ops.errors import WaveOpsError
+from wave_ops.transitions import Transition, TransitionFinder
 
 __all__ = ["detect_cuts"]
 
@@ -41,12 +42,13 @@ def detect_cuts(frames: Iterable[NDArray[np.uint8]]) -> tuple[int, ...]:
     There is a cut between two frames if the blocks of the second's thumbnail are not found anywhere near in the
     first's: the mean of the blocks' best residuals is above 0.06 on [0, 1], and more than 65 % of the blocks are above
     0.05. Motion of up to a fifth of the frame between two frames is thus not a cut. Neither is a flash, after which
-    the previous picture returns within 3 frames. Dissolves, fades and cuts between similar pictures are not detected.
+    the previous picture returns within 3 frames. Of a dissolve or a fade between two shots, see `TransitionFinder`, the
+    middle is the cut. Cuts between similar pictures are not detected.
 
     Source: ours; the thresholds were set on real clips with known cuts.
 
     Args:
-        frames: uint8 (height, width, 3), all frames of a clip in order; read once, at most 4 thumbnails are stored.
+        frames: uint8 (height, width, 3), all frames of a clip in order; read once, only thumbnails are stored.
 
     Raises:
         WaveOpsError: a frame is not uint8 (height, width, 3).
@@ -54,8 +56,10 @@ def detect_cuts(frames: Iterable[NDArray[np.uint8]]) -> tuple[int, ...]:
     cuts: list[int] = []
     suspects: list[_Suspect] = []
     last: Thumbnail | None = None
+    gradual = TransitionFinder(_is_new)
     for frame_index, frame in enumerate(frames):
         thumbnail = _thumbnail(frame)
+        gradual.add(frame)
         returned = next((i for i, suspect in enumerate(suspects) if not _differs(suspect.before, thumbnail)), None)
         if returned is not None:
             del suspects[returned:]
@@ -64,7 +68,19 @@ def detect_cuts(frames: Iterable[NDArray[np.uint8]]) -> tuple[int, ...]:
         while suspects and frame_index - suspects[0].frame_index >= _FLASH_FRAMES:
             cuts.append(suspects.pop(0).frame_index)
         last = thumbnail
-    return (*cuts, *(suspect.frame_index for suspect in suspects))
+    cuts += [suspect.frame_index for suspect in suspects]
+    return _merged(cuts, gradual.transitions())
+
+
+def _merged(cuts: Iterable[int], transitions: Sequence[Transition]) -> tuple[int, ...]:
+    """Return all cuts; inside of a transition only its own count."""
+    sudden = {cut for cut in cuts if not any(each.contains(cut) for each in transitions)}
+    return tuple(sorted(sudden.union(*(each.cuts for each in transitions))))
+
+
+def _is_new(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
+    """Return whether the second of two small pictures is a new one."""
+    return _differs(_thumbnail(before), _thumbnail(after))
 
 
 def _thumbnail(frame: NDArray[np.uint8]) -> Thumbnail:

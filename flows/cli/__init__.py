@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib import metadata
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +23,7 @@ from flows.cli import (  # noqa: F401  (each registers its command)
     workspace,
 )
 from flows.cli.console import STDERR, NothingStarted, app, say
+from tasks.version import wave_version
 
 __all__ = ["app", "main"]
 
@@ -58,15 +58,8 @@ def _interrupted() -> str:
 def wave(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Edit videos by text."""
     if version:
-        say(f"wave {_version()}")
+        say(f"wave {wave_version()}")
         raise typer.Exit
-
-
-def _version() -> str:
-    try:
-        return metadata.version("wave-edit")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 def _is_ours(error: Exception) -> bool:

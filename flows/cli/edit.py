@@ -17,6 +17,7 @@ from flows.cli.console import (
     read_settings,
     say,
 )
+from flows.cli.formats import output_format
 from flows.cli.options import request_options
 from tasks.planning.request import EditRequest, edit_request
 
@@ -30,27 +31,45 @@ __all__ = ["plan", "run"]
 @app.command()
 @request_options(EditRequest, metavars={"size": "WxH", "set": "NAME=VALUE"})
 def edit(
-    video: Annotated[str, typer.Argument(metavar="IN.mp4", help="The source clip: a file or an fsspec URL.")],
+    video: Annotated[
+        str,
+        typer.Argument(
+            metavar="IN.mp4", help="The source clip: a file, an fsspec URL, or a folder or glob of pictures."
+        ),
+    ],
     flow_weights: FlowWeightsOption = None,
     workspace: WorkspaceOption = None,
     output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="OUT.mp4", help="Copy the result here: a path or a URL.")
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT.mp4",
+            help="Copy the result here, a path or a URL: its ending chooses the format, / a folder of pictures.",
+        ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output that this edit has not made.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is stored of it.")] = False,
     verbose: VerboseOption = False,
     **fields: Any,
 ) -> None:
     """Edit a clip by text."""
+    fields["format"] = output_format(output, chosen=fields["format"])
     request = edit_request(video=video, **{name: value for name, value in fields.items() if value is not None})
-    from flows.cli.output import check_output, deliver, report_notes
+    from flows.cli.output import check_output, check_overwrite, deliver, report_notes
+    from storage.limits import using_limits
     from tasks.planning.input_video import check_video, kept_downloads
     from tasks.planning.prepare import replan
 
-    check_video(request.video)
-    check_output(output, video=request.video)
     chosen = read_settings(workspace=workspace, flow_weights=flow_weights)
+    with using_limits(chosen.limits):
+        check_video(request.video, rate=request.picture_rate)
+    check_output(output, video=request.video, overwrite=overwrite)
     with kept_downloads():
         planned = plan(request, chosen)
+        check_overwrite(planned, output, overwrite=overwrite)
         if dry_run:
             _print_plan(planned)
             say(f"The workspace is {planned.execution.workspace}")

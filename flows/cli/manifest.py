@@ -28,7 +28,7 @@ def manifest(
         str, typer.Option(help="Prompt of every row, kept as a template: {name}, {stem}, {folder}, {index}, {a|b|c}.")
     ] = "",
     probe: Annotated[
-        bool, typer.Option("--probe", help="Open each clip, and add width, height, frames and duration (seconds).")
+        bool, typer.Option("--probe", help="Open each clip, and add width, height, frame_count and duration (seconds).")
     ] = False,
     benchmark: Annotated[
         str, typer.Option("--from", metavar="NAME", help="Read a prompt file of five-bench, loveu-tgve or v2vbench.")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -14,34 +19,66 @@ if TYPE_CHECKING:
     from storage.reference import ArtifactRef
     from tasks.planning.plan import EditPlan
 
-__all__ = ["check_output", "copy_out", "deliver", "report_notes"]
+__all__ = ["check_output", "check_overwrite", "copy_out", "deliver", "report_notes"]
+
+_SIDECAR = ".provenance.json"
 
 
-def check_output(location: str | None, *, video: str) -> None:
-    """Check, before anything runs, that the result can be written to a path, or to the URL of an object store.
+def check_output(location: str | None, *, video: str, overwrite: bool) -> None:
+    """Check, before anything is planned, that the result can be written to a path, or to the URL of an object store.
 
     Raises:
         TaskInputError: if not.
     """
     if location is None:
         return
-    if "://" in location and not location.startswith("file://"):
+    if _is_remote(location):
         _check_remote(location)
         return
-    output = local_path(location)
-    if output.suffix.lower() != ".mp4":
-        raise TaskInputError(f"The output {output} must end in .mp4 (--output).")
-    if output.is_dir():
-        raise TaskInputError(f"The output {output} is a folder; give a file name (--output).")
-    source = Path(video)
-    if output.exists() and source.exists() and output.samefile(source):
-        raise TaskInputError(f"The output {output} is the source clip itself; give another name (--output).")
-    folder = next(parent for parent in output.absolute().parents if parent.exists())
+    target, source = _local_path(location), Path(video)
+    places = (source, source.parent) if target.is_dir() else (source,)  # a glob of pictures has its parent
+    if target.exists() and any(place.exists() and target.samefile(place) for place in places):
+        raise TaskInputError(
+            f"The output {target} is the source clip itself, or its folder; give another name (--output)."
+        )
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise TaskInputError(f"The output {output} cannot be written: {folder} is not a writable folder (--output).")
+        raise TaskInputError(f"The output {target} cannot be written: {folder} is not a writable folder (--output).")
+    if target.is_dir() and not all(_is_picture(path) for path in target.iterdir()):
+        raise TaskInputError(
+            f"The output {target} has other files than pictures, which would be lost: name a new folder (--output)."
+        )
+    if _is_kept(target) and not overwrite and _made_by(target) is None:
+        raise TaskInputError(
+            f"The output {target} exists, and no edit is known to have made it; --overwrite replaces it."
+        )
 
 
-def local_path(location: str) -> Path:
+def check_overwrite(plan: EditPlan, output: str | None, *, overwrite: bool) -> None:
+    """Check, before anything is computed, that an existing output was made by this very edit, or may be replaced.
+
+    Raises:
+        TaskInputError: if not.
+    """
+    from tasks.planning.stages import ENCODE
+
+    if output is None or overwrite:
+        return
+    if _is_remote(output):
+        maker = _made_by_remote(output)
+    elif _is_kept(_local_path(output)):
+        maker = _made_by(_local_path(output))
+    else:
+        return
+    if maker not in (None, plan[ENCODE].ref.digest):
+        raise TaskInputError(f"The output {output} exists, and another edit has made it; --overwrite replaces it.")
+
+
+def _is_remote(location: str) -> bool:
+    return "://" in location and not location.startswith("file://")
+
+
+def _local_path(location: str) -> Path:
     """Return the path that a location names, a path or a file:// URL."""
     return Path(unquote(urlsplit(location).path) if location.startswith("file://") else location).expanduser()
 
@@ -57,25 +94,100 @@ def _check_remote(location: str) -> None:
     if scheme not in SCHEMES:
         known = ", ".join(f"{each}://" for each in SCHEMES)
         raise TaskInputError(f"The output {location} cannot be written: --output takes a path, or {known}.")
-    if not location.lower().endswith(".mp4") or "/" not in rest:
-        raise TaskInputError(f"The output {location} must be a bucket and a name that ends in .mp4.")
+    if "/" not in rest or location.endswith("/"):
+        raise TaskInputError(f"The output {location} must be a bucket and the name of a file (--output).")
+
+
+def _is_picture(path: Path) -> bool:
+    """Return whether a file is one of those that a folder of pictures has."""
+    from storage.video import PICTURE_TIMES
+
+    return path.is_file() and (path.suffix == ".png" or path.name == PICTURE_TIMES)
+
+
+def _is_kept(target: Path) -> bool:
+    """Return whether there is something at an output that would be lost: an empty folder is not."""
+    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
+
+
+def _made_by(target: Path) -> str | None:
+    """Return the digest of the edit that made an output, from the record next to it; None if it has changed since."""
+    try:
+        record = json.loads(_sidecar(target).read_text(encoding="utf-8"))
+        return str(record["edit"]) if record["output"]["digest"] == _digest(target) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _made_by_remote(location: str) -> str | None:
+    """Return the digest of the edit that made an object, from the record next to it; None if there is no object.
+
+    Raises:
+        TaskInputError: if there is an object that no edit is known to have made.
+    """
+    from storage.errors import StorageError
+    from tasks.delivery import files_of
+
+    files, key = files_of(location)
+    if key not in files.sizes_of([key]):
+        return None
+    try:
+        return str(json.loads(files.read(f"{key}{_SIDECAR}"))["edit"])
+    except (OSError, StorageError, ValueError, KeyError, TypeError):
+        raise TaskInputError(
+            f"The output {location} exists, and no edit is known to have made it; --overwrite replaces it."
+        ) from None
+
+
+def _sidecar(target: Path) -> Path:
+    return target.with_name(f"{target.name}{_SIDECAR}")
+
+
+def _digest(target: Path) -> str:
+    from storage.digest import digest_file, digest_folder
+
+    return digest_folder(target) if target.is_dir() else digest_file(target)
 
 
 def deliver(plan: EditPlan, output: str | None) -> str:
-    """Copy the edited clip to the output, if one is given, and return where it is."""
-    from tasks.artifacts import EDITED
+    """Copy the edited clip to the output, if one is given, with its provenance next to it; return where it is."""
+    from storage.workspace import open_artifact
+    from tasks.artifacts import edited_name
     from tasks.planning.stages import ENCODE
 
     ref = plan[ENCODE].ref
+    name = edited_name(open_artifact(ref))
     if output is None:
-        return f"{ref.workspace}/{ref.path}/{EDITED}"
-    if "://" in output and not output.startswith("file://"):
-        from tasks.delivery import deliver_video
+        return f"{ref.workspace}/{ref.path}/{name}"
+    # First, so that an output without its provenance is never there; the digest says which output it belongs to
+    if _is_remote(output):
+        from tasks.delivery import deliver_video, files_of
 
+        files, key = files_of(output)
+        with open_artifact(ref).local_copy(name) as path:
+            files.write(f"{key}{_SIDECAR}", _record(plan, name=key.rpartition("/")[2], digest=_digest(path)))
         deliver_video(ref, output)
-    else:
-        copy_out(ref, EDITED, local_path(output))
+        return output
+    from storage.files import write_atomic
+
+    target = _local_path(output)
+    with open_artifact(ref).local_copy(name) as path, _writing(ref, name, target), _replacing(target) as partial:
+        if name.endswith(".zip") and not output.endswith(".zip"):
+            with zipfile.ZipFile(path) as pictures:
+                pictures.extractall(partial)
+        else:
+            shutil.copyfile(path, partial)
+        write_atomic(_sidecar(target), _record(plan, name=target.name, digest=_digest(partial)))
     return output
+
+
+def _record(plan: EditPlan, **output: str) -> bytes:
+    """Return the content of a sidecar."""
+    from storage.digest import to_json
+    from tasks.provenance import provenance
+
+    record = to_json({**provenance(plan), "output": output})
+    return f"{json.dumps(record, indent=2, ensure_ascii=False)}\n".encode()
 
 
 def report_notes(plan: EditPlan) -> list[str]:
@@ -97,11 +209,27 @@ def copy_out(ref: ArtifactRef, name: str, target: Path) -> None:
     from storage.files import atomic_path
     from storage.workspace import open_artifact
 
-    artifact = open_artifact(ref)
-    with artifact.local_copy(name) as path:
-        try:
-            with atomic_path(target) as partial:
-                shutil.copyfile(path, partial)
-        except OSError as error:
-            kept = f"{ref.workspace}/{ref.path}/{name}"
-            raise TaskInputError(f"{target} cannot be written ({error.strerror}); the result is in {kept}") from error
+    with open_artifact(ref).local_copy(name) as path, _writing(ref, name, target), atomic_path(target) as partial:
+        shutil.copyfile(path, partial)
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Yield a temporary path for a file or a folder, which replaces the target if the context ends without an error."""
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+        new = Path(folder, target.name)
+        yield new
+        if target.is_dir():
+            target.rename(Path(folder, "old"))
+        new.replace(target)
+
+
+@contextmanager
+def _writing(ref: ArtifactRef, name: str, target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        kept = f"{ref.workspace}/{ref.path}/{name}"
+        raise TaskInputError(f"{target} cannot be written ({error.strerror}); the result is in {kept}") from error

@@ -32,6 +32,8 @@ from storage.video._timing import Extent, Restarts
 __all__ = ["AudioCopy", "copy_audio", "read_audio"]
 
 _TRIED = 16  # packets of a stream that are written to find whether a container supports it
+_LEAD = Fraction(1, 10)
+"""Seconds of audio before a part of a file, which its first packets may need to be decoded; players skip it."""
 _LONGEST_GAP = 10  # seconds without sound, after the pictures; a longer one is a damaged time
 _MP4 = "mp4"
 _Output: TypeAlias = Path | io.BytesIO
@@ -65,8 +67,9 @@ def copy_audio(
     Args:
         path: the file.
         target: where to write; empty or absent if there is no audio.
-        extent: `FrameReader.extent` of the file. Where it is given, audio follows restarts of the clock, ends with the
-            pictures of a file that is cut off, and is left out after a damaged time.
+        extent: `FrameReader.extent` of the file. Where it is given, audio follows restarts of the clock, is cut along
+            with the part that is read, ends with the pictures of a file that is cut off, and is left out after a
+            damaged time.
         notes: where to note what is lost.
 
     Raises:
@@ -130,7 +133,10 @@ class _Span:
     """The part of a file's audio that is kept, and its place on the clock of the frames."""
 
     def __init__(self, start: Fraction, extent: Extent | None, *, has_lost_start: bool) -> None:
-        self._start, self._extent, self._has_lost_start = start, extent, has_lost_start
+        skipped = extent.skipped if extent else Fraction(0)
+        self._start, self._extent = start + skipped, extent
+        self._lead = _LEAD if skipped else Fraction(0)
+        self._has_lost_start = has_lost_start or skipped > 0
         self._restarts: dict[int, Restarts] = defaultdict(lambda: Restarts(extent.offsets if extent else ()))
         self._ends: dict[int, Fraction] = defaultdict(Fraction)
         self.cut_at: Fraction | None = None
@@ -151,12 +157,14 @@ class _Span:
         self._ends[packet.stream_index] = start + duration
         if not self._has_lost_start:
             return True
-        return bool(start + duration > 0 if container == _MP4 else start >= 0)
+        return bool(start + duration > -self._lead if container == _MP4 else start >= 0)
 
     def _is_after(self, start: Fraction, stream: int) -> bool:
         """Return whether a packet comes after the pictures: of a cut file, or at a time that nothing leads to."""
         if self._extent is None or start < self._extent.end:
             return False
+        if self._extent.is_part:
+            return True
         if self._extent.is_cut or start - max(self._ends[stream], self._extent.end) > _LONGEST_GAP:
             self.cut_at = self._extent.end
             return True
@@ -252,8 +260,8 @@ def _lanes(reopened: _Opener, source: Any, target: Any, notes: Notes, *, encode:
         if not encode and _fits(reopened, index, kind):
             lanes[index] = CopyLane(stream, target)
         elif _can_write(EncodeLane, reopened, index, kind):
-            lanes[index] = EncodeLane(stream, target)
-            notes.audio_encoded(codec)
+            lane = lanes[index] = EncodeLane(stream, target)
+            notes.audio_encoded(codec, lane.name)
         else:
             notes.audio_left_out(codec)
     return _Lanes(lanes, target, notes)

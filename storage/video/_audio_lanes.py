@@ -13,9 +13,11 @@ from av.filter import Graph
 
 __all__ = ["CopyLane", "EncodeLane", "Lane"]
 
+_OPUS_RATES = frozenset({48000, 24000, 16000, 12000, 8000})
 _AAC_RATES = frozenset({96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350})
 _AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "7.1", 8: "7.1"}
 _AAC_FRAME = 1024  # samples
+_OPUS_FRAME = Fraction(20, 1000)  # seconds
 _BIT_RATE = 128_000  # per channel
 
 
@@ -77,14 +79,20 @@ class CopyLane:
 
 
 class EncodeLane:
-    """Encoding of one stream as AAC, from time zero on; damaged packets and gaps become silence."""
+    """Encoding of one stream as AAC, or as Opus in WebM, from time zero on; damage and gaps become silence."""
 
     def __init__(self, stream: Any, target: Any) -> None:
-        """Add a stream of AAC to a container."""
+        """Add a stream of AAC or Opus to a container."""
         self._codec, self._time_base = stream.codec_context, stream.time_base
-        self._rate = self._codec.sample_rate if self._codec.sample_rate in _AAC_RATES else 48000
+        is_opus = target.format.name == "webm"
+        self.name = "Opus" if is_opus else "AAC"
+        self._rate = self._codec.sample_rate
+        if self._rate not in (_OPUS_RATES if is_opus else _AAC_RATES):
+            self._rate = 48000
+        self._frame = int(_OPUS_FRAME * self._rate) if is_opus else _AAC_FRAME
         self._layout = _AAC_LAYOUTS.get(self._codec.layout.nb_channels, "stereo")
-        self._output = _described(target.add_stream("aac", rate=self._rate, layout=self._layout), stream)
+        encoder = "libopus" if is_opus else "aac"
+        self._output = _described(target.add_stream(encoder, rate=self._rate, layout=self._layout), stream)
         self._output.bit_rate = _BIT_RATE * self._output.codec_context.layout.nb_channels
         self._resampler: tuple[Any, av.AudioResampler] | None = None
         self._graph = self._filters()
@@ -144,7 +152,7 @@ class EncodeLane:
         source = graph.add_abuffer(
             sample_rate=self._rate, format="fltp", layout=self._layout, time_base=Fraction(1, self._rate)
         )
-        filters = (("aresample", "async=1:first_pts=0"), ("asetnsamples", f"n={_AAC_FRAME}:p=0"))
+        filters = (("aresample", "async=1:first_pts=0"), ("asetnsamples", f"n={self._frame}:p=0"))
         graph.link_nodes(source, *(graph.add(*each) for each in filters), graph.add("abuffersink")).configure()
         return graph
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,10 +17,12 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 
+from storage.errors import VideoError
 from storage.video._decode import FrameReader, VideoInfo, probe
 from storage.video._notes import Notes
 from storage.video._source import opened
-from storage.video._timing import Restarts
+from storage.video._timing import Extent, Restarts
+from storage.video._trim import Trim
 
 __all__ = ["VideoCheck", "check_video_pair"]
 
@@ -27,6 +31,9 @@ _LONGEST_LAG = 0.5  # seconds within which sound is looked for
 _ENVELOPE_RATE = 1000  # values per second
 _SAMPLES = 16  # of an envelope's value
 _BT709, _LIMITED = 1, 1
+_OUTSIDE_PSNR = 30  # dB
+_VISIBLE = 16  # of 255
+_BRIGHT = 127  # of 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,22 +47,33 @@ class VideoCheck:
     output: str
 
 
-def check_video_pair(source: str | Path, output: str | Path) -> tuple[list[VideoCheck], list[str]]:
-    """Compare an edited video with its source; the pictures themselves are not compared.
+def check_video_pair(
+    source: str | Path, output: str | Path, *, trim: Trim | None = None, mask: str | Path | None = None
+) -> tuple[list[VideoCheck], list[str]]:
+    """Compare an edited video with its source; pictures are compared only outside of a mask.
+
+    Args:
+        source: the source.
+        output: the edited video.
+        trim: the part of the source that was edited; all by default.
+        mask: a picture, or a video with a frame for each one of the output, of the source's size: bright where the edit
+            may change something. Outside of it the PSNR to the source must be at least 30 dB.
 
     Returns:
         The checks, and notes on what reading the source loses or changes.
 
     Raises:
-        VideoError: if one of them cannot be read.
+        VideoError: if one of them cannot be read, or the mask does not fit.
     """
     notes = Notes()
-    before, after = _Video(source, notes), _Video(output, Notes())
+    before = _Video(source, notes, trim)
+    after = _Video(output, Notes(), has_lead=before.extent.skipped > 0)
     checks = [
         *_timing_checks(before, after),
         *_picture_checks(before.info, after.info),
         _colour_check(source, output),
         *_audio_checks(before, after),
+        *([] if mask is None else [_outside_check(source, output, mask, trim)]),
     ]
     return checks, notes.lines
 
@@ -63,12 +81,24 @@ def check_video_pair(source: str | Path, output: str | Path) -> tuple[list[Video
 class _Video:
     """Times of a video's frames, and its audio tracks on the same clock."""
 
-    def __init__(self, path: str | Path, notes: Notes) -> None:
-        reader = FrameReader(path, notes=notes)
+    def __init__(self, path: str | Path, notes: Notes, trim: Trim | None = None, *, has_lead: bool = False) -> None:
+        """Read a video.
+
+        Args:
+            path: the file.
+            notes: where to note what reading it loses.
+            trim: the part to read.
+            has_lead: whether audio before zero is there only so that later audio can be decoded.
+        """
+        reader = FrameReader(path, trim=trim, notes=notes)
         self.path, self.info = path, probe(path)
         self.times = [time * self.info.time_base for time, _ in reader]
         self.end = self.times[-1] + reader.last_duration * self.info.time_base
-        self.tracks = list(_tracks(path, self.info, reader))
+        self.extent = reader.extent or Extent(end=self.end)
+        self.zero = self.info.start + self.extent.skipped
+        """Time on the file's clock, in seconds, that is zero for frames and audio."""
+        has_lost_start = has_lead or reader.missed > 0 or self.extent.skipped > 0
+        self.tracks = list(_tracks(path, self.zero, self.extent, has_lost_start=has_lost_start))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +113,19 @@ class _Track:
     """Time in seconds and checksum of the content."""
 
 
-def _tracks(path: str | Path, info: VideoInfo, reader: FrameReader) -> Iterator[_Track]:
+def _tracks(path: str | Path, zero: Fraction, extent: Extent, *, has_lost_start: bool) -> Iterator[_Track]:
+    last = extent.end if extent.is_cut or extent.is_part else None
     with opened(path) as (container, _):
         streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
         found: dict[int, list[tuple[Fraction, int]]] = {stream.index: [] for stream in streams}
-        clocks = {stream.index: Restarts(reader.extent.offsets if reader.extent else ()) for stream in streams}
+        clocks = {stream.index: Restarts(extent.offsets) for stream in streams}
         with contextlib.suppress(av.error.FFmpegError):
             for packet in container.demux(streams) if streams else ():
                 if not packet.size or packet.pts is None:
                     continue
-                start = clocks[packet.stream_index].place(packet.pts * packet.time_base) - info.start
+                start = clocks[packet.stream_index].place(packet.pts * packet.time_base) - zero
                 end = start + (packet.duration or 0) * packet.time_base
-                if (reader.cut_at is None or start < reader.cut_at) and (not reader.missed or end > 0):
+                if (last is None or start < last) and (not has_lost_start or end > 0):
                     found[packet.stream_index].append((start, zlib.crc32(_payload(packet))))
         streams = [stream for stream in streams if found[stream.index]]
         flagged = [stream.index for stream in streams if stream.disposition & stream.disposition.__class__.default]
@@ -124,9 +155,9 @@ def _timing_checks(before: _Video, after: _Video) -> Iterator[VideoCheck]:
 
 
 def _picture_checks(before: VideoInfo, after: VideoInfo) -> Iterator[VideoCheck]:
-    even = (before.width + before.width % 2, before.height + before.height % 2)
     sizes = (before.width, before.height), (after.width, after.height)
-    yield _check("size", sizes[1] in (sizes[0], even), *(f"{width}x{height}" for width, height in sizes))
+    passed = all(new in (old, old + old % 2) for old, new in zip(*sizes, strict=True))
+    yield _check("size", passed, *(f"{width}x{height}" for width, height in sizes))
     yield _check(
         "aspect", before.pixel_aspect == after.pixel_aspect, *(f"pixels {_ratio(info)}" for info in (before, after))
     )
@@ -145,6 +176,46 @@ def _tags(path: str | Path) -> tuple[int, int, int, int]:
     with opened(path) as (_, stream):
         codec = stream.codec_context
         return int(codec.colorspace), int(codec.color_trc), int(codec.color_primaries), int(codec.color_range)
+
+
+def _outside_check(source: str | Path, output: str | Path, mask: str | Path, trim: Trim | None) -> VideoCheck:
+    """Compare the pixels that the edit should not have changed."""
+    error = count = changed = 0
+    pairs = zip(FrameReader(source, trim=trim), FrameReader(output), _masks(mask), strict=False)
+    for (_, before), (_, after), inside in pairs:
+        height, width = before.shape[:2]
+        if inside.shape != (height, width):
+            raise VideoError(
+                f"the mask {mask} is {inside.shape[1]}x{inside.shape[0]}, and {source} is {width}x{height}"
+            )
+        outside = ~inside[: after.shape[0], : after.shape[1]]
+        shown = after[:height, :width].astype(np.int32)
+        squares = (before[: after.shape[0], : after.shape[1]].astype(np.int32) - shown)[outside] ** 2
+        error, count = error + int(squares.sum()), count + squares.size
+        changed += int((squares.max(axis=1, initial=0) > _VISIBLE**2).sum())
+    if not count:
+        raise VideoError(f"the mask {mask} leaves no pixel outside of the edit")
+    psnr = math.inf if error == 0 else 10 * math.log10(255**2 * count / error)
+    fraction = 3 * changed / count
+    return _check(
+        "outside of the mask",
+        psnr >= _OUTSIDE_PSNR,
+        f"at least {_OUTSIDE_PSNR} dB",
+        f"{psnr:.1f} dB, {100 * fraction:.2f} % of the pixels differ by more than {_VISIBLE} of 255",
+    )
+
+
+def _masks(path: str | Path) -> Iterator[npt.NDArray[np.bool_]]:
+    """Yield where an edit may change something, for each frame; that of a still picture without end."""
+    masks = (frame.max(axis=2) > _BRIGHT for _, frame in FrameReader(path))
+    first = next(masks)
+    second = next(masks, None)
+    yield first
+    if second is None:
+        yield from itertools.repeat(first)
+    else:
+        yield second
+        yield from masks
 
 
 def _audio_checks(before: _Video, after: _Video) -> Iterator[VideoCheck]:
@@ -202,7 +273,10 @@ def _payload(packet: Any) -> bytes:
 
 def _sound_check(name: str, before: _Video, after: _Video, own: _Track, other: _Track) -> VideoCheck:
     """Compare what is heard of a track that was encoded again."""
-    lag = _lag(*(_envelope(video, track) for video, track in ((before, own), (after, other))))
+    envelopes = [_envelope(video, track) for video, track in ((before, own), (after, other))]
+    if before.extent.is_part:
+        envelopes = [values[: round(before.end * _ENVELOPE_RATE)] for values in envelopes]
+    lag = _lag(*envelopes)
     return _check(f"{name} sync", abs(lag) <= _SYNC, f"0 ms, {own.codec}", f"{_ms(lag)}, {other.codec}")
 
 
@@ -223,7 +297,7 @@ def _heard(video: _Video, track: _Track, rate: int) -> Iterator[tuple[Fraction, 
         resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
         end = Fraction(0)
         for frame in _decoded(container, container.streams[track.index]):
-            start = end if frame.pts is None else frame.pts * frame.time_base - video.info.start
+            start = end if frame.pts is None else frame.pts * frame.time_base - video.zero
             end = start + Fraction(frame.samples, frame.sample_rate)
             frame.pts = None
             parts = [part.to_ndarray()[0] for part in resampler.resample(frame)]

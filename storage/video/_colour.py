@@ -31,17 +31,15 @@ _SCALER = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
 
 
 class ToRgb:
-    """Converter of decoded frames to RGB images, all of the first frame's size."""
+    """Converter of decoded frames to RGB images, all of one size."""
 
-    def __init__(self, tone_map: ToneMap | None = None) -> None:
-        """Prepare the conversion, with tone mapping where the first frame needs it."""
+    def __init__(self, size: tuple[int, int], tone_map: ToneMap | None = None) -> None:
+        """Prepare the conversion to a size (height, width), with tone mapping where the first frame needs it."""
         self._scaler = VideoReformatter()  # one for all frames, since each allocates buffers of a picture's size
-        self._tone_map = tone_map
-        self._size: tuple[int, int] | None = None
+        self._tone_map, self._size = tone_map, size
 
     def __call__(self, frame: Any) -> npt.NDArray[np.uint8]:
         """Convert a frame to RGB uint8 (height, width, 3); one of another size is fitted in with black borders."""
-        self._size = self._size or (frame.height, frame.width)
         size = _fitted((frame.height, frame.width), self._size)
         full = frame.color_range == _FULL or frame.format.name.startswith(_FULL_RANGE_FORMATS)
         converted = self._scaler.reformat(
@@ -56,6 +54,12 @@ class ToRgb:
         )
         image: Any = converted.to_ndarray()
         return _bordered(self._tone_map(image) if self._tone_map else image, self._size)
+
+    def fitted(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return an RGB image fitted in like a frame."""
+        if image.shape[:2] == self._size:
+            return image
+        return self(VideoFrame.from_ndarray(image, format="rgb24"))
 
 
 def untagged_matrix(frame: Any) -> int:
@@ -95,16 +99,17 @@ def _bordered(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArra
 
 
 class FromRgb:
-    """Converter of RGB images to BT.709 limited-range yuv420p frames."""
+    """Converter of RGB images to BT.709 limited-range frames."""
 
-    def __init__(self) -> None:
-        self._scaler = VideoReformatter()
+    def __init__(self, pixel_format: str) -> None:
+        """Prepare the conversion to a format by FFmpeg's name."""
+        self._scaler, self._format = VideoReformatter(), pixel_format
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> Any:
-        """Convert an image (height, width, 3) with even sides to a frame."""
+        """Convert an image (height, width, 3), with the even sides that the format needs, to a frame."""
         return self._scaler.reformat(
             VideoFrame.from_ndarray(image, format="rgb24"),
-            format="yuv420p",
+            format=self._format,
             src_color_range=_FULL,
             dst_colorspace=_BT709,
             dst_color_range=_LIMITED,

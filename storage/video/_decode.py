@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.errors import VideoError
+from storage.limits import current_limits
 from storage.video._colour import ToRgb, has_transparency, is_untagged, untagged_matrix
 from storage.video._crop import Crop, crop_of
 from storage.video._deinterlace import DEINTERLACING, deinterlaced
@@ -26,6 +27,7 @@ from storage.video._side_data import side_data
 from storage.video._source import opened, origin, other_streams
 from storage.video._timing import Extent, Timeline, final_duration
 from storage.video._tone_mapping import ToneMap
+from storage.video._trim import Trim
 
 __all__ = ["FrameReader", "VideoInfo", "probe", "read_frames"]
 
@@ -150,15 +152,19 @@ class FrameReader:
     start that cannot be decoded.
     """
 
-    def __init__(self, path: str | Path, *, deinterlace: bool = True, notes: Notes | None = None) -> None:
+    def __init__(
+        self, path: str | Path, *, deinterlace: bool = True, trim: Trim | None = None, notes: Notes | None = None
+    ) -> None:
         """Prepare to read; nothing is opened before the iteration.
 
         Args:
             path: the file.
             deinterlace: whether frames of two fields become pictures of one moment.
+            trim: the part to read, of which the first frame is at zero; all by default. What is before it is decoded as
+                well, so that times are the same, and what is after it is not read.
             notes: where to note what the frames lose.
         """
-        self._path, self._deinterlace = path, deinterlace
+        self._path, self._deinterlace, self._trim = path, deinterlace, trim or Trim()
         self._notes = Notes() if notes is None else notes
         self.missed = Fraction(0)
         """Seconds at the start of the file that cannot be decoded, after the iteration began."""
@@ -193,22 +199,39 @@ class FrameReader:
             self.missed = picture.missed
             self._note_start(container, stream, first, picture)
             rate = Fraction(stream.average_rate or stream.guessed_rate or _DEFAULT_RATE)
-            timeline, times, own = Timeline(stream.time_base, rate), list[int](), 0
+            timeline, times = Timeline(stream.time_base, rate), _Times(self._trim, stream.time_base)
             start = round(picture.start / stream.time_base)
-            to_rgb = ToRgb(picture.tone_map)
+            to_rgb = ToRgb(picture.size, picture.tone_map)
             for frame in self._fields(self._noted(itertools.chain([first], decoded), picture)):
                 pts = frame.pts if frame.pts is not None else frame.dts
-                times.append(timeline.place(None if pts is None else pts - start))
                 own = 0 if container.format.name == "avi" else frame.duration  # AVI says one tick for any frame
-                yield times[-1], picture.turn.apply(to_rgb(frame)[picture.crop])
-            self.last_duration = final_duration(times, own, time_base=stream.time_base, rate=rate)
-            missing, is_cut = packets.missing(times, self.last_duration)
-            self._note_end(packets, missing, len(times) + missing)
-            self.extent = Extent(
-                end=(times[-1] + self.last_duration) * stream.time_base,
-                is_cut=is_cut,
-                offsets=tuple(offset * stream.time_base for offset in timeline.offsets),
-            )
+                if times.add(timeline.place(None if pts is None else pts - start), own):
+                    times.check(str(self._path))
+                    yield times.read[-1] - times.zero, picture.turn.apply(to_rgb(frame)[picture.crop])
+                elif times.ended_at is not None:
+                    break
+            self._finish(times, timeline, packets, rate)
+
+    def _finish(self, times: _Times, timeline: Timeline, packets: Packets, rate: Fraction) -> None:
+        """Compute what is known after the last frame."""
+        if not times.read:
+            found = f"{len(times.all)} frame{'s' if len(times.all) > 1 else ''}"
+            raise VideoError(f"{self._path} has no frame in the part that is to be edited: it has {found}")
+        base, is_cut = times.time_base, False
+        self.last_duration = times.last_duration(rate)
+        if times.ended_at is None:
+            missing, is_cut = packets.missing(times.all, self.last_duration)
+            self._note_end(packets, missing, len(times.all) + missing)
+        stop = times.read[-1] + self.last_duration
+        self.extent = Extent(
+            end=(stop - times.zero) * base,
+            skipped=times.zero * base,
+            is_cut=is_cut,
+            is_part=times.ended_at is not None,
+            offsets=tuple(offset * base for offset in timeline.offsets),
+        )
+        if not self._trim.is_whole:
+            self._notes.trimmed(times.read[0] * base, stop * base, len(times.read))
 
     def _fields(self, frames: Iterable[Any]) -> Iterable[Any]:
         return deinterlaced(frames) if self._deinterlace else frames
@@ -244,6 +267,48 @@ class FrameReader:
             self._notes.frames_missing(missing, total)
         if packets.damaged_frames:
             self._notes.frames_damaged(packets.damaged_frames)
+
+
+class _Times:
+    """Times of the frames of a file, in ticks, and which of them are read."""
+
+    def __init__(self, trim: Trim, time_base: Fraction) -> None:
+        self._trim, self._index, self._own = trim, 0, 0
+        self.time_base = time_base
+        self.all = list[int]()
+        self.read = list[int]()
+        self.ended_at: int | None = None
+        """Time of the first frame after the part that is read."""
+
+    @property
+    def zero(self) -> int:
+        """The time that becomes zero, after the first frame that is read."""
+        return self.read[0] if self._trim.begins_later else 0
+
+    def add(self, time: int, own: int) -> bool:
+        """Add a frame with its time and what the file says of its duration, and return whether it is read."""
+        self.all.append(time)
+        if self._trim.is_before(time * self.time_base):
+            return False
+        index, self._index = self._index, self._index + 1
+        if self._trim.is_after(time * self.time_base) or (self._trim.stop is not None and index >= self._trim.stop):
+            self.ended_at = time
+        elif index >= self._trim.first:
+            self.read.append(time)
+            self._own = own
+            return True
+        return False
+
+    def check(self, name: str) -> None:
+        """Check the part that has been read so far, since a file's header may promise less. Raises VideoError."""
+        seconds = float((self.read[-1] - self.zero) * self.time_base)
+        current_limits().check_length(name, frames=len(self.read), seconds=seconds)
+
+    def last_duration(self, rate: Fraction) -> int:
+        """Return the duration of the last frame that is read: until the next one, where there is one."""
+        if self.ended_at is not None:
+            return self.ended_at - self.read[-1]
+        return final_duration(self.all, self._own, time_base=self.time_base, rate=rate)
 
 
 def _conversions(picture: _Picture, first: Any) -> Iterator[str]:

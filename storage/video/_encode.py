@@ -1,4 +1,4 @@
-"""Encoding of frames with timestamps, and audio, to an H.264 file."""
+"""Encoding of frames with timestamps, and audio, to a file."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from storage.errors import VideoError
 from storage.files import atomic_path
 from storage.video._audio import AudioCopy
 from storage.video._colour import FromRgb, tag_as_bt709
+from storage.video._formats import Encoding, choose_encoding, silence_encoders
+from storage.video._labels import Labels, append_xmp
 from storage.video._notes import Notes
+from storage.video._pictures import write_gif, write_pictures
 
 __all__ = ["write_video"]
 
 Frame: TypeAlias = npt.NDArray[np.uint8]
 
-_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+_SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "mkv"}
 _FINE = 10_000  # ticks per second, at least
 _LARGEST_INT = 2**31 - 1
 
@@ -38,47 +41,81 @@ def write_video(
     time_base: Fraction,
     last_duration: int | None = None,
     audio: bytes | Path | None = None,
-    crf: int = 16,
+    encoding: Encoding | None = None,
     pixel_aspect: Fraction = Fraction(1),
+    labels: Labels | None = None,
     notes: Notes | None = None,
 ) -> None:
-    """Write RGB frames as H.264, yuv420p, BT.709, one frame in memory at a time.
+    """Write RGB frames as a video of BT.709 colours, a GIF, or a zip of pictures, one frame in memory at a time.
 
-    The bytes depend on the input alone. yuv420p requires even sides, so an odd one is extended by a copy of its last
-    row or column. In MP4 and QuickTime the timestamps are exact; Matroska rounds them to milliseconds.
+    The bytes depend on the input alone. Where a pixel format requires even sides, an odd one is extended by a copy of
+    its last row or column. In MP4 and QuickTime the timestamps are exact; Matroska and WebM round them to milliseconds,
+    GIF to hundredths of a second.
 
     Args:
-        path: the file, with the suffix .mp4, .m4v, .mov or .mkv; it appears, or replaces an older one, when complete.
+        path: the file; it appears, or replaces an older one, when complete.
         frames: uint8 (height, width, 3), all of one size, as many as timestamps.
         timestamps: ticks of `time_base`, strictly increasing.
         time_base: seconds per tick.
         last_duration: duration of the last frame in ticks; the mean step by default.
-        audio: return value of `read_audio`, or the file of `copy_audio`; copied, or encoded as AAC where the container
-            does not support its codec.
-        crf: x264's quality, 0 (lossless) to 51.
+        audio: return value of `read_audio`, or the file of `copy_audio`; copied, or encoded as AAC or Opus where the
+            container does not support its codec.
+        encoding: how; by default H.264 in the container that the file's suffix names: .mp4, .m4v, .mov or .mkv.
         pixel_aspect: width of a pixel over its height.
+        labels: what the file says of itself; nothing by default.
         notes: where to note what the file lacks.
 
     Raises:
         VideoError: if there are no frames, frames and timestamps do not match, or the file cannot be written.
     """
     target, notes = Path(path), Notes() if notes is None else notes
+    encoding = encoding or _by_suffix(target)
+    if target.is_dir():
+        raise VideoError(f"cannot write {target}: it is a folder")
     clock = _Clock.of(timestamps, time_base=time_base, last_duration=last_duration)
-    pictures = _checked(frames, len(clock.times), notes)
-    size = (first := next(pictures)).shape[:2]
-    with _container(target, clock) as container:
-        stream = _add_stream(container, clock, size=size, crf=crf, pixel_aspect=pixel_aspect)
-        sound = None if audio is None else AudioCopy(audio, container, notes)
-        from_rgb = FromRgb()
-        for time, picture in zip(clock.times, itertools.chain([first], pictures), strict=True):
-            frame = from_rgb(picture)
-            frame.pts, frame.time_base = time, clock.time_base
-            container.mux(clock.timed(stream.encode(frame)))
+    pictures = _checked(frames, len(clock.times), encoding.even, notes)
+    first = next(pictures)
+    with _named_errors(target), atomic_path(target) as temporary:
+        if encoding.container == "png":
+            notes.no_sound_or_times(has_audio=audio is not None)
+            times = [time * time_base for time in clock.times]
+            write_pictures(temporary, itertools.chain([first], pictures), times=times, labels=labels)
+            return
+        if encoding.container == "gif":
+            notes.gif(has_audio=audio is not None)
+            ends = [(time + clock.durations[time]) * time_base for time in clock.times]
+            write_gif(
+                temporary,
+                itertools.chain([first], pictures),
+                ends=ends,
+                start=clock.times[0] * time_base,
+                notes=notes,
+            )
+            if labels is not None:
+                append_xmp(temporary, "gif", labels.xmp)
+            return
+        with _container(temporary, encoding.container, clock) as container:
+            container.metadata.update(labels.tags if labels else {})
+            stream = _add_stream(container, clock, size=first.shape[:2], encoding=encoding, pixel_aspect=pixel_aspect)
+            sound = None if audio is None else AudioCopy(audio, container, notes)
+            from_rgb = FromRgb(encoding.pixel_format)
+            for time, picture in zip(clock.times, itertools.chain([first], pictures), strict=True):
+                frame = from_rgb(picture)
+                frame.pts, frame.time_base = time, clock.time_base
+                container.mux(clock.timed(stream.encode(frame)))
+                if sound is not None:
+                    sound.write_until(time * clock.time_base)
+            container.mux(clock.timed(stream.encode(None)))
             if sound is not None:
-                sound.write_until(time * clock.time_base)
-        container.mux(clock.timed(stream.encode(None)))
-        if sound is not None:
-            sound.write_until(None)
+                sound.write_until(None)
+        if labels is not None:
+            append_xmp(temporary, encoding.container, labels.xmp)
+
+
+def _by_suffix(target: Path) -> Encoding:
+    if target.suffix.lower() not in _SUFFIXES:
+        raise VideoError(f"cannot write {target}: the suffix must be one of {', '.join(_SUFFIXES)}")
+    return choose_encoding(_SUFFIXES[target.suffix.lower()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,43 +161,49 @@ class _Clock:
 
 
 @contextlib.contextmanager
-def _container(target: Path, clock: _Clock) -> Iterator[Any]:
-    """Yield a container to write to, which becomes the file if the context ends without an error."""
-    if target.suffix.lower() not in _FORMATS:
-        raise VideoError(f"cannot write {target}: the suffix must be one of {', '.join(_FORMATS)}")
-    if target.is_dir():
-        raise VideoError(f"cannot write {target}: it is a folder")
-    kind = _FORMATS[target.suffix.lower()]
-    # faststart: the index goes to the front, so that a browser plays the file while it loads. movie_timescale: the unit
-    # of a stream's start, which by default would be rounded to milliseconds
-    options = {} if kind == "matroska" else {"movflags": "+faststart", "movie_timescale": str(clock.fine_ticks)}
+def _named_errors(target: Path) -> Iterator[None]:
+    """Let an error of writing name the file that was to be written."""
     try:
-        with (
-            atomic_path(target) as temporary,
-            av.open(str(temporary.absolute()), "w", format=kind, options=options) as container,
-        ):
-            yield container
+        yield
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(f"cannot write {target} ({getattr(error, 'strerror', None) or error})") from error
 
 
-def _add_stream(container: Any, clock: _Clock, *, size: Sequence[int], crf: int, pixel_aspect: Fraction) -> Any:
-    # Without B-frames packets come in the order of the frames, so that any timestamps can be kept exactly.
-    # x264's macroblock tree, which the preset turns on, reads memory that was never written, so that the same frames
-    # were encoded to different bytes in different processes. Without it files are about 0.6 % larger.
-    options = {"crf": str(crf), "preset": "fast", "bf": "0", "mbtree": "0"}
-    stream = container.add_stream("libx264", rate=clock.rate, options=options)
+@contextlib.contextmanager
+def _container(path: Path, kind: str, clock: _Clock) -> Iterator[Any]:
+    """Yield a container to write to."""
+    # faststart: the index goes to the front, so that a browser plays the file while it loads. movie_timescale: the unit
+    # of a stream's start, which by default would be rounded to milliseconds. bitexact: Matroska would have a random
+    # number in its header
+    if kind in ("mp4", "mov"):
+        options = {"movflags": "+faststart", "movie_timescale": str(clock.fine_ticks)}
+    else:
+        options = {"fflags": "+bitexact"}
+    muxer = "matroska" if kind == "mkv" else kind
+    with av.open(str(path.absolute()), "w", format=muxer, options=options) as container:
+        yield container
+
+
+def _add_stream(
+    container: Any, clock: _Clock, *, size: Sequence[int], encoding: Encoding, pixel_aspect: Fraction
+) -> Any:
+    silence_encoders()
+    stream = container.add_stream(encoding.encoder, rate=clock.rate, options=encoding.options)
     stream.height, stream.width = size
-    stream.pix_fmt = "yuv420p"
+    stream.pix_fmt = encoding.pixel_format
+    if encoding.bit_rate is not None:
+        stream.bit_rate = encoding.bit_rate
+    if encoding.codec == "hevc" and encoding.container in ("mp4", "mov"):
+        stream.codec_context.codec_tag = "hvc1"  # the only one that Apple's players take
     stream.time_base = stream.codec_context.time_base = clock.time_base
     stream.codec_context.sample_aspect_ratio = pixel_aspect
-    stream.codec_context.thread_count = 1  # the bytes must not depend on the machine's cores
+    stream.codec_context.thread_count = 1
     tag_as_bt709(stream.codec_context)
     return stream
 
 
-def _checked(frames: Iterable[Frame], count: int, notes: Notes) -> Iterator[Frame]:
-    """Yield the frames, extended to even sides.
+def _checked(frames: Iterable[Frame], count: int, even: tuple[int, int], notes: Notes) -> Iterator[Frame]:
+    """Yield the frames, extended to sides that are multiples of two numbers, those of height and width.
 
     Raises:
         VideoError: if a frame differs from the first in shape, is not uint8 RGB, or their number is not the expected.
@@ -177,7 +220,7 @@ def _checked(frames: Iterable[Frame], count: int, notes: Notes) -> Iterator[Fram
             )
         if seen > count:
             raise VideoError(f"there are more frames than the {count} timestamps")
-        padded = np.pad(frame, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
+        padded = np.pad(frame, ((0, -shape[0] % even[0]), (0, -shape[1] % even[1]), (0, 0)), mode="edge")
         if padded.shape != shape:
             notes.sides_made_even((shape[0], shape[1]), (padded.shape[0], padded.shape[1]))
         yield padded

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 __all__ = ["Notes"]
 
+_SHOWN_TAGS = 5
 _STREAMS = {
     "subtitle": ("subtitle track", "subtitle tracks"),
     "data": ("data track, such as telemetry or a timecode,", "data tracks, such as telemetry or a timecode,"),
@@ -53,6 +54,12 @@ class Notes:
         if b"sRGB" not in side_data.get("ICC_PROFILE", b"sRGB"):
             self._add("The picture's ICC colour profile is not applied: its colours are read as sRGB.")
 
+    def tags_left_out(self, names: Sequence[str]) -> None:
+        """Note metadata of the container that the output does not have."""
+        if names:
+            shown = ", ".join(names[:_SHOWN_TAGS]) + (" and others" if len(names) > _SHOWN_TAGS else "")
+            self._add(f"Metadata other than title and creation time is not kept: {shown}.")
+
     def frames_missing(self, missing: int, total: int) -> None:
         """Note frames that the file should contain and that could not be decoded."""
         self._add(f"{missing} of {total} frames are missing: the file is damaged or ends early.")
@@ -64,6 +71,15 @@ class Notes:
     def start_left_out(self, seconds: Fraction) -> None:
         """Note a start that cannot be decoded."""
         self._add(f"The first {float(seconds):.2f} s cannot be decoded and are left out, with their sound.")
+
+    def trimmed(self, start: Fraction, end: Fraction, frames: int) -> None:
+        """Note that only a part of a video is read, in seconds of the whole."""
+        several = f"{frames} frames" if frames > 1 else "1 frame"
+        self._add(f"Only the part from {float(start):.3f} s to {float(end):.3f} s is kept, as asked: {several}.")
+
+    def rate_assumed(self, rate: Fraction) -> None:
+        """Note pictures that are shown at a rate that nobody has named."""
+        self._add(f"The pictures are shown at {rate} per second: --rate chooses another rate.")
 
     def tone_mapped(self, name: str) -> None:
         """Note HDR that became SDR."""
@@ -91,15 +107,35 @@ class Notes:
         self._add(f"From frame {frame} on pictures are {size[1]}x{size[0]}: fitted in with black borders.")
 
     def sides_made_even(self, size: tuple[int, int], written: tuple[int, int]) -> None:
-        """Note a size (height, width) that H.264 does not encode with 4:2:0 colour."""
+        """Note a size (height, width) that cannot be encoded with subsampled colour."""
         self._add(
             f"The size {size[1]}x{size[0]} is odd, so the video is {written[1]}x{written[0]}: its last row or column "
             "is repeated."
         )
 
-    def audio_encoded(self, codec: str) -> None:
+    def no_sound_or_times(self, *, has_audio: bool) -> None:
+        """Note what a folder of pictures does not have."""
+        self._add("The pictures have no times: timestamps.txt next to them states those of the source.")
+        if has_audio:
+            self._add("Audio is not kept: pictures have none.")
+
+    def gif(self, *, has_audio: bool) -> None:
+        """Note what a GIF does not have."""
+        self._add("The GIF has 256 colours in each frame, and times in hundredths of a second.")
+        if has_audio:
+            self._add("Audio is not kept: a GIF has none.")
+
+    def gif_frames_left_out(self, count: int) -> None:
+        """Note frames that are too short for a GIF."""
+        self._add(f"{count} frames are left out of the GIF, which shows each for 0.02 s at least.")
+
+    def encoded_unlike(self, names: Sequence[str]) -> None:
+        """Note what is not encoded as in the source, though that was asked for."""
+        self._add(f"The {' and the '.join(names)} could not be kept: the output's format or encoder does not have it.")
+
+    def audio_encoded(self, codec: str, target: str) -> None:
         """Note audio that could not be copied."""
-        self._add(f"Audio in {codec} was encoded again, as AAC: the output's container does not play it as it is.")
+        self._add(f"Audio in {codec} was encoded again, as {target}: the output's container does not play it as it is.")
 
     def audio_left_out(self, codec: str) -> None:
         """Note audio that could neither be copied nor encoded."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import warnings
 from collections.abc import Iterator
 from fractions import Fraction
@@ -14,15 +15,13 @@ import av.error
 from PIL import Image
 
 from storage.errors import VideoError
+from storage.limits import current_limits
+from storage.video._packed import is_animated_webp, pack_webp
 
-__all__ = ["MAX_PIXELS", "opened", "origin", "other_streams"]
-
-MAX_PIXELS = 2**25
-"""Pixels of the largest picture that is read: 8K (7680x4320) is just below."""
+__all__ = ["opened", "origin", "other_streams"]
 
 # ffmpeg decodes text as terminal art and opens the files that a playlist names: neither is a video here
 _NO_VIDEO_FORMATS = frozenset({"tty", "concat", "hls", "dash", "lavfi"})
-_ANIMATION_FLAG = 0x02  # in the flags of WebP's extended header
 
 
 @contextlib.contextmanager
@@ -30,26 +29,38 @@ def opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
     """Open a video file and yield its container and video stream.
 
     Raises:
-        VideoError: if there is no such file, it has no video stream, or its pictures are larger than `MAX_PIXELS`.
+        VideoError: if there is no such file, it has no video stream, or it exceeds `current_limits`.
     """
     file = Path(path)
     if file.is_dir():
         raise VideoError(f"{path} is a folder, not a video file")
     if not file.is_file():
         raise VideoError(f"there is no file {path}")
-    if _is_animated_webp(file):
-        raise VideoError(f"{path} is an animated WebP, which is not read: convert it to an animated PNG or a video")
+    current_limits().check_file(file)
     with contextlib.ExitStack() as stack:
+        if is_animated_webp(file):  # which FFmpeg does not read
+            _refuse_large_image(file)
+            file = _packed_webp(file, stack)
         try:
             # An absolute path, so that a file named "http:x" is not a URL; a whitelist, so that it opens no other
             # files; a limit that decoders check before they allocate, also where the size changes in mid-stream
-            options = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+            options = {"protocol_whitelist": "file", "max_pixels": str(current_limits().pixels)}
             container = stack.enter_context(av.open(str(file.absolute()), options=options, metadata_errors="replace"))
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise VideoError(f"{path} is not a video that can be read ({_reason(error)})") from error
         stream = _video_stream(path, container)
         _check_size(path, stream)
         yield container, stream
+
+
+def _packed_webp(path: Path, stack: contextlib.ExitStack) -> Path:
+    """Return a video of an animated WebP, which exists as long as the stack."""
+    target = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wave-")), "frames.mov")
+    try:
+        pack_webp(path, target)
+    except (EOFError, OSError, SyntaxError, ValueError) as error:
+        raise VideoError(f"{path} is an animated WebP that cannot be read ({_reason(error)})") from error
+    return target
 
 
 def origin(container: Any, first: Any, missed: Fraction) -> Fraction:
@@ -99,35 +110,31 @@ def _video_stream(path: str | Path, container: Any) -> Any:
 
 def _check_size(path: str | Path, stream: Any) -> None:
     """Refuse large pictures, before a decoder allocates them; where the size changes later, the decoder refuses."""
-    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-    width, height = stream.codec_context.width, stream.codec_context.height
-    found = f"{width}x{height}" if width * height > MAX_PIXELS else "" if width else _large_image(path)
-    if found:
-        raise VideoError(
-            f"{path} has pictures of {found}, and at most {MAX_PIXELS:,} pixels are read, as in 7680x4320: "
-            "make it smaller first"
-        )
+    limits, codec = current_limits(), stream.codec_context
+    codec.options = {"max_pixels": str(limits.pixels)}
+    if codec.width:
+        limits.check_picture(str(path), width=codec.width, height=codec.height)
+    else:
+        _refuse_large_image(path)
 
 
-def _large_image(path: str | Path) -> str:
-    """Return the size of a still image, if it is too large, from its header alone; empty for other files."""
+def _refuse_large_image(path: str | Path) -> None:
+    """Refuse a large still image by its header alone; other files pass."""
+    limits = current_limits()
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            return f"{image.width}x{image.height}" if image.width * image.height > MAX_PIXELS else ""
+            width, height = image.size
     except Image.DecompressionBombError:
-        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS):,} pixels"
+        raise limits.picture_error(
+            str(path), f"more than {2 * (Image.MAX_IMAGE_PIXELS or limits.pixels):,} pixels"
+        ) from None
     except (OSError, SyntaxError, ValueError):
-        return ""
+        return
+    limits.check_picture(str(path), width=width, height=height)
 
 
 def _is_cover(stream: Any) -> bool:
     return bool(stream.disposition & stream.disposition.__class__.attached_pic)
-
-
-def _is_animated_webp(file: Path) -> bool:
-    with file.open("rb") as opened_file:
-        head = opened_file.read(21)
-    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:] and head[20] & _ANIMATION_FLAG)
 
 
 def _reason(error: Exception) -> str:

@@ -51,8 +51,12 @@ class Extent:
 
     end: Fraction
     """Seconds from the start to the end of the last frame."""
+    skipped: Fraction = Fraction(0)
+    """Seconds before that start which are left out because a later part is read."""
     is_cut: bool = False
     """Whether the file has no pictures after that though it should."""
+    is_part: bool = False
+    """Whether the file has more pictures after that, which are not read."""
     offsets: tuple[Fraction, ...] = ()
     """Seconds that are added to the file's times after each restart of its clock."""
 

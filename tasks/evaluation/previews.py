@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.video import write_video
+from storage.video import Encoding, write_video
 from wave_ops.resize import resize_frames
 
 __all__ = ["GAIN", "amplified_difference", "legible", "write_film"]
@@ -58,4 +58,6 @@ def write_film(path: Path, frames: Frames) -> None:
     Raises:
         VideoError: if the frames cannot be encoded.
     """
-    write_video(path, legible(frames), timestamps=range(len(frames)), time_base=Fraction(1, _RATE), crf=_CRF)
+    write_video(
+        path, legible(frames), timestamps=range(len(frames)), time_base=Fraction(1, _RATE), encoding=Encoding(crf=_CRF)
+    )

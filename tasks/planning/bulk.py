@@ -9,6 +9,8 @@ from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any
 
+from storage.errors import VideoError
+from storage.limits import using_limits
 from storage.reference import ArtifactRef
 from storage.workspace import Workspace
 from tasks.errors import TaskInputError
@@ -112,7 +114,8 @@ def plan_rows(
         networks.cache_clear()  # a model may have been replaced since the last plan
     workspace = Workspace.open(execution.workspace)
     execution = replace(execution, workspace=workspace.url)
-    facts = read_source_facts((row.source for row in rows), workspace, remember=remember)
+    with using_limits(execution.limits):
+        facts = read_source_facts((row.source for row in rows), workspace, remember=remember)
     decoded: dict[str, ClipFacts] = {}
     planned = tuple(
         _plan_row(row, facts[row.source], decoded, workspace, execution, flow_weights, (before or {}).get(row.key))
@@ -128,7 +131,8 @@ def row_plan(item: PlannedRow, bulk: BulkPlan) -> EditPlan:
         TaskInputError: if the source or the model can no longer be used.
     """
     workspace = Workspace.open(bulk.execution.workspace)
-    found = read_source_facts([item.row.source], workspace, remember=False)[item.row.source]
+    with using_limits(bulk.execution.limits):
+        found = read_source_facts([item.row.source], workspace, remember=False)[item.row.source]
     if found.clip is None:
         raise TaskInputError(found.error)
     return _with_decoded(_plan(item.row, found.clip, bulk.execution, bulk.flow_weights), workspace, {})
@@ -167,7 +171,7 @@ def _plan_row(
         return PlannedRow(row=row, error=found.error)
     try:
         plan = _with_decoded(_plan(row, found.clip, execution, flow_weights), workspace, decoded)
-    except TaskInputError as error:
+    except (TaskInputError, VideoError) as error:
         return PlannedRow(row=row, error=str(error))
     results = _results(plan)
     complete = all(workspace.artifact(plan[spec].ref).is_complete() for spec in (ASSESS, ENCODE))
@@ -185,7 +189,7 @@ def _plan(row: Row, clip: ClipFacts, execution: Execution, flow_weights: str) ->
     return plan_edit(
         ResolvedInputs(
             request=request,
-            clip=clip,
+            clip=clip.trimmed(request.trim, execution.limits),
             model=model,
             controlnet=_controlnet(request.controlnet_name, model, execution.dtype),
             flow=_flow(request.flow, flow_weights),

@@ -15,6 +15,7 @@ from fsspec.utils import glob_translate
 from storage.secrets import without_secrets
 from tasks.errors import TaskInputError
 from tasks.planning.manifest_table import SUFFIXES, Columns, Table, manifest_suffix
+from tasks.planning.natural_order import natural_key
 from tasks.planning.source_policy import open_filesystem
 
 __all__ = ["VIDEO_SUFFIXES", "is_listing", "list_clips"]
@@ -69,7 +70,7 @@ def list_clips(source: str, *, exclude: str | None = None) -> Table:
     paths = [path for path in _videos(place) if left_out is None or not path.startswith(f"{left_out}/")]
     if not paths:
         raise TaskInputError(f"There is no video in the {place.title}; videos end with {', '.join(VIDEO_SUFFIXES)}.")
-    columns = _columns(place, sorted(paths, key=_natural))
+    columns = _columns(place, sorted(paths, key=natural_key))
     return Table(title=place.title, folder=place.url(place.base), columns=columns, trusted=True)
 
 
@@ -158,16 +159,6 @@ def _inner(place: _Place, path: str) -> str:
 
 def _is_below(path: str, folders: Collection[str]) -> bool:
     return bool(folders) and any(str(parent) in folders for parent in PurePosixPath(path).parents)
-
-
-def _natural(path: str) -> tuple[list[list[str | int]], str]:
-    """Return a key that sorts clip 2 before clip 10, folder by folder."""
-    return [_words(part) for part in path.split("/")], path
-
-
-def _words(name: str) -> list[str | int]:
-    """Split into text and numbers in turn, so that text is compared with text."""
-    return [int(word) if i % 2 else word.casefold() for i, word in enumerate(re.split(r"([0-9]+)", name))]
 
 
 def _columns(place: _Place, paths: Sequence[str]) -> Columns:

@@ -28,7 +28,11 @@ from tasks.planning.row_filter import parse_filter
 __all__ = ["DatasetRequest", "Layout", "dataset_name", "dataset_request", "load_dataset_settings", "parse_shard"]
 
 Layout = Literal["tree", "flat", "webdataset"]
-_ROW = ("video", "prompt")  # what a row itself states of its edit
+_ROW = (
+    "video",
+    "prompt",
+    "rate",
+)  # what a row itself states of its edit, and the rate of pictures, which it cannot have
 _LIMIT = re.compile(r"([0-9]+)|([0-9]+(?:\.[0-9]+)?)%")
 
 

@@ -15,7 +15,7 @@ from tasks.planning.templates import parse_template
 
 __all__ = ["FACTS", "check_manifest_path", "folder_columns", "probed_columns", "relative_source"]
 
-FACTS = ("width", "height", "frames", "duration")
+FACTS = ("width", "height", "frame_count", "duration")
 """Columns that `probed_columns` adds: pixels, pixels, a count, and seconds."""
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from storage.limits import Limits
+from storage.video import SourceEncoding, Trim
+from tasks.errors import TaskInputError
 from tasks.models.checkpoints import ModelIdentity, NetworkIdentity
 from tasks.models.devices import Backend
 from tasks.models.flow_estimators import FlowIdentity
@@ -25,6 +28,8 @@ class Execution:
     """Keyframes in one UNet batch; None for all."""
     propagation: Backend = "numba"
     """What propagates frames: compiled loops, or torch on a CUDA device."""
+    limits: Limits = field(default_factory=Limits)
+    """The largest clip that is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +45,28 @@ class ClipFacts:
     """What decoding converts besides matrix and range; none for an ordinary SDR clip."""
     hdr: str = ""
     """The kind of HDR; empty for SDR."""
+    rate: float = 25.0
+    """Mean frames per second, as the file states it."""
+    encoded: SourceEncoding = field(default_factory=SourceEncoding)
     cuts: tuple[int, ...] | None = None
     """First frame of each shot after the first; None where not yet known."""
+
+    def trimmed(self, trim: Trim, limits: Limits) -> ClipFacts:
+        """Return the facts about a part of the clip, of which the number of frames is an estimate until it is decoded.
+
+        Raises:
+            TaskInputError: if the part has no frame.
+            VideoError: if it exceeds the limits.
+        """
+        count = trim.count(self.frame_count, self.rate)
+        if count < 1:
+            raise TaskInputError(
+                f"The clip {self.name} has {self.frame_count} frames in {self.frame_count / self.rate:.2f} s: "
+                "--start, --end and --frames leave none of them."
+            )
+        limits.check_picture(self.name, width=self.size[1], height=self.size[0])
+        limits.check_length(self.name, frames=count, seconds=count / self.rate)
+        return replace(self, frame_count=count)
 
     @property
     def shots(self) -> tuple[range, ...]:

@@ -166,8 +166,11 @@ def _plan(outline: EditOutline, identities: Mapping[str, _Identity], edits: str)
 
 def _stage(spec: StageSpec[S], outline: EditOutline, identity: _Identity, edits: str) -> Stage[S]:
     variant = "_full" if outline.request.full_resolution else ""
+    if outline.request.encoding(outline.clip.encoded).identity():
+        variant += f"-{identity.digest[:12]}"
     shot = "" if outline.shots_shown is None else f"/{identity.digest}"
-    path = spec.path.format(digest=identity.digest, edits=edits, variant=variant, shot=shot)
+    part = "" if outline.request.trim.is_whole else f"excerpts/{identity.digest}/"
+    path = spec.path.format(digest=identity.digest, edits=edits, variant=variant, shot=shot, part=part)
     return Stage(
         name=spec.name,
         title=spec.title(outline),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from storage.digest import digest_file_once
-from storage.video import probe
+from storage.limits import using_limits
 from storage.workspace import Workspace, open_artifact
 from tasks.models.checkpoints import resolve_controlnet, resolve_model
 from tasks.models.flow_estimators import resolve_flow
@@ -27,12 +27,12 @@ def prepare_edit(request: EditRequest, *, execution: Execution, flow_weights: st
         VideoError: if there is no such clip, or the file is not a video.
         WorkspaceError: if the workspace cannot be opened.
     """
-    with local_video(request.video) as path:
-        info, digest = probe(path), digest_file_once(path)
+    with using_limits(execution.limits), local_video(request.video, rate=request.picture_rate) as path:
+        clip = clip_facts(clip_name(request.video), digest_file_once(path), path)
     model = resolve_model(request.model, dtype=execution.dtype)
     inputs = ResolvedInputs(
         request=request,
-        clip=clip_facts(clip_name(request.video), digest, info),
+        clip=clip.trimmed(request.trim, execution.limits),
         model=model,
         controlnet=resolve_controlnet(request.controlnet_name, model=model, dtype=execution.dtype),
         flow=resolve_flow(request.flow, weights=flow_weights),

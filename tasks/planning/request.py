@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from storage.secrets import has_password, without_secrets
 from tasks.errors import TaskInputError
 from tasks.planning.option_errors import request_sentence
+
+if TYPE_CHECKING:
+    from storage.video import Encoding, SourceEncoding, Trim
 
 __all__ = [
     "ControlNetName",
@@ -40,7 +56,20 @@ InterlacedChoice = Annotated[
     Literal["deinterlace", "keep"],
     Field(description="What becomes of an interlaced clip: deinterlace, or keep (two fields in a frame)."),
 ]
+FormatName = Annotated[
+    Literal["mp4", "mov", "mkv", "webm", "gif", "png"],
+    Field(description="The output's format: mp4, mov, mkv, webm, gif or png (a zip of pictures)."),
+]
+CodecName = Annotated[
+    Literal["h264", "hevc", "av1", "vp9", "prores"],
+    Field(description="The output's codec: h264, hevc, av1, vp9 or prores; by default the format's first."),
+]
 FlowName = Annotated[Literal["dis", "raft"], Field(description="The optical flow estimator: dis or raft.")]
+
+
+_CLOCK_TIME = re.compile(r"([0-9]{1,4}:)?[0-9]{1,4}:[0-5]?[0-9](\.[0-9]{0,9})?")
+_LARGEST_RATE, _FINEST_RATE, _LONGEST_RATE = 1000, 100_000, 20
+_FRAMES = re.compile(r"(?:([0-9]{0,9}):)?([0-9]{0,9})")
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -57,6 +86,51 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def _as_size(value: Any) -> Any:
     return parse_size(value) if isinstance(value, str) else value
+
+
+def _as_seconds(value: Any) -> Any:
+    """Read a time such as 83.5, 1:23.5 or 0:01:23.5 into seconds."""
+    if not isinstance(value, str) or ":" not in value:
+        return value
+    if not _CLOCK_TIME.fullmatch(value.strip()):
+        raise TaskInputError(f"The time {value!r} is neither seconds nor H:MM:SS, for example 83.5 or 1:23.5.")
+    seconds = 0.0
+    for part in value.split(":"):
+        seconds = 60 * seconds + float(part)
+    return seconds
+
+
+def _frame_range(text: str) -> tuple[int, int | None]:
+    """Read the first index and the one after the last from N or FIRST:STOP."""
+    match = _FRAMES.fullmatch(text)
+    first, stop = (int(match[1] or 0), int(match[2]) if match[2] else None) if match else (0, 0)
+    if text in ("", ":") or (stop is not None and stop <= first):
+        raise TaskInputError(
+            f"The frames {text!r} are neither a number, such as 48 for the first 48, nor FIRST:STOP, such as 24:72."
+        )
+    return first, stop
+
+
+def _checked_frames(text: str) -> str:
+    _frame_range(text := text.strip())
+    return text
+
+
+def _as_text(value: Any) -> Any:
+    """Let a table state a number, and one without a fraction as 12.0."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _checked_rate(text: str) -> str:
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not (0 < rate <= _LARGEST_RATE and rate.denominator <= _FINEST_RATE and len(text) <= _LONGEST_RATE):
+        raise TaskInputError(f"The rate {text!r} is not a number of pictures per second, such as 25 or 30000/1001.")
+    return str(rate)
 
 
 def _as_settings(value: Any) -> Any:
@@ -89,6 +163,9 @@ Location = Annotated[Words, AfterValidator(_without_password)]
 """A path or a URL."""
 Settings = Annotated[tuple[str, ...], BeforeValidator(_as_settings), AfterValidator(_known_settings)]
 Size = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_size)]
+Seconds = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[str, BeforeValidator(_as_text), AfterValidator(_checked_rate)]
+Frames = Annotated[str, BeforeValidator(_as_text), AfterValidator(_checked_frames)]
 
 
 class EditRequest(BaseModel):
@@ -123,11 +200,89 @@ class EditRequest(BaseModel):
     set: Settings = Field(
         default=(), description="A setting of the method by name, such as inversion.window=published; may be repeated."
     )
+    rate: Rate | None = Field(
+        default=None, description="Pictures per second where the clip is a folder or glob of them; 25 by default."
+    )
+    start: Seconds | None = Field(
+        default=None, description="Edit the frames from this time on: seconds or H:MM:SS; by default from the start."
+    )
+    end: Seconds | None = Field(
+        default=None, description="Edit the frames that begin before this time: seconds or H:MM:SS; by default all."
+    )
+    frames: Frames | None = Field(
+        default=None, description="Of these edit the first N, or those from FIRST on before STOP, counted from 0."
+    )
     hdr: HdrChoice = "tone-map"
     interlaced: InterlacedChoice = "deinterlace"
+    format: FormatName | None = None
+    codec: CodecName | None = None
+    pixel_format: Words | None = Field(
+        default=None,
+        description="Pixel format by FFmpeg's name, such as yuv444p or yuv420p10le; by the codec by default.",
+    )
+    crf: int | None = Field(
+        default=None, ge=0, le=63, description="Quality of the encoding, 0 for the best; by default 16 for H.264."
+    )
+    gop: int | None = Field(
+        default=None, ge=1, le=100_000, description="Frames from one keyframe of the encoding to the next at most."
+    )
+    like_source: bool = Field(
+        default=False,
+        description="Encode like the source, as far as possible: codec, pixel format, bit rate, keyframes.",
+    )
     full_resolution: bool = Field(
         default=False, description="Let the source's own detail guide the enlargement to the source's size."
     )
+
+    @field_validator("end")
+    @classmethod
+    def _check_end(cls, end: float | None, info: ValidationInfo) -> float | None:
+        start = info.data.get("start") or 0.0
+        if end is not None and end <= start:
+            raise TaskInputError(f"The end, {end:g} s, must be after the start, {start:g} s.")
+        return end
+
+    @model_validator(mode="after")
+    def _check_encoding(self) -> EditRequest:
+        if not self.like_source and (self.format, self.codec, self.pixel_format, self.crf, self.gop) != 5 * (None,):
+            self.encoding(None)
+        return self
+
+    def encoding(self, source: SourceEncoding | None) -> Encoding:
+        """Return how the edited clip is encoded, given how its source is.
+
+        Raises:
+            TaskInputError: one sentence, if the combination cannot be written.
+        """
+        from storage.errors import VideoError  # noqa: PLC0415  (`wave --help` answers at once)
+        from storage.video import choose_encoding, encoding_like  # noqa: PLC0415
+
+        container = self.format or "mp4"
+        given: dict[str, Any] = {
+            "codec": self.codec,
+            "pixel_format": self.pixel_format,
+            "crf": self.crf,
+            "gop": self.gop,
+        }
+        try:
+            if source is not None and self.like_source:
+                return encoding_like(source, container, **given)
+            return choose_encoding(container, **given)
+        except VideoError as error:
+            raise TaskInputError(f"The output cannot be written: {error}.") from None
+
+    @property
+    def picture_rate(self) -> Fraction | None:
+        """Pictures per second; None for a clip with times of its own, or the default."""
+        return None if self.rate is None else Fraction(self.rate)
+
+    @property
+    def trim(self) -> Trim:
+        """The part of the clip that is edited."""
+        from storage.video import Trim  # noqa: PLC0415  (`wave --help` answers at once)
+
+        first, stop = (0, None) if self.frames is None else _frame_range(self.frames)
+        return Trim(start=self.start or 0.0, end=self.end, first=first, stop=stop)
 
     @property
     def controlnet_name(self) -> str:

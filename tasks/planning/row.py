@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from storage.video import Encoding
 from tasks.errors import TaskInputError
 from tasks.planning.dataset import Layout
 from tasks.planning.manifest_table import Columns, cell_text
@@ -18,8 +19,8 @@ __all__ = ["PROMPTS", "SETTINGS", "Row", "manifest_columns", "output_path"]
 
 PROMPTS = ("source_prompt", "prompt", "negative_prompt")
 """Columns with templates, in the order in which they are filled in."""
-SETTINGS = tuple(name for name in EditRequest.model_fields if name not in {"video", "seed", *PROMPTS})
-"""Fields of an edit's request that many rows have in common."""
+SETTINGS = tuple(name for name in EditRequest.model_fields if name not in {"video", "rate", "seed", *PROMPTS})
+"""Fields of an edit's request that many rows have in common; rows are videos, which have a rate of their own."""
 _OWN = ("id", "variant", "source", *PROMPTS, "seed")
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')  # for some file system that results may be copied to
 _LONGEST = 200  # bytes of a name, which leaves room for a suffix
@@ -66,6 +67,11 @@ class Row:
             seed=variant_seed(self.seed, row_id=self.id, variant=self.variant),
             **self.settings,
         )
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the result's name."""
+        return Encoding(container=self.settings.get("format") or "mp4").suffix
 
     @property
     def columns(self) -> tuple[str, ...]:

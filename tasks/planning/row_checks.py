@@ -27,7 +27,6 @@ __all__ = ["check_rows", "check_settings", "check_source"]
 
 _MOST_VARIANTS = 10_000
 _NUMBERS = ("seed", "variants", "variant")
-_RESULT = ".mp4"
 _REMEMBERED = 4096  # distinct settings and templates; a manifest in which all differ must not fill the memory
 
 
@@ -75,7 +74,9 @@ def check_settings(cells: Mapping[str, object], *, defaults: Mapping[str, Any], 
     try:
         checked = _Cells(**{**defaults, "video": "any", "prompt": "any", "variants": variants, **cells})
     except ValidationError as error:
-        reasons = {str(each["loc"][0]): _reason(each) for each in reversed(error.errors(include_url=False))}
+        # A fault of several settings together, those of the encoding, has no location
+        found = reversed(error.errors(include_url=False))
+        reasons = {str((each["loc"] or ("format",))[0]): _reason(each) for each in found}
         known = () if "variant" in cells else (0,)  # of which it is checked whether another row has them
         return RowSettings(variants=known, faults=tuple(reversed(reasons.items())))
     if {"variants", "variant"} <= set(cells):
@@ -312,6 +313,6 @@ def _overwritten(rows: Sequence[Row], output: str | None) -> Iterator[Fault]:
     folder = output.rstrip("/") if "://" in output else str(Path(output).expanduser().absolute())
     sources = {row.source for row in rows}
     for row in rows:
-        path = f"{folder}/{row.output}{_RESULT}"
+        path = f"{folder}/{row.output}{row.suffix}"
         if path in sources:
             yield Fault(row=row.number, id=row.id, column="id", reason=f"its result would overwrite the source {path}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from storage.digest import digest_file_once, digest_of
 from storage.errors import StorageError
-from storage.video import VideoInfo, probe
+from storage.video import SourceEncoding, probe, source_encoding
 from storage.workspace import Workspace
 from tasks.errors import TaskInputError
 from tasks.planning.input_video import clip_name, local_video
@@ -20,7 +20,7 @@ from tasks.planning.source_policy import open_filesystem
 __all__ = ["SourceFacts", "clip_facts", "read_source_facts"]
 
 _FOLDER = "tables/sources"
-_VERSION = 1
+_VERSION = 2
 _MARKS = ("ETag", "etag", "LastModified", "mtime", "created")
 """What file systems call the mark of a file that changes with its content, the best first."""
 
@@ -54,8 +54,13 @@ def read_source_facts(sources: Iterable[str], workspace: Workspace, *, remember:
     return found
 
 
-def clip_facts(name: str, digest: str, info: VideoInfo) -> ClipFacts:
-    """Return what a plan needs to know of a clip, from its digest and what its file says."""
+def clip_facts(name: str, digest: str, path: Path) -> ClipFacts:
+    """Return what a plan needs to know of a clip, from its digest and what its file says.
+
+    Raises:
+        VideoError: if the file is not a video.
+    """
+    info = probe(path)
     return ClipFacts(
         name=name,
         digest=digest,
@@ -63,6 +68,8 @@ def clip_facts(name: str, digest: str, info: VideoInfo) -> ClipFacts:
         size=(info.height, info.width),
         conversions=info.conversions,
         hdr=info.hdr,
+        rate=float(info.rate),
+        encoded=source_encoding(path),
     )
 
 
@@ -96,6 +103,8 @@ def _load(data: bytes | None, stamp: list[Any] | None) -> SourceFacts | None:
             size=tuple(clip["size"]),
             conversions=tuple(clip["conversions"]),
             hdr=clip["hdr"],
+            rate=clip["rate"],
+            encoded=SourceEncoding(**clip["encoded"]),
         )
     except (ValueError, KeyError, TypeError):
         return None
@@ -105,7 +114,7 @@ def _load(data: bytes | None, stamp: list[Any] | None) -> SourceFacts | None:
 def _inspect(source: str) -> SourceFacts:
     try:
         with local_video(source) as path:
-            clip = clip_facts(clip_name(source), digest_file_once(path), probe(path))
+            clip = clip_facts(clip_name(source), digest_file_once(path), path)
     except (StorageError, TaskInputError) as error:
         return SourceFacts(error=str(error))
     return SourceFacts(clip=clip)

@@ -6,13 +6,13 @@ A new stage is a row of `STAGES`, a file with its task, and a line in the flow.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 from storage.artifact import Artifact
 from storage.reference import ArtifactRef
-from storage.video import DEINTERLACING
+from storage.video import DEINTERLACING, Encoding, Trim
 from tasks.models.checkpoints import Advice
 from tasks.models.devices import Backend
 from tasks.planning.method import KeyframeFlow, Method, MethodChoices, resolve_method
@@ -95,7 +95,7 @@ class StageSpec(Generic[S_co]):
     """Version of the stage's algorithm: raise it where results change, and they are computed again."""
     path: str
     """Path in the clip's folder: {digest} is the stage's own, {edits} that of the frames of all shots, {shot} is empty
-    where the clip is one shot, {variant} distinguishes a result at full resolution."""
+    where the clip is one shot, {part} where it is read as a whole, {variant} tells a result at full resolution."""
     inputs: tuple[str, ...]
     """Stages that this one is computed from."""
     settings: Callable[[EditOutline], S_co]
@@ -139,11 +139,14 @@ class DecodeSettings:
     """What is converted besides matrix and range."""
     deinterlace: bool = True
     """Whether frames of two fields become pictures of one moment."""
+    trim: Trim = field(default_factory=Trim)
+    """The part of the clip."""
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that change a clip's frames, so that ordinary clips keep their identities."""
         kept = [name for name in self.conversions if self.deinterlace or name != DEINTERLACING]
-        return {"clip": self.clip} | ({"conversions": kept} if kept else {})
+        part = {} if self.trim.is_whole else {"trim": asdict(self.trim)}
+        return {"clip": self.clip} | ({"conversions": kept} if kept else {}) | part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,10 +227,13 @@ class EncodeSettings:
 
     full_resolution: bool
     """Whether the source's frames guide the enlargement."""
+    encoding: Encoding = field(default_factory=Encoding)
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that differ from the default, so that plain results keep their identities."""
-        return {"full_resolution": True} if self.full_resolution else {}
+        encoding = self.encoding.identity()
+        guided = {"full_resolution": True} if self.full_resolution else {}
+        return guided | ({"encoding": encoding} if encoding else {})
 
 
 def _flat(settings: InversionSettings | EditingSettings) -> dict[str, Any]:
@@ -321,7 +327,9 @@ def _makes_keyframes(outline: EditOutline) -> str:
 
 def _makes_video(outline: EditOutline) -> str:
     guided = ", guided by the source" if outline.request.full_resolution else ""
-    return f"{outline.clip.frame_count} frames, {_by(outline.clip.size)}{guided}"
+    encoding = outline.request.encoding(outline.clip.encoded)
+    written = f", {encoding.codec} in {encoding.container}" if encoding.identity() else ""
+    return f"{outline.clip.frame_count} frames, {_by(outline.clip.size)}{guided}{written}"
 
 
 def _flow_resource(outline: EditOutline) -> Resource:
@@ -413,13 +421,14 @@ def _stored_frames(artifact: Artifact) -> int:
 
 DECODE = StageSpec(
     name="decode",
-    version=1,
-    path="source",
+    version=2,
+    path="{part}source",
     inputs=(),
     settings=lambda outline: DecodeSettings(
         clip=outline.clip.digest,
         conversions=outline.clip.conversions,
         deinterlace=outline.request.interlaced == "deinterlace",
+        trim=outline.request.trim,
     ),
     title=lambda outline: f"Decode {outline.clip.name}",
     units=lambda outline: outline.clip.frame_count,
@@ -504,10 +513,12 @@ PROPAGATE = StageSpec(
 )
 ENCODE = StageSpec(
     name="encode",
-    version=2,
+    version=3,
     path="edits/{edits}/video{variant}",
     inputs=("propagate",),
-    settings=lambda outline: EncodeSettings(full_resolution=outline.request.full_resolution),
+    settings=lambda outline: EncodeSettings(
+        full_resolution=outline.request.full_resolution, encoding=outline.request.encoding(outline.clip.encoded)
+    ),
     title=lambda outline: f"Encode the edited {outline.clip.name}",
     units=lambda outline: outline.clip.frame_count,
     makes=_makes_video,

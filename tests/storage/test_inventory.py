@@ -14,9 +14,10 @@ from tests._inventory import EDIT, FINISHED, INTERMEDIATE, OTHERS, add
 def test_the_inventory_has_every_artifact_with_its_kind_clip_digest_size_and_time(workspace: Workspace) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)
     add(workspace, FINISHED | OTHERS)
-    add(workspace, [f"{EDIT}/video_full"])
+    add(workspace, [f"{EDIT}/video_full", f"{EDIT}/video-0a1b2c", f"{EDIT}/report_full-0a1b2c"])
     found = {artifact.path: artifact for artifact in take_inventory(workspace).artifacts}
-    expected = FINISHED | OTHERS | {f"{EDIT}/video_full": "video"}
+    others = {"video_full": "video", "video-0a1b2c": "video", "report_full-0a1b2c": "report"}
+    expected = FINISHED | OTHERS | {f"{EDIT}/{name}": kind for name, kind in others.items()}
     assert {path: artifact.kind for path, artifact in found.items()} == expected
     assert list(found) == sorted(found)
     for path, artifact in found.items():

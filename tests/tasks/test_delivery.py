@@ -50,7 +50,7 @@ def table(output: str) -> list[dict[str, str]]:
 
 def test_a_video_is_delivered_to_folders_and_stores(output: str, tmp_path: Path) -> None:
     ref = video(tmp_path / "w", "a", b"a video")
-    location = output_location(output, "cats/a #1")
+    location = output_location(output, "cats/a #1", suffix=".mp4")
     assert not is_delivered(ref, location)
     deliver_video(ref, location)
     assert is_delivered(ref, location)

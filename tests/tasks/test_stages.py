@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from numpy.typing import NDArray
 from storage.artifact import Artifact
 from storage.digest import digest_file
 from storage.errors import WorkspaceError
-from storage.video import probe, read_frames, write_video
+from storage.inventory import take_inventory
+from storage.video import probe, read_frames, source_tags, write_video
 from storage.workspace import Workspace
-from tasks.artifacts import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE, stream_flow, stream_shots
+from tasks.artifacts import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE, edited_name, stream_flow, stream_shots
 from tasks.decode import decode_clip
 from tasks.edit import edit_keyframes
 from tasks.errors import TaskInputError
@@ -139,6 +141,77 @@ def test_the_report_contains_the_request_the_scores_and_the_cost_of_each_stage(p
 
 def test_the_report_of_an_ordinary_clip_has_no_notes(plan: EditPlan) -> None:
     assert artifact_of(plan, ASSESS).read_json(REPORT)["notes"] == []
+
+
+def test_a_part_of_a_clip_is_edited_next_to_the_whole(
+    plan: EditPlan, request_: EditRequest, workspace: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(workspace, tmp_path / "copy"))
+    changes = {"start": 2 / 12, "frames": "4", "steps": 1}
+    part = run_stages(make_plan(request_.model_copy(update=changes), copy))
+    stored = artifact_of(part, DECODE).read_region("frames")
+    assert np.array_equal(stored, artifact_of(plan, DECODE).read_region("frames")[2:6])
+    with artifact_of(part, ENCODE).local_copy(EDITED) as path:
+        times = [float(time * probe(path).time_base) for time, _ in read_frames(path)]
+    assert times == pytest.approx([0, 1 / 12, 3 / 12, 4 / 12])  # the fourth of the clip is shown for twice as long
+    assert artifact_of(part, ASSESS).read_json(REPORT)["notes"] == [
+        "Only the part from 0.167 s to 0.583 s is kept, as asked: 4 frames."
+    ]
+    assert is_complete(make_plan(request_, copy), DECODE)
+    kinds = {item.kind for item in take_inventory(Workspace.open(copy)).artifacts if "excerpts" in item.path}
+    assert kinds == {"source"}
+
+
+@pytest.mark.parametrize(
+    ("choices", "name", "notes"),
+    [
+        ({"format": "webm"}, "edited.webm", []),
+        ({"like_source": True, "format": "mov", "crf": 30}, "edited.mov", []),
+        ({"like_source": True, "format": "webm"}, "edited.webm", ["The codec could not be kept: the output's format"]),
+        ({"format": "png"}, "edited.zip", ["The pictures have no times"]),
+    ],
+)
+def test_other_formats_are_encoded_next_to_the_plain_result(
+    choices: dict[str, Any],
+    name: str,
+    notes: list[str],
+    plan: EditPlan,
+    request_: EditRequest,
+    workspace: Path,
+    tmp_path: Path,
+) -> None:
+    copy = Path(shutil.copytree(workspace, tmp_path / "copy"))
+    other = run_stages(make_plan(request_.model_copy(update=choices), copy))
+    assert edited_name(artifact_of(other, ENCODE)) == name
+    found = artifact_of(other, ASSESS).read_json(REPORT)
+    assert found["video"].endswith(f"/{name}")
+    assert [note[: len(start)] for note, start in zip(found["notes"], notes, strict=True)] == notes
+    for spec in (ENCODE, ASSESS):
+        assert is_complete(make_plan(request_, copy), spec)
+    kinds = {item.path: item.kind for item in take_inventory(Workspace.open(copy)).artifacts}
+    assert (kinds[other[ENCODE].ref.path], kinds[other[ASSESS].ref.path]) == ("video", "report")
+
+
+def test_title_and_time_of_the_source_are_kept_and_its_other_tags_noted(tmp_path: Path, request_: EditRequest) -> None:
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata.update(title="Rain", creation_time="2019-05-04T03:02:01Z", artist="A person")
+        stream: Any = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p"
+        for image in render(random_scene(3, size=(48, 64), frame_count=2)).frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    changes = {"video": str(path), "steps": 1}
+    plan = run_stages(make_plan(request_.model_copy(update=changes), tmp_path / "workspace"))
+    with artifact_of(plan, ENCODE).local_copy(EDITED) as edited:
+        tags = source_tags(edited)
+        with av.open(str(edited)) as container:
+            comment = container.metadata["comment"]
+    assert (tags.title, tags.creation_time[:19]) == ("Rain", "2019-05-04T03:02:01")
+    assert f"model {plan.inputs.model.digest}, prompt sha256:{sha256(b'a blue star').hexdigest()}" in comment
+    assert artifact_of(plan, ASSESS).read_json(REPORT)["notes"] == [
+        "Metadata other than title and creation time is not kept: artist."
+    ]
 
 
 def test_what_reading_and_writing_lose_is_noted_in_the_report(tmp_path: Path, request_: EditRequest) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
-from storage.video import FrameReader, probe, write_video
+from storage.video import FrameReader, Trim, probe, write_video
 from tests._clips import save_clip
 
 
@@ -68,3 +68,19 @@ def test_a_file_that_is_not_there_is_one_sentence(
     said = capfd.readouterr().err.strip()
     assert said.startswith("wave: there is no file absent.mp4")
     assert "\n" not in said
+
+
+def test_a_part_is_compared_with_that_part_of_the_source(
+    clip: Path, edited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, path = FrameReader(clip, trim=Trim(first=2, stop=5)), tmp_path / "part.mp4"
+    pairs = list(reader)
+    write_video(
+        path,
+        [frame for _, frame in pairs],
+        timestamps=[time for time, _ in pairs],
+        time_base=probe(clip).time_base,
+        last_duration=reader.last_duration,
+    )
+    assert run(clip, path, "--start", "0.1", "--frames", "0:3", monkeypatch=monkeypatch) == 0
+    assert run(clip, path, monkeypatch=monkeypatch) == 1

@@ -47,7 +47,8 @@ def text_file(folder: Path) -> Path:
         (["CLIP"], "prompt is missing"),
         (["CLIP", "--prompt", " "], "prompt is missing"),
         (["nothing.mp4", "--prompt", "x"], "no file nothing.mp4"),
-        (["FOLDER", "--prompt", "x"], "is a folder"),
+        (["FOLDER", "--prompt", "x"], "is a folder without pictures"),
+        (["CLIP", "--prompt", "x", "--rate", "9"], "rate is for pictures"),
         (["TEXT", "--prompt", "x"], "not a video"),
         (["CLIP", "--prompt", "x", "--model", "nothing"], "Unknown model 'nothing'"),
         (["CLIP", "--prompt", "x", "--model", "MODEL", "--size", "100x64"], "multiples of 64"),
@@ -61,7 +62,12 @@ def text_file(folder: Path) -> Path:
             ["CLIP", "--prompt", "x", "--model", "MODEL", "--flow", "raft", "--flow-weights", "no.safetensors"],
             "weights",
         ),
-        (["CLIP", "--prompt", "x", "-o", "out.avi"], "must end in .mp4"),
+        (["CLIP", "--prompt", "x", "--start", "9"], "leave none of them"),
+        (["CLIP", "--prompt", "x", "--end", "1:2:3:4"], "neither seconds nor H:MM:SS"),
+        (["CLIP", "--prompt", "x", "-o", "out.avi"], "must end in .mp4, .m4v, .mov, .mkv, .webm, .gif, .zip, or in /"),
+        (["CLIP", "--prompt", "x", "-o", "out.mov", "--format", "mp4"], "a file of mov, but the format mp4 was chosen"),
+        (["CLIP", "--prompt", "x", "-o", "FOLDER"], "is a folder: end it with / for a folder of pictures"),
+        (["CLIP", "--prompt", "x", "-o", "out.webm", "--codec", "h264"], "webm cannot contain h264"),
         (["CLIP", "--prompt", "x", "-o", "CLIP"], "is the source clip itself"),
         (["CLIP", "--prompt", "x", "--model", "MODEL", "--workspace", "TEXT/below"], "workspace"),
         (["CLIP", "--prompt", "x", "--nonsense"], "--nonsense"),
@@ -173,6 +179,27 @@ def test_what_an_edit_lost_is_printed_and_logged(
     assert f"still.png: {note}" in caplog.messages
 
 
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("out.mp4", "mp4"),
+        ("out.M4V", "mp4"),
+        ("out.mov", "mov"),
+        ("out.webm", "webm"),
+        ("out.gif", "gif"),
+        ("out/", "png"),
+        ("out.zip", "png"),
+    ],
+)
+def test_the_outputs_ending_chooses_the_format(
+    output: str, expected: str, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[EditRequest] = []
+    monkeypatch.setattr("flows.cli.edit.plan", lambda request, _: asked.append(request) or plan_of_nothing())
+    run("edit", clip, "--prompt", "a star", "-o", output, monkeypatch=monkeypatch)
+    assert [request.format for request in asked] == [expected]
+
+
 def test_the_commands_defaults_are_the_requests(
     clip: Path, sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,10 +226,20 @@ def test_every_field_of_the_request_is_an_option(clip: Path, tmp_path: Path, mon
         "preset": "paper",
         "hdr": "refuse",
         "interlaced": "keep",
+        "rate": "12",
+        "start": 0.5,
+        "end": 2.5,
+        "frames": "1:9",
+        "format": "mkv",
+        "codec": "hevc",
+        "pixel_format": "yuv444p",
+        "crf": 30,
+        "gop": 12,
     }
-    assert set(given) | {"video", "full_resolution", "set"} == set(EditRequest.model_fields)
+    assert set(given) | {"video", "full_resolution", "like_source", "set"} == set(EditRequest.model_fields)
     asked: list[EditRequest] = []
     monkeypatch.setattr("flows.cli.edit.plan", lambda request, _: asked.append(request) or plan_of_nothing())
+    monkeypatch.setattr("tasks.planning.input_video.check_video", lambda *_, **__: None)  # a video has no --rate
     options = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
     run("edit", clip, *options, "--full-resolution", monkeypatch=monkeypatch)
     assert asked == [EditRequest(video=str(clip), full_resolution=True, **{**given, "size": (64, 128)})]

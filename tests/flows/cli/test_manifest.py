@@ -74,16 +74,18 @@ def test_a_probe_adds_columns_and_says_which_clips_cannot_be_read(
     monkeypatch.setenv("COLUMNS", "300")
     save_clip(tmp_path / "1.mp4")
     (tmp_path / "2.mp4").write_text("no video")
-    assert run(tmp_path, "--probe", "--prompt", "{frames}", "-o", tmp_path / "m.jsonl", monkeypatch=monkeypatch) == 0
+    assert (
+        run(tmp_path, "--probe", "--prompt", "{frame_count}", "-o", tmp_path / "m.jsonl", monkeypatch=monkeypatch) == 0
+    )
     said = capfd.readouterr().err
     assert "Not read: " in said
     assert "2.mp4 is not a video" in said
     columns = read_table(str(tmp_path / "m.jsonl")).columns
-    assert {name: columns[name] for name in ("id", "width", "height", "frames")} == {
+    assert {name: columns[name] for name in ("id", "width", "height", "frame_count")} == {
         "id": ["1", "2"],
         "width": [64, None],
         "height": [48, None],
-        "frames": [7, None],
+        "frame_count": [7, None],
     }
     assert columns["duration"] == [pytest.approx(8 / 12, abs=0.01), None]
 
@@ -96,7 +98,7 @@ def test_a_probe_adds_columns_and_says_which_clips_cannot_be_read(
         (["FOLDER", "-o", "dir.csv"], "is a folder"),
         (["FOLDER", "-o", "old.csv/m.csv"], "cannot be written"),
         (["nowhere", "-o", "m.csv"], "There is no video in the folder nowhere"),
-        (["FOLDER", "-o", "m.csv", "--prompt", "{frames}"], "no column 'frames' to refer to"),
+        (["FOLDER", "-o", "m.csv", "--prompt", "{frame_count}"], "no column 'frame_count' to refer to"),
         (["FOLDER", "-o", "m.csv", "--prompt", "{"], "{ without its }"),
         (["FOLDER"], "--output"),
         ([], "Missing"),

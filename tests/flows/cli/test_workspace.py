@@ -303,9 +303,13 @@ def test_a_size_that_is_not_a_number_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("shot", ["", "/s"])
-@pytest.mark.parametrize("variant", ["", "_full"])
-def test_the_artifacts_of_every_stage_have_a_kind_of_their_own(variant: str, shot: str, workspace: Workspace) -> None:
-    paths = [f"clips/c1/{spec.path.format(digest='d', edits='p', variant=variant, shot=shot)}" for spec in STAGES]
+@pytest.mark.parametrize("part", ["", "excerpts/d/"])
+@pytest.mark.parametrize("variant", ["", "_full", "-0a1b", "_full-0a1b"])
+def test_the_artifacts_of_every_stage_have_a_kind_of_their_own(
+    variant: str, part: str, shot: str, workspace: Workspace
+) -> None:
+    names = {"digest": "d", "edits": "p", "variant": variant, "shot": shot, "part": part}
+    paths = [f"clips/c1/{spec.path.format(**names)}" for spec in STAGES]
     add(workspace, paths)
     found = take_inventory(workspace).artifacts
     assert {artifact.path for artifact in found} == set(paths)

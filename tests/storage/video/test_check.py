@@ -10,6 +10,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from storage.errors import VideoError
 from storage.video import Extent, FrameReader, check_video_pair, probe, read_audio, write_video
@@ -112,6 +113,60 @@ def test_colours_without_tags_and_a_rotation_fail(make_clip: MakeClip, flat_fram
     half_turn = b"".join(value.to_bytes(4, "big", signed=True) for value in (-65536, 0, 0, 0, -65536))
     good.write_bytes(turned[:place] + half_turn + turned[place + 20 :])
     assert failed(path, good) == ["rotation"]
+
+
+def masked(source: Path, size: tuple[int, int] = (48, 64)) -> Path:
+    """Write a mask of the left half."""
+    image = np.zeros((*size, 3), np.uint8)
+    image[:, : size[1] // 2] = 255
+    path = source.with_name("mask.png")
+    Image.fromarray(image).save(path)
+    return path
+
+
+def outside(source: Path, output: Path, mask: Path) -> tuple[bool, str]:
+    checks, _ = check_video_pair(source, output, mask=mask)
+    return checks[-1].passed, checks[-1].output
+
+
+def test_pixels_outside_of_a_mask_are_compared_and_those_inside_are_not(source: Path) -> None:
+    frames = [frame for _, frame in FrameReader(source)]
+    inside, beyond = ([frame.copy() for frame in frames] for _ in range(2))
+    for one, other in zip(inside, beyond, strict=True):
+        one[:, :31] = 255 - one[:, :31]
+        other[:12, 40:] = 255 - other[:12, 40:]
+    passed, words = outside(source, edited(source, frames=inside), masked(source))
+    assert passed
+    assert words.endswith("0.00 % of the pixels differ by more than 16 of 255")
+    passed, words = outside(source, edited(source, frames=beyond), masked(source))
+    assert not passed
+    fraction = float(words.split(" dB, ")[1].split(" %")[0]) / 100
+    assert fraction == pytest.approx(12 * 24 / (48 * 32), abs=0.03)
+
+
+def test_a_mask_may_be_a_video_with_a_frame_for_each_frame(source: Path, flat_frames: FlatFrames) -> None:
+    frames = [frame.copy() for _, frame in FrameReader(source)]
+    frames[7] = 255 - frames[7]
+    output = edited(source, frames=frames)
+    levels = [[(0, 0, 0)] * 30 for _ in range(2)]
+    levels[0][7] = levels[1][8] = (255, 255, 255)
+    results = []
+    for number, level in enumerate(levels):
+        mask = source.with_name(f"mask{number}.mp4")
+        write_video(mask, flat_frames(*level), timestamps=range(30), time_base=Fraction(1, 25))
+        results.append(outside(source, output, mask)[0])
+    assert results == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [((24, 64), "is 64x24, and .* is 64x48"), (None, "leaves no pixel outside")]
+)
+def test_a_mask_that_does_not_fit_is_refused(size: tuple[int, int] | None, words: str, source: Path) -> None:
+    mask = masked(source, size or (48, 64))
+    if size is None:
+        Image.new("RGB", (64, 48), "white").save(mask)
+    with pytest.raises(VideoError, match=words):
+        check_video_pair(source, edited(source), mask=mask)
 
 
 @pytest.mark.parametrize(("delay", "found"), [(Fraction(0), []), (Fraction(1, 50), ["audio 1 sync"])])

@@ -4,6 +4,7 @@ import resource
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from storage.errors import VideoError
-from storage.video import FrameReader, Notes, probe, read_frames
+from storage.limits import Limits, using_limits
+from storage.video import FrameReader, Notes, Trim, pack_pictures, probe, read_frames
 from storage.video._source import origin
 
 FlatFrames = Callable[..., list[npt.NDArray[np.uint8]]]
@@ -182,13 +184,21 @@ def test_huge_pictures_are_refused_before_they_are_allocated(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
 
 
-def test_a_video_of_huge_frames_is_refused(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = make_clip([quarters()] * 2)
-    monkeypatch.setattr("storage.video._source.MAX_PIXELS", 64 * 48)
-    assert len(list(read_frames(path))) == 2
-    monkeypatch.setattr("storage.video._source.MAX_PIXELS", 64 * 48 - 1)
-    with pytest.raises(VideoError, match="has pictures of 64x48"):
-        probe(path)
+def test_what_exceeds_a_limit_is_refused_and_what_reaches_it_is_read(make_clip: MakeClip) -> None:
+    path = make_clip([quarters()] * 10)
+    exact = Limits(pixels=64 * 48, seconds=0.36, frames=10, file_bytes=path.stat().st_size)
+    with using_limits(exact):
+        assert len(list(read_frames(path))) == 10
+    for change, words in (
+        ({"pixels": 64 * 48 - 1}, "has pictures of 64x48, and at most 3,071 pixels are read"),
+        ({"seconds": 0.35}, "lasts 0 s or more.*raise WAVE_MAX_SECONDS"),
+        ({"frames": 9}, "has 10 frames or more, and at most 9 are read: choose a part.*or raise WAVE_MAX_FRAMES"),
+        ({"file_bytes": exact.file_bytes - 1}, "bytes, and at most .* are read: cut it, or raise WAVE_MAX_BYTES"),
+    ):
+        with using_limits(replace(exact, **change)), pytest.raises(VideoError, match=words):
+            list(read_frames(path))
+    with using_limits(replace(exact, frames=4)):
+        assert len(list(FrameReader(path, trim=Trim(first=3, stop=7)))) == 4
 
 
 # --- what is left out ----------------------------------------------------------------------------------------------
@@ -270,9 +280,66 @@ def test_each_frame_of_an_animation_lasts_as_long_as_it_says(
     assert float(reader.last_duration * time_base) == pytest.approx(0.5)
 
 
-def test_an_animated_webp_is_refused_with_what_to_do(flat_frames: FlatFrames, tmp_path: Path) -> None:
+@pytest.mark.parametrize("alpha", [255, 99])
+def test_an_animated_webp_is_read_with_its_durations_and_its_transparency_noted(alpha: int, tmp_path: Path) -> None:
+    path, notes = tmp_path / "clip.webp", Notes()
+    first, *others = [Image.new("RGBA", (64, 48), (level, 90, 30, alpha)) for level in (20, 120, 220)]
+    first.save(path, save_all=True, append_images=others, duration=[100, 200, 500], lossless=True)
+    reader, time_base = FrameReader(path, notes=notes), probe(path).time_base
+    pairs = list(reader)
+    assert [float(time * time_base) for time, _ in pairs] == pytest.approx([0, 0.1, 0.3])
+    assert float(reader.last_duration * time_base) == pytest.approx(0.5)
+    assert [tuple(frame[20, 30]) for _, frame in pairs] == [(level, 90, 30) for level in (20, 120, 220)]
+    line = "Transparency is not kept: the colours below it are shown."
+    assert notes.lines == ([line] if alpha < 255 else [])
+    assert (probe(path).frame_count, probe(path).has_audio) == (3, False)
+
+
+def test_a_damaged_or_huge_animated_webp_is_refused_in_one_sentence(flat_frames: FlatFrames, tmp_path: Path) -> None:
     path = tmp_path / "clip.webp"
     first, second = [Image.fromarray(image) for image in flat_frames((20, 20, 20), (120, 120, 120))]
     first.save(path, save_all=True, append_images=[second], duration=100)
-    with pytest.raises(VideoError, match=r"clip\.webp is an animated WebP, which is not read: convert it"):
+    with using_limits(Limits(pixels=64 * 48 - 1)), pytest.raises(VideoError, match="has pictures of 64x48"):
         probe(path)
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(VideoError, match=r"clip\.webp is an animated WebP that cannot be read"):
+        probe(path)
+
+
+# --- sequences of pictures -----------------------------------------------------------------------------------------
+
+
+def test_pictures_become_a_video_without_loss_upright_and_of_one_size(tmp_path: Path) -> None:
+    Image.fromarray(quarters()).save(tmp_path / "1.png")
+    Image.fromarray(quarters()[::-1]).save(tmp_path / "2.webp", lossless=True)
+    Image.fromarray(quarters()).resize((32, 48)).save(tmp_path / "3.bmp")
+    sideways = Image.fromarray(quarters().transpose(1, 0, 2)[::-1])
+    sideways.save(tmp_path / "4.tiff", exif=exif(6))
+    notes, target = Notes(), tmp_path / "out.mov"
+    paths = [tmp_path / name for name in ("1.png", "2.webp", "3.bmp", "4.tiff")]
+    pack_pictures(paths, target, rate=Fraction(30000, 1001), notes=notes)
+    reader = FrameReader(target)
+    pairs = list(reader)
+    assert [time * probe(target).time_base for time, _ in pairs] == [
+        Fraction(1001 * index, 30000) for index in range(4)
+    ]
+    assert reader.last_duration * probe(target).time_base == Fraction(1001, 30000)
+    np.testing.assert_array_equal(pairs[0][1], quarters())
+    np.testing.assert_array_equal(pairs[1][1], quarters()[::-1])
+    assert pairs[2][1][:, :15].max() == 0
+    assert pairs[2][1][10, 24].max() > 200
+    np.testing.assert_array_equal(pairs[3][1], quarters())
+    assert notes.lines == [
+        "From frame 2 on pictures are 32x48: fitted in with black borders.",
+        "From frame 3 on pictures are 64x48: fitted in with black borders.",
+    ]
+    again = tmp_path / "again.mov"
+    pack_pictures(paths, again, rate=Fraction(30000, 1001))
+    assert again.read_bytes() == target.read_bytes()
+
+
+def test_an_animation_among_pictures_is_refused(flat_frames: FlatFrames, tmp_path: Path) -> None:
+    first, second = [Image.fromarray(image) for image in flat_frames((20, 20, 20), (120, 120, 120))]
+    first.save(tmp_path / "1.gif", save_all=True, append_images=[second], duration=100)
+    with pytest.raises(VideoError, match=r"1\.gif has several frames: name it alone"):
+        pack_pictures([tmp_path / "1.gif"], tmp_path / "out.mov", rate=Fraction(25))

@@ -67,7 +67,7 @@ def test_defaults_are_validated_like_an_edit_and_only_those_given_are_kept() -> 
 
 def test_a_form_shows_one_field_for_each_setting_of_an_edit() -> None:
     schema = DatasetRequest.model_json_schema()["properties"]["defaults"]
-    assert set(schema["properties"]) == set(EditRequest.model_fields) - {"video", "prompt"}
+    assert set(schema["properties"]) == set(EditRequest.model_fields) - {"video", "prompt", "rate"}
     assert schema["properties"]["steps"]["description"] == "DDIM steps in either direction."
     assert schema["additionalProperties"] is False
 

@@ -7,24 +7,26 @@ from typing import Any
 import pytest
 
 from storage.digest import digest_of
-from storage.video import DEINTERLACING
+from storage.errors import VideoError
+from storage.limits import Limits
+from storage.video import DEINTERLACING, Encoding, SourceEncoding
 from tasks.errors import TaskInputError
 from tasks.models.checkpoints import Advice
 from tasks.planning.plan import EditPlan, Execution, plan_edit
 from tasks.planning.prepare import prepare_edit
 from tasks.planning.request import edit_request
-from tasks.planning.stages import ASSESS, EDIT, ENCODE, INVERT, PROPAGATE, STAGES
+from tasks.planning.stages import ASSESS, DECODE, EDIT, ENCODE, INVERT, PROPAGATE, STAGES
 
 NAMES = ("decode", "frame_flow", "keyframe_flow", "invert", "edit", "propagate", "encode", "assess")
 PINNED = {
-    "decode": "d12d738c3af78666bc334311",
-    "keyframe_flow": "a2255dcfe1867e9b86a2501f",
-    "frame_flow": "ec010f9190df34065e0ad70a",
-    "invert": "3c546e4b6f4415449feec3a5",
-    "edit": "5f8cc5a6f6160a5f86277367",
-    "propagate": "c7c3aa198ad5be092bbde49d",
-    "encode": "a11c5176f24fae717326b7f0",
-    "assess": "985831133349809f702ccd06",
+    "decode": "8b0ed072e948a80a476c91bf",
+    "keyframe_flow": "bc9b0e92b409a0b63fd700df",
+    "frame_flow": "e8b1014e14c9c7e47d5045da",
+    "invert": "e62bb50a45e993b8a62b44f3",
+    "edit": "336a23f494137c55c3f467fc",
+    "propagate": "a223b351554761b59ca758dd",
+    "encode": "05148520a0949df8b84eee3a",
+    "assess": "5b912b959cd78624f6fe8388",
 }
 
 
@@ -62,6 +64,12 @@ def shared_with(plan: EditPlan, other: EditPlan) -> set[str]:
         ({"size": (64, 128)}, NAMES[:3]),
         ({"keyframe_interval": 2}, ("decode", "frame_flow")),
         ({"full_resolution": True}, NAMES[:6]),
+        ({"format": "mov"}, NAMES[:6]),
+        ({"codec": "hevc"}, NAMES[:6]),
+        ({"pixel_format": "yuv444p"}, NAMES[:6]),
+        ({"crf": 20}, NAMES[:6]),
+        ({"gop": 9}, NAMES[:6]),
+        ({"format": "mp4", "codec": "h264", "crf": 16}, NAMES),
         ({"video": "elsewhere/clip.mp4"}, NAMES),
     ],
 )
@@ -77,6 +85,61 @@ def test_what_decoding_converts_changes_all_results_but_not_those_of_ordinary_cl
     assert shared_with(plan, changed(plan, clip=interlaced)) == set()
     assert shared_with(plan, changed(plan, clip=interlaced, interlaced="keep")) == set(NAMES)
     assert shared_with(plan, changed(plan, interlaced="keep")) == set(NAMES)
+
+
+def test_each_part_of_a_clip_has_results_of_its_own(plan: EditPlan) -> None:
+    parts = [{"start": 0.1}, {"end": 0.4}, {"frames": "4"}, {"frames": "1:4"}]
+    plans = [changed(plan, **part) for part in parts]
+    for other in plans:
+        assert shared_with(plan, other) == set()
+    assert len({other[DECODE].ref.path for other in [plan, *plans]}) == 5
+    assert shared_with(plan, changed(plan, start=0.0, frames="0:")) == set(NAMES)
+
+
+def test_the_frames_of_a_part_are_estimated_until_it_is_decoded(plan: EditPlan) -> None:
+    def frames(**part: Any) -> int:
+        request = plan.inputs.request.model_copy(update=part)
+        return prepare_edit(request, execution=plan.execution).clip.frame_count
+
+    rate = plan.clip.rate
+    assert (frames(), frames(frames="4"), frames(frames="2:4")) == (7, 4, 2)
+    assert (frames(start=3 / rate), frames(end=2 / rate)) == (4, 2)
+    with pytest.raises(
+        TaskInputError, match=r"The clip clip\.mp4 has 7 frames in 0\.67 s: --start, --end and --frames"
+    ):
+        frames(start=9.0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (Limits(frames=6), "clip.mp4 has 7 frames or more"),
+        (Limits(seconds=0.5), "clip.mp4 lasts 1 s or more"),
+        (Limits(pixels=64 * 48 - 1), "has pictures of 64x48"),
+        (Limits(file_bytes=99), "bytes, and at most 99 are read"),
+    ],
+)
+def test_a_clip_beyond_the_limits_is_refused_before_anything_is_computed(
+    limits: Limits, words: str, plan: EditPlan
+) -> None:
+    with pytest.raises(VideoError, match=words):
+        prepare_edit(plan.request, execution=replace(plan.execution, limits=limits))
+
+
+def test_limits_count_for_the_part_that_is_edited(plan: EditPlan) -> None:
+    request = plan.request.model_copy(update={"frames": "2:5"})
+    part = prepare_edit(request, execution=replace(plan.execution, limits=Limits(frames=3, seconds=0.4)))
+    assert part.clip.frame_count == 3
+
+
+def test_each_encoding_is_stored_in_a_place_of_its_own(plan: EditPlan) -> None:
+    encodings = [{}, {"format": "mov"}, {"crf": 20}, {"crf": 20, "full_resolution": True}, {"like_source": True}]
+    clip = replace(plan.clip, encoded=SourceEncoding(codec="hevc", pixel_format="yuv420p", bit_rate=10**6, gop=12))
+    plans = [changed(plan, clip=clip, **encoding) for encoding in encodings]
+    for spec in (ENCODE, ASSESS):
+        assert len({other[spec].ref.path for other in plans}) == 5
+    assert plans[-1][ENCODE].settings.encoding == Encoding(codec="hevc", crf=None, gop=12, bit_rate=10**6)
+    assert changed(plan, clip=clip)[ENCODE].ref == plan[ENCODE].ref
 
 
 def test_an_hdr_clip_is_refused_where_that_is_asked_for(plan: EditPlan) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from storage.video import Trim
 from tasks.errors import TaskInputError
 from tasks.planning.dataset import dataset_request
 from tasks.planning.request import edit_request, parse_size
@@ -26,6 +27,22 @@ from tasks.planning.request import edit_request, parse_size
         ({"injection": 1.5}, "injection cannot be 1.5"),
         ({"size": (0, 64)}, "size cannot be 0"),
         ({"colour": "red"}, "colour cannot be 'red'"),
+        ({"format": "avi"}, "format cannot be 'avi'"),
+        ({"codec": "vp9"}, "The output cannot be written: mp4 cannot contain vp9: choose h264, hevc or av1"),
+        ({"format": "gif", "crf": 3}, "The output cannot be written: gif has no CRF"),
+        ({"crf": 60}, "The output cannot be written: the CRF of h264 is from 0 to 51, not 60"),
+        ({"crf": 64}, "crf cannot be 64"),
+        ({"start": -1}, "start cannot be -1"),
+        ({"start": "nan"}, "start cannot be 'nan'"),
+        ({"start": "soon"}, "start cannot be 'soon'"),
+        ({"start": "1:75"}, "time '1:75' is neither seconds nor H:MM:SS"),
+        ({"start": 2, "end": "0:02"}, "The end, 2 s, must be after the start, 2 s (--end)."),
+        ({"end": 0}, "The end, 0 s, must be after the start, 0 s (--end)."),
+        ({"frames": "0"}, "frames '0' are neither a number"),
+        ({"frames": "9:3"}, "frames '9:3' are neither a number"),
+        ({"frames": ":"}, "frames ':' are neither a number"),
+        ({"frames": "1-3"}, "frames '1-3' are neither a number"),
+        ({"frames": True}, "frames cannot be True"),
     ],
 )
 def test_a_wrong_field_is_refused_with_one_sentence(fields: dict[str, Any], words: str) -> None:
@@ -82,3 +99,19 @@ def test_sizes_are_read_as_width_by_height() -> None:
 def test_a_size_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(TaskInputError, match="WxH"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "trim"),
+    [
+        ({}, Trim()),
+        ({"start": "83.5"}, Trim(start=83.5)),
+        ({"start": "1:23.5", "end": " 0:01:24 "}, Trim(start=83.5, end=84)),
+        ({"frames": 48}, Trim(stop=48)),
+        ({"frames": "24:72"}, Trim(first=24, stop=72)),
+        ({"frames": "24:"}, Trim(first=24)),
+        ({"frames": " :72 "}, Trim(stop=72)),
+    ],
+)
+def test_the_part_to_edit_is_read_from_times_and_frames(fields: dict[str, Any], trim: Trim) -> None:
+    assert edit_request(video="clip.mp4", prompt="a star", **fields).trim == trim

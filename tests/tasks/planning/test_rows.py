@@ -84,6 +84,12 @@ def test_every_form_of_a_manifest_gives_the_same_edit(name: str, manifest: Manif
         "preset": "paper",
         "set": "mask.relative=0.02 editing.keep_grow=2",
         "full_resolution": "true" if text else True,
+        "start": "0.5" if text else 0.5,
+        "end": "0:02",
+        "frames": "12" if text else 12,
+        "format": "mov",
+        "codec": "hevc",
+        "crf": "30" if text else 30,
     }
     (row,) = read(manifest({**ROW, **settings, "note": "x"}, name=name))
     video = str(folder / "clips" / "1.mp4")
@@ -119,6 +125,18 @@ def test_an_empty_cell_takes_the_defaults_of_all_rows(manifest: Manifest) -> Non
 def test_a_size_in_json_may_be_two_numbers(manifest: Manifest) -> None:
     rows = read(manifest({**ROW, "size": [288, 512]}, {**ROW, "id": "b", "size": "512x288"}, name="m.json"))
     assert [row.settings["size"] for row in rows] == [(288, 512)] * 2
+
+
+def test_a_row_says_how_its_result_ends(manifest: Manifest) -> None:
+    cells = [{"format": format_, "id": str(number)} for number, format_ in enumerate(["", "webm", "png"])]
+    rows = read(manifest(*({**ROW, **cell} for cell in cells)))
+    assert [row.suffix for row in rows] == [".mp4", ".webm", ".zip"]
+
+
+def test_settings_of_the_encoding_that_do_not_fit_are_a_fault_of_their_row(manifest: Manifest) -> None:
+    source = manifest({**ROW, "format": "webm", "codec": "h264"}, {**ROW, "id": "b", "format": "mov"})
+    reason = "the output cannot be written: webm cannot contain h264: choose vp9 or av1, or another format"
+    assert faults(source) == [(1, "a", "format", reason)]
 
 
 def test_further_columns_are_carried_along_as_they_are(manifest: Manifest) -> None:
@@ -530,6 +548,11 @@ settings = st.fixed_dictionaries(
         "size": st.tuples(st.integers(8, 4096), st.integers(8, 4096)).map(lambda size: f"{size[0]}x{size[1]}"),
         "injection": st.floats(0, 1),
         "full_resolution": st.booleans(),
+        "start": st.floats(0, 2),
+        "end": st.sampled_from(["2.5", "1:00"]),
+        "frames": st.sampled_from(["7", "1:", "2:9"]),
+        "format": st.sampled_from(["mp4", "mkv"]),
+        "gop": st.integers(1, 99),
         "flow": st.sampled_from(["dis", "raft"]),
         "preset": st.sampled_from(["default", "paper"]),
         "controlnet": st.sampled_from(["none", "auto"]),

@@ -19,7 +19,7 @@ from storage.workspace import open_artifact
 from tasks.cancel import raise_if_stopped
 from tasks.planning.batches import SHARD_BYTES, SHARD_ROWS
 from tasks.planning.plan import EditPlan
-from tasks.planning.stages import FRAME_FLOW, StageSettings, StageSpec
+from tasks.planning.stages import ENCODE, FRAME_FLOW, StageSettings, StageSpec
 from wave_ops.feature_warping import PairWarps
 from wave_ops.finite import check_finite
 from wave_ops.resize import resize_frames
@@ -33,6 +33,7 @@ __all__ = [
     "edited_name",
     "finite_latents",
     "frames_at",
+    "planned_name",
     "require_latents",
     "shard_rows",
     "stored_warps",
@@ -85,6 +86,11 @@ def stream_flow(plan: EditPlan) -> Iterator[tuple[NDArray[np.float32], NDArray[n
         to_prev, to_cur = (flow.row_reader(name) for name in ("to_prev", "to_cur"))
         for row in range(len(shot.frames) - 1):
             yield to_prev[row].astype(np.float32), to_cur[row].astype(np.float32)
+
+
+def planned_name(plan: EditPlan) -> str:
+    """Return the file name that the edited video of a plan has."""
+    return str(PurePosixPath(EDITED).with_suffix(plan[ENCODE].settings.encoding.suffix))
 
 
 def edited_name(video: Artifact) -> str:

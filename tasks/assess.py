@@ -20,8 +20,8 @@ from tasks.artifacts import (
     CONTACT_SHEET,
     REPORT,
     SIDE_BY_SIDE,
-    edited_name,
     frames_at,
+    planned_name,
     stream_flow,
     stream_frames,
     stream_shots,
@@ -32,7 +32,6 @@ from tasks.planning.batches import Job
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import ASSESS, DECODE, ENCODE, PROPAGATE, STAGES, Stage, StageSettings
 from tasks.progress import counted, stage_progress
-from tasks.provenance import labels_of
 from tasks.stage import measured, stage_task
 from tasks.uniform_frames import noting_uniform, uniform_notes
 from wave_ops.masks import occlusion_mask
@@ -79,7 +78,7 @@ def _write_side_by_side(artifact: Artifact, plan: EditPlan, source: Artifact) ->
     with stage_progress(plan[ASSESS], total=len(plan.frames)) as progress, artifact.local_output(SIDE_BY_SIDE) as path:
         watched = noting_uniform(zip(plan.frames, pairs, strict=True), uniform)
         both = (side_by_side(left[None], right[None])[0] for left, right in watched)
-        write_like(source, path, counted(both, progress), encoding=Encoding(crf=20), labels=labels_of(plan, source))
+        write_like(plan, source, path, counted(both, progress), encoding=Encoding(crf=20))
     return uniform_notes(uniform, total=len(plan.frames))
 
 
@@ -141,7 +140,7 @@ def _report(
         "full_resolution": request.full_resolution,
         "keyframes": plan.keyframes,
         "scores": scores,
-        "video": f"{video.workspace}/{video.path}/{edited_name(open_artifact(video))}",
+        "video": f"{video.workspace}/{video.path}/{planned_name(plan)}",
         "notes": list(dict.fromkeys(notes)),
         "stages": {spec.name: _total(plan.stages_of(spec), costs[spec.name]) for spec in STAGES if spec is not ASSESS},
     }

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.artifact import Artifact
-from storage.video import Encoding, Labels, Notes, write_video
+from storage.video import Encoding, Notes, write_video
 from storage.workspace import open_artifact
-from tasks.artifacts import AUDIO, EDITED, stream_frames, stream_shots
+from tasks.artifacts import AUDIO, planned_name, stream_frames, stream_shots
 from tasks.planning.batches import Job
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import DECODE, ENCODE, PROPAGATE
@@ -32,10 +32,8 @@ def encode_edit(job: Job) -> None:
     artifact, source = open_artifact(plan[ENCODE].ref), open_artifact(plan[DECODE].ref)
     with measured() as cost, stage_progress(plan[ENCODE], total=plan.clip.frame_count) as progress:
         encoding, frames = plan[ENCODE].settings.encoding, finished_frames(plan, source, size=plan.clip.size)
-        with artifact.local_output(str(PurePosixPath(EDITED).with_suffix(encoding.suffix))) as path:
-            notes = write_like(
-                source, path, counted(frames, progress), encoding=encoding, labels=labels_of(plan, source)
-            )
+        with artifact.local_output(planned_name(plan)) as path:
+            notes = write_like(plan, source, path, counted(frames, progress), encoding=encoding)
         artifact.complete({"notes": [*_unlike(plan), *notes], **cost()})
 
 
@@ -60,7 +58,7 @@ def finished_frames(plan: EditPlan, source: Artifact, *, size: tuple[int, int]) 
 
 
 def write_like(
-    source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]], *, encoding: Encoding, labels: Labels
+    plan: EditPlan, source: Artifact, path: Path, frames: Iterable[NDArray[np.uint8]], *, encoding: Encoding
 ) -> list[str]:
     """Write frames with the timestamps and the audio of a decoded clip, and return notes on what the file lacks."""
     found, notes = source.metadata, Notes()
@@ -74,7 +72,7 @@ def write_like(
             last_duration=found["last_duration"],
             audio=audio,
             encoding=encoding,
-            labels=labels,
+            labels=labels_of(plan, found),
             pixel_aspect=Fraction(found["pixel_aspect"]),
             notes=notes,
         )

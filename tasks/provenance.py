@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from storage.artifact import Artifact
 from storage.video import DIGITAL_SOURCE_TYPE, Labels
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import ENCODE, STAGES
@@ -15,18 +15,18 @@ from tasks.version import wave_version
 __all__ = ["labels_of", "provenance"]
 
 
-def labels_of(plan: EditPlan, source: Artifact) -> Labels:
+def labels_of(plan: EditPlan, source: Mapping[str, Any]) -> Labels:
     """Return what the edited file says of itself: the source's title and time, and that a model has changed it.
 
     Names of folders are no part of it: the same edit gives the same bytes wherever the model is stored.
 
     Args:
         plan: the edit.
-        source: the decoded clip.
+        source: metadata of the decoded clip.
     """
     return Labels(
-        title=source.metadata.get("title", ""),
-        creation_time=source.metadata.get("creation_time", ""),
+        title=source.get("title", ""),
+        creation_time=source.get("creation_time", ""),
         software=f"wave {wave_version()}",
         model=plan.inputs.model.digest,
         prompt=_sha256(plan.request.prompt),

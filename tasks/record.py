@@ -22,7 +22,7 @@ from storage.artifact import Artifact
 from storage.reference import ArtifactRef
 from storage.tables import append_run
 from storage.workspace import Workspace, open_artifact
-from tasks.artifacts import CONTACT_SHEET, REPORT, edited_name, frames_at, stream_frames
+from tasks.artifacts import CONTACT_SHEET, REPORT, frames_at, planned_name, stream_frames
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import ASSESS, DECODE, EDIT, ENCODE
 from wave_ops.preview import contact_sheet
@@ -65,7 +65,7 @@ def record_run(plan: EditPlan) -> None:
     description = f"The edited {plan.clip.name}"
     create_markdown_artifact(_page(plan, artifact, scores, notes), key=_key(plan, "preview"), description=description)
     video = plan[ENCODE].ref
-    for what, ref, name in (("video", video, edited_name(open_artifact(video))), ("report", plan[ASSESS].ref, REPORT)):
+    for what, ref, name in (("video", video, planned_name(plan)), ("report", plan[ASSESS].ref, REPORT)):
         create_link_artifact(_address(ref, name), f"{what} of {plan.clip.name}", _key(plan, what), description)
 
 

@@ -105,13 +105,13 @@ def test_every_step_is_stored_and_the_edit_begins_where_the_inversion_ends(plan:
 
 
 def test_an_edit_that_keeps_and_pastes_has_the_sources_pixels_outside_its_mask(
-    request_: EditRequest, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    request_: EditRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mask = torch.zeros(3, 1, 8, 8)
     mask[..., :4] = 1
     monkeypatch.setattr("tasks.edit.change_mask", lambda *_, **__: mask)
     kept = request_.model_copy(update={"set": ("editing.keep=true", "editing.paste=true")})
-    plan = run_until_edited(make_plan(kept, workspace))
+    plan = run_until_edited(make_plan(kept, tmp_path))
     source = artifact_of(plan, DECODE).read_region("frames")
     sources, frames = (
         resize_frames(source[list(plan.keyframes)], plan.size),

@@ -277,8 +277,9 @@ class _Drill:
         return ", ".join(f"{count} {state}" for state, count in counts.items()) or "no rows yet"
 
     def _picture(self, run: UUID, when: str) -> None:
-        self._browser.picture(f"/runs/flow-run/{run}", f"run-{when}")
-        self._browser.picture("/runs", f"runs-{when}")
+        for path, name in ((f"/runs/flow-run/{run}", f"run-{when}"), ("/runs", f"runs-{when}")):
+            if reason := self._browser.picture(path, name):
+                self._say(reason)  # what is rehearsed goes on without it
 
     def _until(self, condition: Callable[[], bool], what: str, *, pause: float = 1.0, seconds: float = 900) -> None:
         end = time.monotonic() + seconds

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tasks.errors import TaskInputError
-
 __all__ = ["Browser", "find_chromium"]
 
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
@@ -31,14 +29,14 @@ class Browser:
     address: str
     """URL of Prefect's pages, without a path."""
 
-    def picture(self, path: str, name: str) -> None:
+    def picture(self, path: str, name: str) -> str:
         """Save a picture of a page as NAME.png.
 
-        Raises:
-            TaskInputError: if Chromium fails.
+        Returns:
+            Why there is none, if Chromium fails; else nothing.
         """
         if self.folder is None:
-            return
+            return ""
         self.folder.mkdir(parents=True, exist_ok=True)
         target = (self.folder / f"{name}.png").absolute()
         target.unlink(missing_ok=True)
@@ -55,6 +53,5 @@ class Browser:
             try:
                 subprocess.run(command, timeout=_SECONDS, capture_output=True, check=False)  # noqa: S603
             except (OSError, subprocess.TimeoutExpired) as error:
-                raise TaskInputError(f"Chromium took no picture of {path}: {error}.") from error
-        if not target.exists():
-            raise TaskInputError(f"Chromium took no picture of {path}.")
+                return f"Chromium took no picture of {path}: {error}"
+        return "" if target.exists() else f"Chromium took no picture of {path}"

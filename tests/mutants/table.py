@@ -647,8 +647,8 @@ EVALUATION = (
         ("metrics: a mix is a success", "edited=edited & ~mixed_frames(", "edited=edited | ~mixed_frames("),
         (
             "metrics: all frames are preserved if successful",
-            "truth, checks.successful),",
-            "truth, checks.rest_is_readable),",
+            "truth.untouched, checks.successful),",
+            "truth.untouched, checks.rest_is_readable),",
         ),
         ("metrics: a pair is successful if its first frame is", "successful[:-1] & successful[1:]", "successful[:-1]"),
         ("metrics: frames of the source pass", "self.edited & self.kept, counted", "self.kept, counted"),

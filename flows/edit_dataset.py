@@ -12,7 +12,6 @@ from datetime import timedelta
 from queue import Empty, SimpleQueue
 from typing import Any, cast
 
-import pandas as pd
 from prefect import State, flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -39,6 +38,7 @@ from tasks.logs import send_logs_to_run
 from tasks.planning.bulk import BulkPlan, PlannedRow, planned_again, row_plan
 from tasks.planning.dataset import DatasetRequest, dataset_name
 from tasks.planning.estimate import read_costs, result_sizes
+from tasks.planning.manifest_table import table_text
 from tasks.planning.row import Row, manifest_columns
 from tasks.progress import report_rows
 from tasks.server_wait import wait_for_server
@@ -422,7 +422,7 @@ def _write_failed(run: _Run, workspace: Workspace) -> str:
     columns = {name: list(values) for name, values in manifest_columns(bad).items()}
     columns["error_kind"] = [run.outcomes[row.key].error_kind for row in bad]
     columns["error"] = [run.outcomes[row.key].message for row in bad]
-    workspace.files.write(key, pd.DataFrame(columns).to_csv(index=False).encode())
+    workspace.files.write(key, table_text(columns, ".csv").encode())
     return f"{workspace.url}/{key}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any, TypeVar
 
 from prefect import flow
@@ -14,7 +13,7 @@ from flows.planning import planned_edit
 from flows.settings import WaveSettings, load_settings
 from storage.reference import ArtifactRef
 from tasks.assess import assess_edit
-from tasks.cancel import cancellable_flow, raise_if_stopped
+from tasks.cancel import cancellable_flow, wait_for_future
 from tasks.decode import decode_clip
 from tasks.edit import edit_keyframes
 from tasks.encode import encode_edit
@@ -33,7 +32,6 @@ from tasks.stage import StageTask, Submission
 __all__ = ["edit_video"]
 
 T = TypeVar("T")
-_SECONDS_BETWEEN_LOOKS = 0.5
 _LAST = len(STAGES)
 """Priority of what follows the stages. That of a stage is its place in the table: clips near their end go first. Else
 clips that were begun together would end together, and the GPUs would wait while the next ones are decoded."""
@@ -105,9 +103,5 @@ def _wait(stage: Submission) -> None:
 
 
 def _result(future: PrefectFuture[T]) -> T:
-    """Wait for a task's result, unless the run is cancelled: waiting in a thread, nothing else would end it."""
-    done = threading.Event()
-    future.add_done_callback(lambda _: done.set())
-    while not done.wait(_SECONDS_BETWEEN_LOOKS):
-        raise_if_stopped()
+    wait_for_future(future)
     return future.result()

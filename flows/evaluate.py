@@ -6,14 +6,14 @@ from contextlib import suppress
 from typing import Any
 
 from prefect import flow
-from prefect.futures import wait
 from prefect.runtime import flow_run
 
 from flows.placement import ConfiguredTaskRunner, configure_runner, placed
 from flows.planning import plan_evaluation_request
 from flows.settings import WaveSettings, load_settings
 from storage.workspace import Workspace
-from tasks.evaluation.plan import planned_clips
+from tasks.cancel import cancellable_flow, wait_for_future
+from tasks.evaluation.plan import EvaluationPlan, planned_clips
 from tasks.evaluation.report.publish import publish_results
 from tasks.evaluation.request import EvaluationRequest
 from tasks.evaluation.results import Results
@@ -54,9 +54,14 @@ def evaluate(request: EvaluationRequest, settings: WaveSettings | None = None, o
     configure_runner(settings)
     plan = plan_evaluation_request(request, settings)
     Workspace.open(plan.workspace).check_writable()
+    return cancellable_flow(lambda: _run(plan, settings, output or f"evaluation/{request.comparison}"))
+
+
+def _run(plan: EvaluationPlan, settings: WaveSettings, output: str) -> Results:
     with placed(settings, "gpu" if plan.resources.device.startswith("cuda") else "cpu"):
         clips = [evaluate_clip.submit(plan, clip) for clip in plan.clips]
-    wait(clips)  # if one clip fails, the others still run and store their outcomes
+    for clip in clips:  # if one fails, the others still run and store their outcomes
+        wait_for_future(clip)
     for clip in clips:
         clip.result()
-    return publish_results(plan, output or f"evaluation/{request.comparison}")
+    return publish_results(plan, output)

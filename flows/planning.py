@@ -11,8 +11,6 @@ from flows.gpu_workers import cuda_where_stages_run
 from flows.settings import WaveSettings
 from storage.status_table import StatusTable, row_key
 from storage.workspace import Workspace
-from tasks.evaluation.plan import EvaluationPlan, plan_evaluation
-from tasks.evaluation.request import EvaluationRequest
 from tasks.models.devices import choose_backend, choose_device, choose_dtype
 from tasks.planning.bulk import BulkPlan, plan_rows
 from tasks.planning.dataset import DatasetRequest
@@ -33,6 +31,9 @@ __all__ = [
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tasks.evaluation.plan import EvaluationPlan
+    from tasks.evaluation.request import EvaluationRequest
 
 _PLANNED: ContextVar[EditPlan | None] = ContextVar("wave_planned_edit", default=None)
 _PLANNED_ROWS: ContextVar[tuple[DatasetRequest, BulkPlan] | None] = ContextVar("wave_planned_rows", default=None)
@@ -60,7 +61,9 @@ def plan_dataset_request(
     """
     latest = table.latest()
     states = {row_key(record): str(record["state"]) for record in latest[["id", "variant", "state"]].to_dict("records")}
-    rows = order_by_source(read_rows(request, known=states))
+    rows = order_by_source(
+        read_rows(request, known=states, own_tables=f"{Workspace.open(settings.workspace).url}/tables/status")
+    )
     before = _identities(latest)
     return plan_rows(
         rows, execution=_execution(settings), flow_weights=settings.flow_weights, before=before, remember=remember
@@ -145,6 +148,8 @@ def planned_edit(request: EditRequest, settings: WaveSettings) -> EditPlan:
 
 def plan_evaluation_request(request: EvaluationRequest, settings: WaveSettings) -> EvaluationPlan:
     """Plan an evaluation under the settings of this machine; see `plan_evaluation` for the errors."""
+    from tasks.evaluation.plan import plan_evaluation  # noqa: PLC0415  (takes seconds, and an edit needs none)
+
     device = choose_device(settings.device, available=cuda_where_stages_run(settings))
     dtype = choose_dtype(settings.dtype, device=device)
     execution = Execution(workspace=settings.workspace, device=device, dtype=dtype)

@@ -12,7 +12,10 @@ from typing import Final, Literal
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from storage.secrets import has_password, without_secrets
 from tasks.errors import TaskInputError
+from tasks.planning.source_policy import PREFIX as SOURCE_PREFIX
+from tasks.planning.source_policy import SourcePolicy, read_policy
 
 __all__ = [
     "HEARTBEAT_SECONDS",
@@ -65,8 +68,9 @@ class WaveSettings(BaseSettings):
     """Disk, such as 5GB, that stays free: with less, a data set starts no further clip and ends."""
     dask_address: str | None = None
     """Scheduler of a Dask cluster with workers that advertise CPU and GPU; none by default."""
-    webhook: str = Field(default="", pattern=r"^(https?://\S+)?$")
-    """URL that is called when the run of a data set has ended (http:// or https://); empty for the log only."""
+    webhook: str = Field(default="", pattern=r"^(https?://\S+)?$", exclude=True, repr=False)
+    """URL that is called when the run of a data set has ended (http:// or https://); empty for the log only. It may
+    be a secret, and is not part of what is stored of a run."""
 
 
 class TrainSettings(BaseModel):
@@ -105,18 +109,29 @@ def load_settings(**overrides: str) -> WaveSettings:
     Raises:
         TaskInputError: one sentence about the first variable that is wrong or unknown.
     """
-    known = {f"{PREFIX}{name}".upper() for name in WaveSettings.model_fields}
+    own = {f"{PREFIX}{name}".upper() for name in WaveSettings.model_fields}
+    known = own | {f"{SOURCE_PREFIX}{name}".upper() for name in SourcePolicy.model_fields}
     unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
     if unknown:
         near = get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}."
         raise TaskInputError(f"There is no setting {unknown[0]}: {hint}")
+    read_policy()
     try:
-        return WaveSettings(**overrides)  # type: ignore[arg-type]  # pydantic converts what the environment gives, too
+        settings = WaveSettings(**overrides)  # type: ignore[arg-type]  # pydantic converts what the environment gives
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = f"{PREFIX}{first['loc'][0]}".upper()
-        raise TaskInputError(f"{name} cannot be {first['input']!r}: {first['msg'].lower()}.") from None
+        reason = first["msg"][:1].lower() + first["msg"][1:]
+        if first["loc"][0] == "webhook":
+            raise TaskInputError(f"{name} is not a URL that begins with http:// or https://.") from None
+        raise TaskInputError(f"{name} cannot be {first['input']!r}: {reason}.") from None
+    if has_password(settings.workspace):
+        raise TaskInputError(
+            f"The workspace {without_secrets(settings.workspace)} contains a password, which would be stored with the "
+            "results: set credentials in the environment."
+        )
+    return settings
 
 
 _CURRENT: ContextVar[WaveSettings | None] = ContextVar("wave_settings", default=None)

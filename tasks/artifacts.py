@@ -18,8 +18,9 @@ from storage.workspace import open_artifact
 from tasks.cancel import raise_if_stopped
 from tasks.planning.batches import SHARD_BYTES, SHARD_ROWS
 from tasks.planning.plan import EditPlan
-from tasks.planning.stages import DECODE, ENCODE, FRAME_FLOW, StageSettings, StageSpec
+from tasks.planning.stages import FRAME_FLOW, StageSettings, StageSpec
 from wave_ops.feature_warping import PairWarps
+from wave_ops.finite import check_finite
 from wave_ops.resize import resize_frames
 
 __all__ = [
@@ -28,10 +29,10 @@ __all__ = [
     "EDITED",
     "REPORT",
     "SIDE_BY_SIDE",
+    "finite_latents",
     "frames_at",
     "require_latents",
     "shard_rows",
-    "stored_notes",
     "stored_warps",
     "stream_flow",
     "stream_frames",
@@ -81,12 +82,6 @@ def stream_flow(plan: EditPlan) -> Iterator[tuple[NDArray[np.float32], NDArray[n
         to_prev, to_cur = (flow.row_reader(name) for name in ("to_prev", "to_cur"))
         for row in range(len(shot.frames) - 1):
             yield to_prev[row].astype(np.float32), to_cur[row].astype(np.float32)
-
-
-def stored_notes(plan: EditPlan) -> list[str]:
-    """Return what decoding and encoding noted, one sentence for each thing that is lost or changed."""
-    metadata = (open_artifact(plan[spec].ref).metadata for spec in (DECODE, ENCODE))
-    return [note for found in metadata for note in found.get("notes", [])]
 
 
 def _by_shot(plan: EditPlan, indices: Iterable[int]) -> Iterator[tuple[EditPlan, list[int]]]:
@@ -142,6 +137,19 @@ def require_latents(artifact: Artifact, steps: int, latents: Tensor) -> int:
         dimension_names=("step", "keyframe", "channel", "height", "width"),
     )
     return artifact.readable_prefix("latents")
+
+
+def finite_latents(x: Tensor, step_index: int) -> NDArray[np.float32]:
+    """Return latents on the host, where they are stored anyway: the check costs no further wait for the device.
+
+    A prediction that is not finite shows in the latents of its step.
+
+    Raises:
+        NonFiniteError: if a value is NaN or infinite.
+    """
+    values: NDArray[np.float32] = x.cpu().numpy()
+    check_finite(values, f"the latents of step {step_index}")
+    return values
 
 
 class _Stored(Mapping[tuple[int, int], Tensor]):

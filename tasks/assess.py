@@ -21,7 +21,6 @@ from tasks.artifacts import (
     REPORT,
     SIDE_BY_SIDE,
     frames_at,
-    stored_notes,
     stream_flow,
     stream_frames,
     stream_shots,
@@ -33,6 +32,7 @@ from tasks.planning.plan import EditPlan
 from tasks.planning.stages import ASSESS, DECODE, ENCODE, PROPAGATE, STAGES, Stage, StageSettings
 from tasks.progress import counted, stage_progress
 from tasks.stage import measured, stage_task
+from tasks.uniform_frames import noting_uniform, uniform_notes
 from wave_ops.masks import occlusion_mask
 from wave_ops.metrics import psnr, warp_error
 from wave_ops.preview import contact_sheet, side_by_side
@@ -51,9 +51,10 @@ def assess_edit(job: Job) -> None:
     artifact, source = open_artifact(plan[ASSESS].ref), open_artifact(plan[DECODE].ref)
     with measured() as cost:
         artifact.write_bytes(CONTACT_SHEET, _png(_contact_sheet(plan, source)))
-        _write_side_by_side(artifact, plan, source)
+        uniform = _write_side_by_side(artifact, plan, source)
         costs = stage_costs(plan, [spec for spec in STAGES if spec is not ASSESS])
-        artifact.write_json(REPORT, _report(plan, _scores(plan, source), costs))
+        notes = [*(note for several in costs.values() for each in several for note in each["notes"]), *uniform]
+        artifact.write_json(REPORT, _report(plan, _scores(plan, source), costs, notes))
         artifact.complete(cost())
         record_costs(plan, costs | stage_costs(plan, [ASSESS]))
 
@@ -67,13 +68,17 @@ def _contact_sheet(plan: EditPlan, source: Artifact) -> NDArray[np.uint8]:
     return contact_sheet(rows, frame_numbers=shown)
 
 
-def _write_side_by_side(artifact: Artifact, plan: EditPlan, source: Artifact) -> None:
+def _write_side_by_side(artifact: Artifact, plan: EditPlan, source: Artifact) -> list[str]:
+    """Write both next to each other; return a note on edited frames of one colour where the source's are not."""
     size = analysis_size(plan.clip.size)
     shown = finished_frames(plan, source, size=size)
     pairs = zip(stream_frames(source, plan.frames, size=size), shown, strict=True)
+    uniform = list[int]()
     with stage_progress(plan[ASSESS], total=len(plan.frames)) as progress, artifact.local_output(SIDE_BY_SIDE) as path:
-        both = (side_by_side(left[None], right[None])[0] for left, right in pairs)
+        watched = noting_uniform(zip(plan.frames, pairs, strict=True), uniform)
+        both = (side_by_side(left[None], right[None])[0] for left, right in watched)
         write_like(source, path, counted(both, progress), crf=20)
+    return uniform_notes(uniform, total=len(plan.frames))
 
 
 def _scores(plan: EditPlan, source: Artifact) -> dict[str, float | None]:
@@ -120,7 +125,10 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _report(
-    plan: EditPlan, scores: dict[str, float | None], costs: Mapping[str, Sequence[Mapping[str, Any]]]
+    plan: EditPlan,
+    scores: dict[str, float | None],
+    costs: Mapping[str, Sequence[Mapping[str, Any]]],
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     request, clip, video = plan.request, plan.clip, plan[ENCODE].ref
     return {
@@ -132,7 +140,7 @@ def _report(
         "keyframes": plan.keyframes,
         "scores": scores,
         "video": f"{video.workspace}/{video.path}/{EDITED}",
-        "notes": stored_notes(plan),
+        "notes": list(dict.fromkeys(notes)),
         "stages": {spec.name: _total(plan.stages_of(spec), costs[spec.name]) for spec in STAGES if spec is not ASSESS},
     }
 

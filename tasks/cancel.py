@@ -20,13 +20,22 @@ from prefect import State
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import CancelledRun, PrefectException
+from prefect.futures import PrefectFuture
 from prefect.states import Cancelled
 from prefect.transactions import get_transaction
 
-__all__ = ["RunCancelled", "cancellable_flow", "cancellable_task", "raise_if_stopped", "time_limit"]
+__all__ = [
+    "RunCancelled",
+    "cancellable_flow",
+    "cancellable_task",
+    "raise_if_stopped",
+    "time_limit",
+    "wait_for_future",
+]
 
 T = TypeVar("T")
 _SECONDS_BETWEEN_LOOKS = 2.0
+_SECONDS_BETWEEN_LOOKS_OF_A_FLOW = 0.5  # at a flag in the same process
 _STOPPED = ("CANCELLING", "CANCELLED", "CRASHED")  # of a run that has crashed nobody reads the results
 
 
@@ -99,6 +108,18 @@ def cancellable_task(run: Callable[[], T]) -> T:
     # In the flow's own process the flow watches; a worker of a cluster has to look by itself
     remote = _SCOPE.get() is None and flow_run is not None
     return _cancellable(run, watched=(cast("SyncPrefectClient", context.client), flow_run) if remote else None)
+
+
+def wait_for_future(future: PrefectFuture[Any]) -> None:
+    """Wait until a task has ended, unless the run is cancelled: Prefect's own wait, in a thread, would not end then.
+
+    Raises:
+        RunCancelled, TimeoutError: see `raise_if_stopped`.
+    """
+    done = threading.Event()
+    future.add_done_callback(lambda _: done.set())
+    while not done.wait(_SECONDS_BETWEEN_LOOKS_OF_A_FLOW):
+        raise_if_stopped()
 
 
 def _cancellable(run: Callable[[], T], *, watched: tuple[SyncPrefectClient, Any] | None) -> T:

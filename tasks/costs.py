@@ -19,17 +19,18 @@ def stage_costs(plan: EditPlan, specs: Iterable[StageSpec[StageSettings]]) -> di
     """Return what complete stages took, for the clip or for each of its shots, by the stage's name.
 
     Returns:
-        Seconds, peak memory in MiB, and bytes.
+        Seconds, peak memory in MiB, bytes, and notes.
     """
     return {spec.name: [stage_cost(open_artifact(stage.ref)) for stage in plan.stages_of(spec)] for spec in specs}
 
 
 def stage_cost(artifact: Artifact) -> dict[str, Any]:
-    """Return what a complete artifact took, from its record: seconds, peak memory in MiB, and bytes."""
+    """Return what a complete artifact took, from its record: seconds, peak memory in MiB, bytes, and its notes."""
     record = artifact.record()
     sizes = [record["files"], *record["arrays"].values()]
     cost = {key: record["metadata"][key] for key in ("seconds", "peak_memory_mib")}
-    return {**cost, "stored_bytes": sum(sum(each.values()) for each in sizes)}
+    stored = sum(sum(each.values()) for each in sizes)
+    return {**cost, "stored_bytes": stored, "notes": record["metadata"].get("notes", [])}
 
 
 def record_costs(plan: EditPlan, costs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

@@ -7,13 +7,14 @@ import json
 import shutil
 import tarfile
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from storage.csv_cells import escape_cell, unescape_cell
 from storage.files import Files, LocalFiles, atomic_path
 from storage.reference import ArtifactRef
 from storage.workspace import Workspace, open_artifact
@@ -69,11 +70,11 @@ def write_metadata(output: str, rows: Sequence[Mapping[str, Any]]) -> None:
     data = files.read_many([key]).get(key)
     if data is not None:
         # As text, since 007 is not 7
-        before = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
+        before = _escaped(pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False), unescape_cell)
         if "file_name" in before:
             frame = pd.concat([before[~before["file_name"].isin(frame["file_name"])], frame])
     with _writing(location):
-        files.write(key, frame.to_csv(index=False).encode())
+        files.write(key, _escaped(frame, escape_cell).to_csv(index=False).encode())
 
 
 def write_webdataset(
@@ -111,6 +112,12 @@ def write_webdataset(
     except OSError as error:
         raise TaskInputError(f"{folder} cannot be written: {error}.") from error
     return names
+
+
+def _escaped(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """Return a table with its texts and column names changed."""
+    changed = frame.map(lambda value: change(value) if isinstance(value, str) else value)
+    return changed.rename(columns=lambda name: change(str(name)))
 
 
 def _add_sample(tar: tarfile.TarFile, stem: str, video: ArtifactRef, values: Mapping[str, Any]) -> None:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from storage.artifact import Artifact
 from storage.row_access import RowWriter
 from storage.workspace import open_artifact
-from tasks.artifacts import frames_at, require_latents, shard_rows, stored_warps
+from tasks.artifacts import finite_latents, frames_at, require_latents, shard_rows, stored_warps
 from tasks.models.devices import stage_device
-from tasks.models.loading import loaded_model
+from tasks.models.safe_precision import compute_finite
 from tasks.planning.batches import Job
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import DECODE, EDIT, INVERT, KEYFRAME_FLOW
 from tasks.progress import stage_progress
 from tasks.stage import measured, stage_task
-from wave_ops.change_mask import change_mask, prompt_difference
+from wave_ops.change_mask import change_mask, paste_edit, prompt_difference
 from wave_ops.diffusion import StableDiffusion, decode_latents
 from wave_ops.edges import canny_edges
 from wave_ops.editing import edit
+from wave_ops.finite import check_finite
 
 __all__ = ["edit_keyframes"]
 
@@ -30,21 +33,35 @@ def edit_keyframes(job: Job) -> None:
     plan = job.plan
     artifact, parts, execution = open_artifact(plan[EDIT].ref), plan.inputs, plan.execution
     device = stage_device(execution.device, dtype=execution.dtype)
-    with (
-        measured() as cost,
-        loaded_model(parts.model, parts.controlnet, device=device, dtype=execution.dtype) as model,
-    ):
-        keyframes = decode_latents(model, _denoise(artifact, model, plan))
-        artifact.require_array(
-            "frames",
-            shape=keyframes.shape,
-            chunks=(1, *keyframes.shape[1:]),
-            dtype="uint8",
-            shard_rows=shard_rows(keyframes.shape, "uint8"),
-            dimension_names=("keyframe", "height", "width", "channel"),
+    with measured() as cost:
+        notes = compute_finite(
+            lambda model: _store_keyframes(artifact, _edited(artifact, model, plan)),
+            parts.model,
+            parts.controlnet,
+            stage="The edit",
+            device=device,
+            dtype=execution.dtype,
         )
-        artifact.write_region("frames", 0, keyframes)
-        artifact.complete({"keyframes": plan.keyframes, **cost()})
+        artifact.complete({"keyframes": plan.keyframes, "notes": notes, **cost()})
+
+
+def _store_keyframes(artifact: Artifact, keyframes: NDArray[np.uint8]) -> None:
+    artifact.require_array(
+        "frames",
+        shape=keyframes.shape,
+        chunks=(1, *keyframes.shape[1:]),
+        dtype="uint8",
+        shard_rows=shard_rows(keyframes.shape, "uint8"),
+        dimension_names=("keyframe", "height", "width", "channel"),
+    )
+    artifact.write_region("frames", 0, keyframes)
+
+
+def _edited(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> NDArray[np.uint8]:
+    keyframes = decode_latents(model, _denoise(artifact, model, plan))
+    if plan[EDIT].settings.editing.paste:
+        return paste_edit(_sources(plan), keyframes, torch.from_numpy(artifact.read_region("mask")))
+    return keyframes
 
 
 def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> Tensor:
@@ -54,11 +71,11 @@ def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> Tens
     mask = _change_mask(artifact, model, plan, inverted) if settings.keep else None
     edges = None
     if model.controlnet is not None:
-        edges = canny_edges(frames_at(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size))
+        edges = canny_edges(_sources(plan))
     with stage_progress(plan[EDIT], total=settings.steps, done=settings.steps - step) as progress:
 
         def store(step_index: int, x: Tensor) -> None:
-            writer.append(x.cpu().numpy())
+            writer.append(finite_latents(x, step_index))
             progress.report(settings.steps - step_index)
 
         edited = edit(
@@ -102,9 +119,16 @@ def _change_mask(artifact: Artifact, model: StableDiffusion, plan: EditPlan, inv
         seed=plan[INVERT].settings.inversion.seed,
         keyframe_batch=plan.execution.keyframe_batch,
     )
-    mask = change_mask(difference, grow=stage.editing.keep_grow)
+    check_finite(difference.numpy(), "the predictions of the change mask")
+    editing = stage.editing
+    mask = change_mask(difference, _sources(plan), threshold=editing.keep_threshold, grow=editing.keep_grow)
     artifact.write_region("mask", 0, mask.numpy())
     return mask
+
+
+def _sources(plan: EditPlan) -> NDArray[np.uint8]:
+    """Return the source's keyframes at the size at which they are edited."""
+    return frames_at(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size)
 
 
 class _Inversion:

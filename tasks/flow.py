@@ -20,6 +20,7 @@ from tasks.planning.plan import EditPlan
 from tasks.planning.stages import DECODE, FRAME_FLOW, KEYFRAME_FLOW
 from tasks.progress import stage_progress
 from tasks.stage import measured, stage_task
+from wave_ops.finite import check_finite
 from wave_ops.flow import compose_flows, refine_flow
 from wave_ops.masks import WarpMaskSettings, warp_mask
 from wave_ops.resize import resize_frames, to_images
@@ -119,9 +120,12 @@ class _Pending:
         self._writers = [artifact.row_writer(name, self.stored) for name in arrays]
 
     def append(self, *values: tuple[NDArray[np.generic], ...]) -> None:
-        """Add the flows, and the masks, of one pair."""
+        """Add the flows, and the masks, of one pair. Raises NonFiniteError for a flow that is NaN or infinite."""
         for writer, value in zip(self._writers, (value for group in values for value in group), strict=True):
-            writer.append(value.astype(np.float16) if value.dtype == np.float32 else value)
+            stored = value.astype(np.float16) if value.dtype == np.float32 else value
+            if stored.dtype == np.float16:
+                check_finite(stored, "optical flows")
+            writer.append(stored)
 
     def flush(self) -> None:
         for writer in self._writers:

@@ -9,9 +9,9 @@ from torch import Tensor
 from storage.artifact import Artifact
 from storage.row_access import RowWriter
 from storage.workspace import open_artifact
-from tasks.artifacts import frames_at, require_latents, stored_warps
+from tasks.artifacts import finite_latents, frames_at, require_latents, stored_warps
 from tasks.models.devices import stage_device
-from tasks.models.loading import loaded_model
+from tasks.models.safe_precision import compute_finite
 from tasks.planning.batches import Job
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import DECODE, INVERT, KEYFRAME_FLOW
@@ -28,33 +28,41 @@ def invert_keyframes(job: Job) -> None:
     """Invert the keyframes of a shot together, storing every step; a second run resumes after the last one stored."""
     plan, execution = job.plan, job.plan.execution
     artifact = open_artifact(plan[INVERT].ref)
-    settings = plan[INVERT].settings.inversion
     device = stage_device(execution.device, dtype=execution.dtype)
-    with (
-        measured() as cost,
-        loaded_model(plan.inputs.model, device=device, dtype=execution.dtype) as model,
-    ):
-        start, points, writer = _start(artifact, model, plan)
-        with stage_progress(plan[INVERT], total=settings.steps, done=start) as progress:
+    with measured() as cost:
+        notes = compute_finite(
+            lambda model: _invert(artifact, model, plan),
+            plan.inputs.model,
+            stage="Inversion",
+            device=device,
+            dtype=execution.dtype,
+        )
+        _store_orders(artifact, len(plan.keyframes), plan[INVERT].settings.inversion)
+        artifact.complete({"keyframes": plan.keyframes, "size": plan.size, "notes": notes, **cost()})
 
-            def store(step_index: int, x: Tensor) -> None:
-                writer.append(x.cpu().numpy())
-                progress.report(step_index)
 
-            invert(
-                model,
-                points[-1],
-                source_prompt=plan[INVERT].settings.source_prompt,
-                warps=stored_warps(open_artifact(plan[KEYFRAME_FLOW].ref), plan.pairs),
-                settings=settings,
-                start=start,
-                before=points[0] if start > 0 else None,
-                keyframe_batch=execution.keyframe_batch,
-                callback=store,
-            )
-        writer.flush()
-        _store_orders(artifact, len(plan.keyframes), settings)
-        artifact.complete({"keyframes": plan.keyframes, "size": plan.size, **cost()})
+def _invert(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> None:
+    """Compute and store what is missing of the latents."""
+    settings = plan[INVERT].settings.inversion
+    start, points, writer = _start(artifact, model, plan)
+    with stage_progress(plan[INVERT], total=settings.steps, done=start) as progress:
+
+        def store(step_index: int, x: Tensor) -> None:
+            writer.append(finite_latents(x, step_index))
+            progress.report(step_index)
+
+        invert(
+            model,
+            points[-1],
+            source_prompt=plan[INVERT].settings.source_prompt,
+            warps=stored_warps(open_artifact(plan[KEYFRAME_FLOW].ref), plan.pairs),
+            settings=settings,
+            start=start,
+            before=points[0] if start > 0 else None,
+            keyframe_batch=plan.execution.keyframe_batch,
+            callback=store,
+        )
+    writer.flush()
 
 
 def _store_orders(artifact: Artifact, count: int, settings: InversionSettings) -> None:
@@ -78,6 +86,6 @@ def _start(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> tuple[
     if stored > 0:
         points = torch.from_numpy(artifact.read_region("latents", max(stored - 2, 0), stored))
         return stored - 1, points, writer
-    writer.append(latents.cpu().numpy())
+    writer.append(finite_latents(latents, 0))
     # In the memory layout of what is read back: another one would round differently than on resumption
     return 0, torch.from_numpy(np.ascontiguousarray(latents.cpu().numpy()))[None], writer

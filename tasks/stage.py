@@ -24,6 +24,7 @@ from storage.job_table import JobRecord, JobTable
 from storage.reference import ArtifactRef
 from storage.workspace import Workspace, open_artifact
 from tasks.cancel import cancellable_task, raise_if_stopped, time_limit
+from tasks.full_disk import named_full_disk
 from tasks.logs import send_logs_to_run
 from tasks.planning.batches import Batch, Batching, Job, clip_batches, shot_batches
 from tasks.planning.plan import EditPlan
@@ -57,15 +58,16 @@ def _may_succeed_later(_task: Any, _run: Any, state: State[Any]) -> bool:
 
 RETRIES: Final = MappingProxyType(
     {
-        "retries": 2,
-        "retry_delay_seconds": [2.0, 15.0],
+        "retries": 4,
+        "retry_delay_seconds": [1.0, 2.0, 3.0, 3.0],
         "retry_jitter_factor": 0.5,
         "retry_condition_fn": _may_succeed_later,
     }
 )
 """The one retry policy, as keyword arguments of `prefect.task`.
 
-Delays vary at random, so that stages that lost the same server do not all come back at once.
+Delays vary at random, so that stages that lost the same server do not all come back at once. They are short, since
+a run that is cancelled waits for them.
 """
 
 
@@ -192,7 +194,8 @@ def _compute(function: Callable[[Job], object], job: Job, spec: StageSpec[StageS
     # The time limit is ours: that of Prefect cannot end a thread either, and warns of each. Waiting is free
     with claim(workspace, name, check=raise_if_stopped), time_limit(limit):
         if not _is_stored(job, spec):  # another run may have computed it while this one waited
-            function(job)
+            with named_full_disk(job.plan, spec):
+                function(job)
             JobTable(workspace).append([_job_record(name, spec)])
     return name
 

@@ -1,4 +1,7 @@
-"""As a program: run an edit or a data set of one row; print a line for each report of a stage, and "ended" at last."""
+"""As a program: run an edit, a data set of one row or an evaluation.
+
+It prints a line for each report of a stage, and "ended" at last.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from prefect.runtime import flow_run
 
 from flows.edit_dataset import edit_dataset
 from flows.edit_video import edit_video
+from flows.evaluate import evaluate
 from flows.settings import WaveSettings, using_settings
+from tasks.evaluation.request import evaluation_request
 from tasks.planning.dataset import dataset_request
 from tasks.planning.request import edit_request
 from tasks.progress import listening
@@ -39,24 +44,27 @@ def started(
 
 
 def wait_for(process: subprocess.Popen[str], stage: str) -> str:
-    """Wait until the stage is under way; return the ID of the outermost flow run."""
+    """Wait until the stage is under way, or any if it is "any"; return the ID of the outermost flow run."""
     assert process.stdout is not None
     for line in process.stdout:
         if line == "ended\n":
             break
         name, done, total, run = line.split()
-        if name == stage and 0 < int(done) < int(total):
+        if stage == "any" or (name == stage and 0 < int(done) < int(total)):
             return run
     raise AssertionError(f"the stage {stage} was never under way")
 
 
 def _report(stage: str, _part: str, done: int, total: int) -> None:
-    sys.stdout.write(f"{stage} {done} {total} {flow_run.root_flow_run_id}\n")
+    sys.stdout.write(f"{stage.split()[0]} {done} {total} {flow_run.root_flow_run_id}\n")
     sys.stdout.flush()
 
 
 def _run(what: str, source: str, workspace: str) -> None:
     settings = WaveSettings(workspace=workspace, max_tasks=2)
+    if what == "evaluate":
+        evaluate(evaluation_request(comparison="video", quick=True), settings, f"{workspace}/results")
+        return
     if what == "edit":
         edit_video(edit_request(video=source, **OPTIONS), settings)
         return

@@ -9,13 +9,15 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wave_ops.diffusion import StableDiffusion, encode_prompt
+from wave_ops.guided_filter import guided_filter
 from wave_ops.schedule import DDIMSchedule
 
-__all__ = ["change_mask", "prompt_difference"]
+__all__ = ["change_mask", "paste_edit", "prompt_difference"]
 
 _LEVELS: Final = (0.3, 0.5, 0.7)
 """Noise levels as fractions of the schedule: below, both prompts predict the same noise; above, neither sees the
@@ -23,6 +25,10 @@ frame."""
 _DRAWS: Final = 3
 """Draws of noise at each level."""
 _BRIGHTEST: Final = 65_535  # of 16 bits
+_RIDGE: Final = 6.5
+"""Of the guided filter, 8-bit levels squared: an edge of a few levels counts."""
+_LEAST_PART: Final = 0.02
+"""Fraction of a cell's pixels that makes it one to be edited: the tip of an object is a few pixels."""
 
 
 @torch.inference_mode()
@@ -79,22 +85,61 @@ def _noises(shape: torch.Size, *, steps: int, seed: int) -> Iterator[tuple[int, 
 
 
 def change_mask(
-    difference: Float[Tensor, "keyframe height width"], *, grow: int = 1
+    difference: Float[Tensor, "keyframe height width"],
+    frames: UInt8[np.ndarray, "keyframe frame_height frame_width 3"],
+    *,
+    threshold: float = 0.8,
+    grow: int = 0,
 ) -> Float[Tensor, "keyframe 1 height width"]:
     """Return where the keyframes are to be edited, 0 to 1: the cells where the prompts differ most.
 
-    One threshold (Otsu 1979) divides the cells of all keyframes; the mask is grown, and its border softened by a mean
-    of 3 x 3 cells. Prompts that do not differ at all have an empty mask.
+    The difference is enlarged to the frames' size, and smoothed so that it changes where the frames do; one threshold
+    divides the pixels of all keyframes, and cells that contain some above it are edited. Then the mask is grown, and
+    its border softened by a mean of 3 x 3 cells. Prompts that do not differ at all have an empty mask.
 
     Args:
         difference: from `prompt_difference`, of the keyframes of a shot.
+        frames: the keyframes, of a multiple of the difference's size.
+        threshold: in units of Otsu's (1979), which divides the pixels into the two most even groups.
         grow: cells by which the mask is grown.
     """
-    greatest = float(difference.max())
-    if greatest == 0:
+    if not difference.any():
         return torch.zeros_like(difference)[:, None]
-    levels = (difference / greatest * _BRIGHTEST).round().numpy().astype(np.uint16)
-    _, chosen = cv2.threshold(levels.reshape(len(levels), -1), 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    mask = torch.from_numpy(chosen.reshape(levels.shape).astype(np.float32))[:, None]
+    pixels = torch.from_numpy(_above(_fitted(difference, frames), threshold)).float()[:, None]
+    cell = frames.shape[1] // difference.shape[1]
+    mask = (F.avg_pool2d(pixels, cell) > _LEAST_PART).float()
     mask = F.max_pool2d(mask, 2 * grow + 1, stride=1, padding=grow)
     return F.avg_pool2d(F.pad(mask, [1] * 4, mode="replicate"), 3, stride=1)
+
+
+def _fitted(difference: Tensor, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Enlarge a difference so that it has the edges of the frames."""
+    size = frames.shape[1:3]
+    enlarged = F.interpolate(difference[:, None].float(), size=size, mode="bilinear")[:, 0].numpy()
+    pairs = zip(frames.astype(np.float32), enlarged, strict=True)
+    side = 2 * (size[0] // difference.shape[1]) + 1
+    return np.stack([guided_filter(frame, values, side=side, ridge=_RIDGE) for frame, values in pairs]).clip(0)
+
+
+def _above(values: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
+    scale = _BRIGHTEST / values.max()
+    levels = (values * scale).round().astype(np.uint16)
+    otsu, _ = cv2.threshold(levels.reshape(len(levels), -1), 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return np.asarray(levels > threshold * otsu)
+
+
+def paste_edit(
+    source: UInt8[np.ndarray, "keyframe height width 3"],
+    edited: UInt8[np.ndarray, "keyframe height width 3"],
+    mask: Float[Tensor, "keyframe 1 rows columns"],
+) -> UInt8[np.ndarray, "keyframe height width 3"]:
+    """Return the edited frames inside a mask and the source outside, with a soft border.
+
+    Args:
+        source: frames before the edit.
+        edited: the same frames after it.
+        mask: from `change_mask`; it is enlarged to the frames.
+    """
+    weights = F.interpolate(mask.float(), size=source.shape[1:3], mode="bilinear")[:, 0, ..., None].numpy()
+    mixed = source + weights * (edited.astype(np.float32) - source)
+    return np.asarray(mixed.round(), np.uint8)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from wave_ops.errors import WaveOpsError
+from wave_ops.errors import NonFiniteError, WaveOpsError
 
 __all__ = ["StableDiffusion", "batch_slices", "decode_latents", "encode_frames", "encode_prompt"]
 
@@ -124,12 +124,19 @@ def decode_latents(
         model: its VAE is used.
         latents: float32, multiplied by the VAE's scaling factor.
         batch: frames that are decoded at a time; changes memory, not the result.
+
+    Raises:
+        NonFiniteError: a decoded value is NaN or infinite.
     """
-    vae, frames = model.vae, []
+    vae, frames, finite = model.vae, [], []
     for part in latents.split(batch):
         images = vae.decode((part.to(model.device) / vae.config.scaling_factor).to(vae.dtype)).sample
         pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        finite.append(images.isfinite().all())
         frames.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
+    # Read at the end, when the device has nothing left to do; as pixels NaN would be black
+    if not torch.stack(finite).all():
+        raise NonFiniteError("decoded frames are not finite: the VAE returns NaN or infinity")
     return np.concatenate(frames)
 
 

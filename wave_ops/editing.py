@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from einops import repeat
@@ -13,71 +12,11 @@ from torch import Tensor
 from wave_ops.diffusion import StableDiffusion, encode_prompt
 from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import PairWarps
-from wave_ops.schedule import DDIMSchedule, WarpSchedule
-from wave_ops.unet import Anchor, FeatureSession, FeatureStep, injected, resolve_sites
+from wave_ops.schedule import DDIMSchedule
+from wave_ops.settings import NEGATIVE_PROMPT, EditingSettings
+from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites
 
 __all__ = ["NEGATIVE_PROMPT", "EditingSettings", "edit"]
-
-NEGATIVE_PROMPT = "ugly, blurry, low res, unrealistic, unaesthetic"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EditingSettings:
-    """The settings that the edited latents depend on, apart from prompts and inputs."""
-
-    schedule: WarpSchedule = field(default_factory=WarpSchedule)
-    """The steps, and which of them warp features and extend attention; that of the inversion."""
-    guidance_scale: float = 12.5
-    """Weight of classifier-free guidance; 1 is the conditional prediction alone."""
-    injection_fraction: float = 0.5
-    """Fraction of the steps, from the noisiest on, that inject the source's queries and keys, 0 to 1; 0 for none."""
-    feature_injection_fraction: float | None = None
-    """The same for the outputs of ResNets; None for that of queries and keys."""
-    extended_attention: bool = True
-    """Compute keys and values from the anchor frame's tokens too, in the steps that warp, with flows or without."""
-    anchor: Anchor = "order"
-    """The anchor frame: the first of the step's order, or the first in time, which needs all keyframes in one batch."""
-    controlnet_scale: float = 0.5
-    """Weight of the ControlNet's residuals, if there is a ControlNet."""
-    keep: bool = False
-    """Keep what the two prompts do not disagree on: outside a mask the latents of each step are the inversion's (ours,
-    after DiffEdit)."""
-    keep_grow: int = 1
-    """Cells of the latents' grid by which that mask is grown."""
-
-    def __post_init__(self) -> None:
-        """Check the injected fractions and the growth.
-
-        Raises:
-            WaveOpsError: a fraction is outside 0 to 1, or the growth is negative.
-        """
-        for fraction in (self.injection_fraction, self.features_fraction):
-            if not 0 <= fraction <= 1:
-                raise WaveOpsError(f"expected an injected fraction of the steps from 0 to 1, got {fraction}")
-        if self.keep_grow < 0:
-            raise WaveOpsError(f"expected a keep_grow of at least 0, got {self.keep_grow}")
-
-    @property
-    def steps(self) -> int:
-        """S, the steps of the schedule."""
-        return self.schedule.steps
-
-    @property
-    def features_fraction(self) -> float:
-        """Fraction of the steps that inject the outputs of ResNets."""
-        given = self.feature_injection_fraction
-        return self.injection_fraction if given is None else given
-
-    def injects(self, step_index: int) -> bool:
-        """Return whether step j injects the source's queries and keys."""
-        return self._within(self.injection_fraction, step_index)
-
-    def injects_features(self, step_index: int) -> bool:
-        """Return whether step j injects the source's outputs of ResNets."""
-        return self._within(self.features_fraction, step_index)
-
-    def _within(self, fraction: float, step_index: int) -> bool:
-        return self.steps - step_index < round(fraction * self.steps)
 
 
 @torch.inference_mode()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["WaveOpsError"]
+__all__ = ["NonFiniteError", "WaveOpsError"]
 
 
 class WaveOpsError(ValueError):
     """An argument that an operation cannot accept; the message states the expected and the actual one."""
+
+
+class NonFiniteError(WaveOpsError, ArithmeticError):
+    """A network, or what it computed, contains NaN or infinity."""

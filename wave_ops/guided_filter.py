@@ -13,7 +13,16 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 from numpy.typing import NDArray
 
-__all__ = ["NEAR", "NOISE", "RIDGE", "WINDOW", "LocalAffineFit", "fit_local_affine", "smooth_step"]
+__all__ = [
+    "NEAR",
+    "NOISE",
+    "RIDGE",
+    "WINDOW",
+    "LocalAffineFit",
+    "fit_local_affine",
+    "guided_filter",
+    "smooth_step",
+]
 
 Image: TypeAlias = Float32[np.ndarray, "height width 3"]
 Map: TypeAlias = Float64[np.ndarray, "height width"]
@@ -62,6 +71,27 @@ def fit_local_affine(source: Image, edited: Image) -> LocalAffineFit:
     return LocalAffineFit((gain * fraction[..., None, None]).astype(np.float32), residual, fraction)
 
 
+def guided_filter(
+    guide: Image, values: Float32[np.ndarray, "height width"], *, side: int, ridge: float
+) -> Float64[np.ndarray, "height width"]:
+    """Smooth values so that they change where the guide does.
+
+    Source: He, Sun and Tang, "Guided Image Filtering" (ECCV 2010), with a guide in colour.
+
+    Args:
+        guide: 8-bit levels.
+        values: one number for each pixel.
+        side: of the window, pixels.
+        ridge: of the regression, 8-bit levels squared: a window of less variance is averaged.
+    """
+    centred = guide - guide.mean((0, 1))
+    spread = _covariance(centred, centred, side) + ridge * np.eye(3)
+    joint = _mean(centred * values[..., None], side) - _mean(centred, side) * _mean(values, side)[..., None]
+    gain = np.einsum("hwij,hwj->hwi", _inverse(spread), joint)
+    offset = _mean(values, side) - (gain * _mean(centred, side)).sum(2)
+    return np.asarray((_mean(gain, side) * centred).sum(2) + _mean(offset, side), np.float64)
+
+
 def _gain(spread: Matrices, joint: Matrices, *, likeness: Map) -> Matrices:
     """Return the gains of ridge regression: in a flat window the identity if it is unedited, else 0.
 
@@ -85,10 +115,10 @@ def _variance(image: Image) -> Map:
     return np.asarray(np.maximum(_mean(centred**2).mean(2, dtype=np.float64) - (_mean(centred) ** 2).mean(2), 0))
 
 
-def _covariance(a: Image, b: Image) -> Matrices:
+def _covariance(a: Image, b: Image, side: int = WINDOW) -> Matrices:
     """Return the covariance of each channel of `a` with each channel of `b` in every window."""
-    joint = np.stack([_mean(a[..., channel, None] * b) for channel in range(3)], axis=2)
-    return joint.astype(np.float64) - _mean(a)[..., :, None] * _mean(b)[..., None, :]
+    joint = np.stack([_mean(a[..., channel, None] * b, side) for channel in range(3)], axis=2)
+    return joint.astype(np.float64) - _mean(a, side)[..., :, None] * _mean(b, side)[..., None, :]
 
 
 def _inverse(m: Matrices) -> Matrices:

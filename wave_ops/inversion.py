@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -13,53 +11,12 @@ from torch import Tensor
 from wave_ops.diffusion import StableDiffusion, encode_prompt
 from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import PairWarps
-from wave_ops.schedule import DDIMSchedule, WarpSchedule
-from wave_ops.shuffle import ShuffleMode, step_order
+from wave_ops.schedule import DDIMSchedule
+from wave_ops.settings import InversionSettings, NoisePoint
+from wave_ops.shuffle import step_order
 from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites
 
 __all__ = ["InversionSettings", "NoisePoint", "invert", "reconstruct", "step_orders"]
-
-NoisePoint = Literal["previous", "extrapolated"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InversionSettings:
-    """The settings that the latents of an inversion depend on, apart from the prompt and inputs."""
-
-    schedule: WarpSchedule = field(default_factory=WarpSchedule)
-    """The steps, and which of them warp features; shared with the edits of this inversion."""
-    seed: int = 0
-    """Seed of the orders, together with the step index."""
-    shuffle: ShuffleMode = "group"
-    """The distribution that the orders are drawn from."""
-    noise_point: NoisePoint = "extrapolated"
-    """The latents at which a step's noise is predicted: x_{j-1}, as published, or x_j extrapolated from the two latents
-    before it (ours)."""
-    extrapolation_limit: float = 2.0
-    """The point is extrapolated only where it lies at most so many times as far ahead as the step before: the second
-    step of a leading schedule reaches many times as far as the first, from a noise that is predicted poorly."""
-    refinements: int = 0
-    """Fixed-point iterations of each step, one more UNet call each (ours)."""
-
-    def __post_init__(self) -> None:
-        """Check the noise point, the limit of extrapolation and the refinements.
-
-        Raises:
-            WaveOpsError: the noise point is unknown, or a number is negative.
-        """
-        if self.noise_point not in get_args(NoisePoint):
-            raise WaveOpsError(
-                f"expected a noise_point of {' or '.join(get_args(NoisePoint))}, got {self.noise_point!r}"
-            )
-        if self.extrapolation_limit < 0:
-            raise WaveOpsError(f"expected an extrapolation_limit of at least 0, got {self.extrapolation_limit}")
-        if self.refinements < 0:
-            raise WaveOpsError(f"expected 0 refinements or more, got {self.refinements}")
-
-    @property
-    def steps(self) -> int:
-        """S, the steps of the schedule."""
-        return self.schedule.steps
 
 
 def step_orders(count: int, settings: InversionSettings) -> tuple[tuple[int, ...], ...]:

@@ -8,46 +8,15 @@ Convention:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wave_ops.errors import WaveOpsError
+from wave_ops.settings import ToleranceAt, WarpMaskSettings
 from wave_ops.warp import backward_warp, flow_positions, inside_frame
 
 __all__ = ["ToleranceAt", "WarpMaskSettings", "colour_residual", "occlusion_mask", "warp_mask"]
-
-ToleranceAt = Literal["match", "pixel"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WarpMaskSettings:
-    """The constants of the warp mask B; see `occlusion_mask` and `warp_mask`.
-
-    Raises:
-        WaveOpsError: a threshold is negative or not a number, or the place of the tolerance is unknown.
-    """
-
-    residual_threshold: float = 0.04
-    """The least colour residual that is too large, on [0, 1]; infinity for none."""
-    relative: float = 0.01
-    """Allowed distance from the pixel as a fraction of the two lengths."""
-    absolute: float = 0.5
-    """Distance that is always allowed, pixels (pixels squared where `squared`)."""
-    squared: bool = False
-    """Compare squared norms."""
-    tolerance_at: ToleranceAt = "match"
-    """Where the length of the return flow is taken: at the match, or at the pixel itself as WAVE's authors ran it."""
-
-    def __post_init__(self) -> None:
-        thresholds = (self.residual_threshold, self.relative, self.absolute)
-        if not all(threshold >= 0 for threshold in thresholds):
-            raise WaveOpsError(f"expected thresholds of at least 0, got {thresholds}")
-        if self.tolerance_at not in get_args(ToleranceAt):
-            raise WaveOpsError(f"expected a tolerance at match or pixel, got {self.tolerance_at!r}")
 
 
 def occlusion_mask(

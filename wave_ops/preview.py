@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 
 import numpy as np
@@ -19,6 +20,7 @@ Frames = NDArray[np.uint8]
 
 _GAP = 6
 _TEXT_SIZE = 18
+_MOST_LETTERS = 2000  # more than any sheet is wide
 _TEXT_HEIGHT = 28
 _BACKGROUND = 250
 _TEXT_COLOUR = (30, 30, 30)
@@ -140,12 +142,18 @@ def _text_band(texts: Sequence[str], cell_width: int) -> Frames:
     band = Image.new("RGB", (width, _TEXT_HEIGHT), (_BACKGROUND,) * 3)
     draw = ImageDraw.Draw(band)
     for place, text in enumerate(texts):
-        shown = whole = _plain(text)
-        while whole and draw.textlength(shown, font=font) > cell_width:
-            whole = whole[:-1]
-            shown = whole + "..."
+        shown = _shortened(_plain(text), lambda shown: draw.textlength(shown, font=font) <= cell_width)
         draw.text((place * (cell_width + _GAP), _TEXT_HEIGHT // 2), shown, fill=_TEXT_COLOUR, font=font, anchor="lm")
     return np.array(band, dtype=np.uint8)
+
+
+def _shortened(text: str, fits: Callable[[str], bool]) -> str:
+    """Return as much of a text as fits, found by bisection, since a prompt may have thousands of letters."""
+    if not text or (len(text) <= _MOST_LETTERS and fits(text)):
+        return text
+    counts = range(1, min(len(text), _MOST_LETTERS) + 1)
+    kept = bisect_left(counts, True, key=lambda count: not fits(f"{text[:count]}..."))
+    return f"{text[:kept]}..."
 
 
 def _plain(text: str) -> str:

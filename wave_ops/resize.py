@@ -1,8 +1,7 @@
-"""Frame sizes and resampling. Sizes are (height, width)."""
+"""Resampling of frames. Sizes are (height, width)."""
 
 from __future__ import annotations
 
-from math import sqrt
 from typing import TypeVar
 
 import cv2
@@ -13,54 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wave_ops.errors import WaveOpsError
+from wave_ops.sizes import analysis_size, check_size, fit_size
 
 Image = TypeVar("Image", NDArray[np.uint8], NDArray[np.float32])
 
 __all__ = ["analysis_size", "fit_size", "resample", "resize_frames", "to_images"]
-
-
-def fit_size(source: tuple[int, int], *, native_area: int, multiple: int) -> tuple[int, int]:
-    """Return a size of the source's aspect and about ``native_area`` pixels, in multiples of ``multiple``.
-
-    Each side is rounded to its nearest multiple and is at least one multiple, so aspect and area are approximate.
-
-    Args:
-        source: (height, width), pixels.
-        native_area: the area that the model was trained on, pixels.
-        multiple: divisor of both sides, pixels.
-
-    Raises:
-        WaveOpsError: a side, the area or the multiple is below 1.
-    """
-    _check_size(source)
-    if native_area < 1 or multiple < 1:
-        raise WaveOpsError(f"expected an area and a multiple of at least 1, got {native_area} and {multiple}")
-    scale = sqrt(native_area / (source[0] * source[1]))
-    height, width = (max(1, round(side * scale / multiple)) * multiple for side in source)
-    return height, width
-
-
-def analysis_size(source: tuple[int, int], *, max_area: int = 512 * 512) -> tuple[int, int]:
-    """Return the size that flow is estimated at: the source's, or a smaller one of at most ``max_area`` pixels.
-
-    Args:
-        source: (height, width), pixels.
-        max_area: pixels; WAVE's authors estimated flow at 512 x 512.
-
-    Returns:
-        (height, width): the source's where it is small enough; else of its aspect, with even sides of at least 2.
-
-    Raises:
-        WaveOpsError: a side is below 1, or ``max_area`` below 4.
-    """
-    _check_size(source)
-    if max_area < 4:
-        raise WaveOpsError(f"expected a largest area of at least 4 pixels, got {max_area}")
-    if source[0] * source[1] <= max_area:
-        return source
-    scale = sqrt(max_area / (source[0] * source[1]))
-    height, width = (max(2, int(side * scale / 2) * 2) for side in source)
-    return height, width
 
 
 def resize_frames(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -79,7 +35,7 @@ def resize_frames(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[n
     Convention:
         Pixel centres correspond as in ``align_corners=False``.
     """
-    _check_size(size)
+    check_size(size)
     if frames.ndim != 4 or frames.dtype != np.uint8 or 0 in frames.shape[1:]:
         raise WaveOpsError(
             f"expected uint8 frames (time, height, width, channel), got {frames.shape} of {frames.dtype}"
@@ -106,8 +62,3 @@ def resample(frame: Image, size: tuple[int, int]) -> Image:
 def to_images(frames: UInt8[np.ndarray, "frame height width 3"]) -> Float[Tensor, "frame 3 height width"]:
     """Convert uint8 frames to the images that torch operations read: channel first, float32 in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
-
-
-def _check_size(size: tuple[int, int]) -> None:
-    if min(size) < 1:
-        raise WaveOpsError(f"expected a size (height, width) of at least 1 pixel each, got {size}")

@@ -11,18 +11,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, sqrt
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from wave_ops.errors import WaveOpsError
+from wave_ops.settings import Phase, WarpSchedule, WarpWindow
 
 __all__ = ["DDIMSchedule", "Phase", "WarpSchedule", "WarpWindow"]
-
-Phase = Literal["inversion", "editing"]
-WarpWindow = Literal["aligned", "published"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,41 +149,3 @@ class DDIMSchedule:
 
 def _sigma(alpha_cumprod: float) -> float:
     return sqrt((1 - alpha_cumprod) / alpha_cumprod)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WarpSchedule:
-    """The number of steps and which of them warp features: one value shared by an inversion and its edits.
-
-    Source: WAVE, "the first 40 steps" of 50. `published` reads this literally: the first 80 % of each phase's own
-    loop, which are the low timesteps in inversion and the high ones in editing. `aligned` (ours) is the high timesteps
-    in both phases, so that editing reverses the inversion.
-
-    Raises:
-        WaveOpsError: the number of steps is below 1, the fraction is outside 0 to 1, or the window is unknown.
-    """
-
-    steps: int = 50
-    """S, the steps of the DDIM schedule."""
-    window: WarpWindow = "aligned"
-    """The part of each loop that warps features."""
-    warp_fraction: float = 0.8
-    """Fraction of the steps that warp features, 0 to 1; 0 is plain DDIM."""
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise WaveOpsError(f"steps must be 1 or more, got {self.steps}")
-        if not 0 <= self.warp_fraction <= 1:
-            raise WaveOpsError(f"the warped fraction of the steps must be from 0 to 1, got {self.warp_fraction}")
-        if self.window not in get_args(WarpWindow):
-            raise WaveOpsError(f"unknown window {self.window!r}: expected {' or '.join(get_args(WarpWindow))}")
-
-    def warped_steps(self, phase: Phase) -> frozenset[int]:
-        """Return the step indices, of 1 to S, that warp features.
-
-        Args:
-            phase: inversion (from step 1 to S) or editing (from step S to 1).
-        """
-        count = round(self.warp_fraction * self.steps)
-        low, high = range(1, count + 1), range(self.steps - count + 1, self.steps + 1)
-        return frozenset(low if (self.window, phase) == ("published", "inversion") else high)

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -28,10 +28,9 @@ from torch import Tensor, nn
 from wave_ops.diffusion import batch_slices
 from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import GridWarps, PairWarps, gather_map, gather_positions
+from wave_ops.settings import Anchor
 
 __all__ = ["Anchor", "FeatureSession", "FeatureStep", "Sites", "injected", "resolve_sites", "with_block"]
-
-Anchor = Literal["order", "time"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from flows.cli.console import STDERR, NothingStarted, app, say
 __all__ = ["app", "main"]
 
 _INTERRUPTED = 130
-_RESUMES = "Interrupted. The same command resumes from here."
+_RESUMABLE = {"dataset", "demo", "edit", "evaluate", "resume", "train-embedded"}
 _PACKAGES = ("storage", "tasks", "wave_ops")
 _MISUSE: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
@@ -44,10 +44,14 @@ def main() -> None:
     except NothingStarted as error:
         code = _complain(error.reason, code=error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        code = _complain(_RESUMES, code=_INTERRUPTED)
+        code = _complain(_interrupted(), code=_INTERRUPTED)
     except Exception as error:  # noqa: BLE001  (the outermost boundary: a person wants a sentence)
-        code = _complain(_RESUMES, code=_INTERRUPTED) if _is_cancelled(error) else _complain(error)
+        code = _complain(_interrupted(), code=_INTERRUPTED) if _is_cancelled(error) else _complain(error)
     sys.exit(code)
+
+
+def _interrupted() -> str:
+    return "Interrupted. The same command resumes from here." if {*sys.argv[1:2]} & _RESUMABLE else "Interrupted."
 
 
 @app.callback(invoke_without_command=True)
@@ -81,7 +85,7 @@ def _complain(error: Exception | str, *, code: int = 1) -> int:
     if isinstance(error, Exception) and "--verbose" in sys.argv:
         STDERR.print_exception()
     lines = str(error).strip().splitlines() or [""]
-    text = lines[0][:1].upper() + lines[0][1:]
+    text = lines[0]  # as it is: it may begin with the name of a file
     if isinstance(error, Exception) and not _is_ours(error):
         text = f"Unexpected {type(error).__name__}: {lines[0]} (--verbose shows where)"
     STDERR.print(f"wave: {text}", style="red", markup=False, soft_wrap=True)

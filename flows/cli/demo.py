@@ -20,7 +20,6 @@ __all__ = ["collect_demo", "demo_request", "demo_scene", "draw_demo"]
 
 RATE = 12
 INJECTION = 0.8  # only the colour changes: keep the rest
-SETTINGS = ("editing.keep_grow=2",)  # to the tips of the star
 
 
 @app.command()
@@ -83,7 +82,6 @@ def demo_request(video: Path) -> EditRequest:
         source_prompt=scene.caption,
         prompt=edit_spec(scene, colour="yellow").caption,
         injection=INJECTION,
-        set=SETTINGS,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,7 +34,7 @@ def edit(
     flow_weights: FlowWeightsOption = None,
     workspace: WorkspaceOption = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="OUT.mp4", help="Copy the result here.")
+        str | None, typer.Option("-o", "--output", metavar="OUT.mp4", help="Copy the result here: a path or a URL.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is stored of it.")] = False,
     verbose: VerboseOption = False,

@@ -138,6 +138,8 @@ class _Plan:
             "PREFECT_UI_API_URL": "/api",  # the pages call the address that the browser has, whatever its name
             "WAVE_WORKSPACE": self.workspace,
             "WAVE_WEBHOOK": self.settings.webhook,
+            # A script of Prefect's runner lies next to a module `storage`, which it would find before ours
+            "PYTHONSAFEPATH": "1",
         }
         if self.password:
             own |= {_PASSWORD: self.password, "PREFECT_API_AUTH_STRING": self.password}
@@ -252,7 +254,7 @@ def _table(plan: _Plan) -> Table:
     gpus = ", ".join(device for device in plan.devices if device is not None)
     table.add_row("workers", f"{len(plan.devices)}, on GPU {gpus}" if gpus else str(len(plan.devices)))
     table.add_row("workspace", plan.workspace)
-    table.add_row("webhook", plan.settings.webhook or "none")
+    table.add_row("webhook", "set" if plan.settings.webhook else "none")
     return table
 
 

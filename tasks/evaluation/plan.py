@@ -96,7 +96,9 @@ def plan_evaluation(request: EvaluationRequest, *, execution: Execution, flow_we
     found = comparison(request.comparison)
     methods, clips = tuple(found.methods(quick=request.quick)), planned_clips(request)
     _check(found, methods, clips)
-    methods = _select(methods, request.method, baseline=found.baseline)
+    # A comparison may offer all rows in a quick run, of which these are taken if no method is named
+    named = request.method or (getattr(found, "quick_rows", ()) if request.quick else ())
+    methods = _select(methods, named, baseline=found.baseline)
     return EvaluationPlan(
         request=request,
         methods=methods,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.errors import TaskInputError
 from tasks.evaluation.comparisons.registry import check_name
+from tasks.planning.option_errors import option_name, request_sentence
 from tasks.planning.request import ControlNetName, FlowName, ModelName, Words
 
 __all__ = ["EvaluationRequest", "command_line", "evaluation_request"]
@@ -41,10 +42,7 @@ def evaluation_request(**fields: Any) -> EvaluationRequest:
     try:
         request = EvaluationRequest(**fields)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else "request"
-        reason = first["msg"][:1].lower() + first["msg"][1:]
-        raise TaskInputError(f"The {name} cannot be {first['input']!r}: {reason}.") from None
+        raise TaskInputError(request_sentence(error, arguments=("comparison",))) from None
     check_name(request.comparison)
     return request
 
@@ -55,6 +53,6 @@ def command_line(request: EvaluationRequest) -> str:
     words = ["wave", "evaluate", request.comparison]
     for name, value in fields.items():
         for each in value if isinstance(value, tuple) else (value,):
-            option = f"--{name.replace('_', '-')}"
+            option = option_name(name)
             words += [option] if each is True else [option, str(each)]
     return shlex.join(words)

@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from storage.artifact import Artifact
 from storage.errors import StorageError
 from storage.workspace import Workspace
+from tasks.cancel import cancellable_task
 from tasks.errors import TaskInputError
 from tasks.evaluation.clips.clip import EvaluationClip
 from tasks.evaluation.comparisons.comparison import Method, Outcome
@@ -68,6 +69,11 @@ def _run_name(*, parameters: Mapping[str, Any]) -> str:
 
 
 # The workspace, not Prefect's cache, records which outcomes are stored, method by method
+def _evaluate_clip(plan: EvaluationPlan, clip: PlannedClip) -> int:
+    """Run the methods on a clip as a task, which ends when its flow run is cancelled; see `measure_clip`."""
+    return cancellable_task(lambda: measure_clip(plan, clip))
+
+
 evaluate_clip = task(
     name="evaluate clip",
     tags=["wave"],
@@ -75,7 +81,7 @@ evaluate_clip = task(
     cache_policy=NO_CACHE,
     persist_result=False,
     **cast("Any", RETRIES),
-)(measure_clip)
+)(_evaluate_clip)
 
 
 def _checked(plan: EvaluationPlan, clip: EvaluationClip, methods: Sequence[Method]) -> Iterator[tuple[Method, Outcome]]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from storage.digest import digest_file_once, digest_of
 from tasks.errors import TaskInputError
-from tasks.models.hub import fetch_snapshot
+from tasks.models.weights_check import check_cross_attention, check_weights
 
 __all__ = ["Advice", "ModelIdentity", "NetworkIdentity", "resolve_controlnet", "resolve_model"]
 
@@ -88,6 +88,10 @@ def resolve_model(spec: str, *, dtype: str = "float32") -> ModelIdentity:
     _check_networks(vae, unet, spec)
     advice = _advice(index, spec)
     variants = tuple((part, _variant(folder / part, stem, dtype)) for part, stem in WEIGHTS.items())
+    configs = {"unet": unet, "vae": vae, "text_encoder": _read_json(folder / "text_encoder" / "config.json", spec)}
+    for part, variant in variants:
+        check_weights(_weights_file(folder / part, WEIGHTS[part], variant), configs[part], network=part)
+    check_cross_attention(unet, configs["text_encoder"], model=spec)
     factor = int(2 ** (len(vae["block_out_channels"]) - 1))
     return ModelIdentity(
         name=spec,
@@ -123,9 +127,10 @@ def resolve_controlnet(spec: str, *, model: ModelIdentity, dtype: str = "float32
             return None
     else:
         folder = _folder(spec, kind="ControlNet", patterns=["config.json", "*.safetensors"], dtype=dtype)
-    _read_json(folder / "config.json", spec)
+    config = _read_json(folder / "config.json", spec)
     variant = _variant(folder, "diffusion_pytorch_model", dtype)
     files = [folder / "config.json", _weights_file(folder, "diffusion_pytorch_model", variant)]
+    check_weights(files[1], config, network="controlnet")
     return NetworkIdentity(location=str(folder), variant=variant, digest=_digest_files(folder, files))
 
 
@@ -150,6 +155,8 @@ def _folder(spec: str, *, kind: str, patterns: list[str], dtype: str) -> Path:
     if local.is_file():
         raise TaskInputError(f"The {kind} {spec!r} is a file; wave reads folders in the diffusers layout.")
     if _HUB_ID.fullmatch(spec) and not spec.startswith("."):
+        from tasks.models.hub import fetch_snapshot  # noqa: PLC0415  (its client takes half a second to import)
+
         return fetch_snapshot(spec, patterns=patterns, half=dtype == "float16")
     known = "'embedded', a folder in the diffusers layout" if kind == "model" else "'none', 'auto', a folder"
     raise TaskInputError(f"Unknown {kind} {spec!r}: expected {known}, or a hub id such as 'owner/name'.")

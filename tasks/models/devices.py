@@ -6,10 +6,11 @@ change results: they are decided once, when a run is planned, for the machines t
 
 from __future__ import annotations
 
+import ctypes
 import platform
+import sys
+from pathlib import Path
 from typing import Literal
-
-import torch
 
 from tasks.errors import TaskInputError
 
@@ -19,8 +20,23 @@ Backend = Literal["numba", "torch"]
 
 
 def cuda_available() -> bool:
-    """Return whether torch finds a CUDA device in this process."""
+    """Return whether torch finds a CUDA device in this process; torch is not imported where there is no driver."""
+    if "torch" not in sys.modules and not _has_driver():
+        return False
+    import torch  # noqa: PLC0415  (takes seconds, and a plan needs nothing else of it)
+
     return torch.cuda.is_available()
+
+
+def _has_driver() -> bool:
+    """Return whether a driver of NVIDIA or AMD is installed; True where that is not known."""
+    if not sys.platform.startswith("linux"):
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()
+    return True
 
 
 def choose_device(choice: str = "auto", *, setting: str = "WAVE_DEVICE", available: bool | None = None) -> str:

@@ -18,6 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from tasks.models.checkpoints import ModelIdentity, NetworkIdentity
 from wave_ops.diffusion import StableDiffusion
+from wave_ops.finite import check_finite_weights
 
 __all__ = ["loaded_model"]
 
@@ -42,6 +43,9 @@ def loaded_model(
 
     Yields:
         The model in evaluation mode, without gradients.
+
+    Raises:
+        NonFiniteError: if weights are NaN or infinite in that dtype.
     """
     with _IN_USE:
         _LOG.info("The networks of %s run on %s in %s", model.name, device, dtype)
@@ -62,7 +66,8 @@ def _load(model: ModelIdentity, controlnet: NetworkIdentity | None, device: str,
             torch_dtype=getattr(torch, dtype),
             **_quiet(family),
         )
-        return loaded.to(device).eval().requires_grad_(False)
+        check_finite_weights(loaded.to(device), path.name)
+        return loaded.eval().requires_grad_(False)
 
     return StableDiffusion(
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),

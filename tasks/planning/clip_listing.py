@@ -12,8 +12,10 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
+from storage.secrets import without_secrets
 from tasks.errors import TaskInputError
 from tasks.planning.manifest_table import SUFFIXES, Columns, Table, manifest_suffix
+from tasks.planning.source_policy import open_filesystem
 
 __all__ = ["VIDEO_SUFFIXES", "is_listing", "list_clips"]
 
@@ -67,7 +69,8 @@ def list_clips(source: str, *, exclude: str | None = None) -> Table:
     paths = [path for path in _videos(place) if left_out is None or not path.startswith(f"{left_out}/")]
     if not paths:
         raise TaskInputError(f"There is no video in the {place.title}; videos end with {', '.join(VIDEO_SUFFIXES)}.")
-    return Table(title=place.title, folder=place.url(place.base), columns=_columns(place, sorted(paths, key=_natural)))
+    columns = _columns(place, sorted(paths, key=_natural))
+    return Table(title=place.title, folder=place.url(place.base), columns=columns, trusted=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +106,12 @@ def _resolve(place: str) -> tuple[Any, str]:
     if "://" not in place:
         return fsspec.filesystem("file"), Path(place).expanduser().absolute().as_posix()
     try:
-        filesystem, path = fsspec.core.url_to_fs(place)
+        filesystem, path = open_filesystem(place)
+    except TaskInputError:
+        raise
     except (ValueError, ImportError) as error:
-        raise TaskInputError(f"{place} cannot be opened: {error}.") from None
-    return filesystem, str(path).rstrip("/")
+        raise TaskInputError(without_secrets(f"{place} cannot be opened: {error}.")) from None
+    return filesystem, path.rstrip("/")
 
 
 def _place(source: str) -> _Place:

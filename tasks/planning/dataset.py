@@ -21,7 +21,8 @@ from pydantic import (
 
 from tasks.errors import TaskInputError
 from tasks.planning.faults import near_names
-from tasks.planning.request import EditRequest, Words, edit_request
+from tasks.planning.option_errors import request_sentence
+from tasks.planning.request import EditRequest, Location, Words, edit_request
 from tasks.planning.row_filter import parse_filter
 
 __all__ = ["DatasetRequest", "Layout", "dataset_name", "dataset_request", "load_dataset_settings", "parse_shard"]
@@ -91,13 +92,13 @@ class DatasetRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: Words = Field(
+    source: Location = Field(
         description="A manifest (CSV, TSV, JSONL, JSON or Parquet), a folder of videos or a glob; a path or a URL."
     )
     prompt: Words | None = Field(
         default=None, description="Prompt of the rows that have none, with {column} and {a|b|c} filled in."
     )
-    output: Words | None = Field(
+    output: Location | None = Field(
         default=None, description="Folder or URL for the edited clips; by default they stay in the workspace."
     )
     where: Annotated[Words, _checked(parse_filter)] | None = Field(
@@ -158,7 +159,7 @@ def dataset_request(**fields: Any) -> DatasetRequest:
     try:
         return DatasetRequest(**fields)
     except ValidationError as error:
-        raise TaskInputError(_sentence(error)) from None
+        raise TaskInputError(request_sentence(error, arguments=("source",))) from None
 
 
 def load_dataset_settings(path: Path) -> dict[str, Any]:
@@ -201,17 +202,6 @@ def _check_names(given: Mapping[str, Any], known: list[str], *, kind: str) -> No
     belongs = "defaults" in known and unknown in _edit_settings()
     advice = "it belongs in defaults" if belongs else near_names(unknown, known)
     raise TaskInputError(f"There is no {kind} {unknown}: {advice}.")
-
-
-def _sentence(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    if isinstance(ours := first.get("ctx", {}).get("error"), TaskInputError):
-        return str(ours)
-    name = str(first["loc"][0]).replace("_", " ") if first["loc"] else "request"
-    if first["type"] in {"missing", "string_too_short"}:
-        return f"The {name} is missing."
-    reason = first["msg"][0].lower() + first["msg"][1:]
-    return f"The {name} cannot be {first['input']!r}: {reason}."
 
 
 def dataset_name(source: str) -> str:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-import fsspec
-
+from storage.secrets import without_secrets
 from storage.video import probe
 from tasks.errors import TaskInputError
+from tasks.planning.source_policy import check_url, open_filesystem
 
 __all__ = ["check_video", "clip_name", "kept_downloads", "local_video"]
 
@@ -42,12 +42,15 @@ _DOWNLOADS: ContextVar[_Downloads | None] = ContextVar("wave_downloads", default
 
 
 def check_video(video: str) -> None:
-    """Check quickly that a local clip is a video; a URL is checked when it is read.
+    """Check quickly that a local clip is a video, and that a URL may be read; without a connection.
 
     Raises:
         VideoError: if there is no such file, or it is not a video.
+        TaskInputError: if the URL may not be read, or its driver is missing.
     """
-    if "://" not in video:
+    if "://" in video:
+        check_url(video)
+    else:
         probe(Path(video).expanduser())
 
 
@@ -101,7 +104,9 @@ def _file_name(url: str) -> str:
 
 def _download(url: str, path: Path) -> None:
     try:
-        filesystem, remote = fsspec.core.url_to_fs(url)
+        filesystem, remote = open_filesystem(url)
         filesystem.get_file(remote, str(path))
+    except TaskInputError:
+        raise
     except (OSError, ValueError, ImportError) as error:
-        raise TaskInputError(f"The clip {url} cannot be read: {error}.") from None
+        raise TaskInputError(without_secrets(f"The clip {url} cannot be read: {error}.")) from None

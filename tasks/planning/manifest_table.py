@@ -15,15 +15,27 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.csv_cells import escape_cell, unescape_cell
 from storage.files import atomic_path
+from storage.secrets import without_secrets
 from tasks.errors import TaskInputError
 from tasks.planning.faults import Fault
+from tasks.planning.source_policy import open_filesystem
 
-__all__ = ["SUFFIXES", "Columns", "Table", "cell_text", "is_scalar", "manifest_suffix", "read_table", "write_table"]
+__all__ = [
+    "SUFFIXES",
+    "Columns",
+    "Table",
+    "cell_text",
+    "is_scalar",
+    "manifest_suffix",
+    "read_table",
+    "table_text",
+    "write_table",
+]
 
 Columns: TypeAlias = Mapping[str, Sequence[object]]
 
@@ -44,6 +56,8 @@ class Table:
     """Folder or URL at which relative paths of sources start."""
     columns: Columns
     """All of one length, the number of rows."""
+    trusted: bool = False
+    """Whether sources may be anywhere: they were found in a folder, or checked by the run that wrote the table."""
     faults: tuple[Fault, ...] = ()
     """Rows that do not fit the table's form; their cells are not to be used."""
 
@@ -73,10 +87,12 @@ def read_table(path: str) -> Table:
     try:
         columns, faults = _parse(_content(path), suffix)
     except FileNotFoundError:
-        raise TaskInputError(f"There is no manifest {path}.") from None
+        raise TaskInputError(without_secrets(f"There is no manifest {path}.")) from None
+    except TaskInputError:
+        raise
     except (OSError, ValueError, ImportError, csv.Error, pa.ArrowException) as error:
         lines = str(error).splitlines() or [type(error).__name__]
-        raise TaskInputError(f"The manifest {path} cannot be read: {lines[0].rstrip('.')}.") from error
+        raise TaskInputError(without_secrets(f"The manifest {path} cannot be read: {lines[0].rstrip('.')}.")) from error
     return Table(title=f"manifest {path}", folder=_folder(path), columns=columns, faults=tuple(faults))
 
 
@@ -118,7 +134,7 @@ def write_table(path: Path, columns: Columns) -> None:
             if suffix == ".parquet":
                 pq.write_table(pa.table({name: list(cells) for name, cells in columns.items()}), partial)
             else:
-                partial.write_text(_text(columns, suffix), encoding="utf-8", newline="")
+                partial.write_text(table_text(columns, suffix), encoding="utf-8", newline="")
     except (OSError, ValueError, TypeError, pa.ArrowException) as error:
         raise TaskInputError(f"The manifest {path} cannot be written: {str(error).splitlines()[0]}.") from error
 
@@ -126,8 +142,8 @@ def write_table(path: Path, columns: Columns) -> None:
 def _content(path: str) -> bytes:
     if "://" not in path:
         return Path(path).expanduser().read_bytes()
-    with fsspec.open(path, "rb") as file:
-        return bytes(file.read())
+    filesystem, remote = open_filesystem(path)
+    return bytes(filesystem.cat_file(remote))
 
 
 def _folder(path: str) -> str:
@@ -186,14 +202,14 @@ def _by_column(records: Sequence[Mapping[str, Any]]) -> Columns:
 def _delimited_columns(data: bytes, delimiter: str) -> tuple[Columns, list[Fault]]:
     # Strict, since the reader would take a file that ends inside of quotes for whole
     lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), delimiter=delimiter, strict=True)
-    heading = [name.strip() for name in next(lines, [])]
+    heading = [unescape_cell(name.strip()) for name in next(lines, [])]
     _check_names(heading)
     rows, faults = list[list[str]](), list[Fault]()
     for number, cells in enumerate((cells for cells in lines if cells), start=1):
         if len(cells) != len(heading):
             reason = f"it has {len(cells)} cells, and the heading has {len(heading)}"
             faults.append(Fault(row=number, reason=reason))
-        rows.append((cells + [""] * len(heading))[: len(heading)])
+        rows.append([unescape_cell(cell) for cell in (cells + [""] * len(heading))[: len(heading)]])
     return {name: [cells[i] for cells in rows] for i, name in enumerate(heading)}, faults
 
 
@@ -205,7 +221,14 @@ def _check_names(names: Sequence[str]) -> None:
         raise ValueError(f"it has two columns {twice!r}" if twice else "it has two columns without a name")
 
 
-def _text(columns: Columns, suffix: str) -> str:
+def table_text(columns: Columns, suffix: str) -> str:
+    """Return a manifest in one of the forms of text, which `read_table` reads back; see `write_table`.
+
+    Cells of CSV and TSV that a spreadsheet would take for formulas are escaped.
+
+    Raises:
+        ValueError, TypeError: if a value has no form in JSON.
+    """
     rows: Iterator[tuple[object, ...]] = zip(*columns.values(), strict=True)
     if suffix in _DELIMITERS:
         return _delimited([list(columns), *([_exact(value) for value in row] for row in rows)], _DELIMITERS[suffix])
@@ -225,7 +248,7 @@ def _delimited(rows: Sequence[Sequence[str]], delimiter: str) -> str:
         lineterminator="\n",
         quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL,
     )
-    writer.writerows(rows)
+    writer.writerows([escape_cell(cell) for cell in row] for row in rows)
     return buffer.getvalue()
 
 

@@ -12,12 +12,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from tasks.errors import TaskInputError
 from tasks.models.checkpoints import Advice
-from wave_ops.editing import NEGATIVE_PROMPT, EditingSettings
 from wave_ops.errors import WaveOpsError
-from wave_ops.inversion import InversionSettings
-from wave_ops.masks import WarpMaskSettings
 from wave_ops.propagation.settings import PUBLISHED_PROPAGATION, PropagationSettings
-from wave_ops.schedule import WarpSchedule
+from wave_ops.settings import NEGATIVE_PROMPT, EditingSettings, InversionSettings, WarpMaskSettings, WarpSchedule
 
 __all__ = [
     "KeyframeFlow",

@@ -13,8 +13,8 @@ from tasks.errors import TaskInputError
 from tasks.planning.outline import ClipFacts, EditOutline, Execution, ResolvedInputs
 from tasks.planning.stages import DECODE, PROPAGATE, STAGES, Stage, StageSettings, StageSpec
 from wave_ops.keyframes import keyframe_indices, keyframe_intervals
-from wave_ops.resize import fit_size
 from wave_ops.shuffle import reachable_pairs
+from wave_ops.sizes import fit_size
 
 __all__ = ["ClipFacts", "EditPlan", "Execution", "ResolvedInputs", "Stage", "joined", "plan_edit"]
 

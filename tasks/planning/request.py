@@ -6,9 +6,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
+from storage.secrets import has_password, without_secrets
 from tasks.errors import TaskInputError
+from tasks.planning.option_errors import request_sentence
 
-__all__ = ["ControlNetName", "EditRequest", "FlowName", "ModelName", "Text", "Words", "edit_request", "parse_size"]
+__all__ = [
+    "ControlNetName",
+    "EditRequest",
+    "FlowName",
+    "Location",
+    "ModelName",
+    "Text",
+    "Words",
+    "edit_request",
+    "parse_size",
+]
 
 Preset = Annotated[
     Literal["default", "paper"], Field(description="default, or paper: everything as the authors of WAVE ran it.")
@@ -59,6 +71,22 @@ def _known_settings(settings: tuple[str, ...]) -> tuple[str, ...]:
     return settings
 
 
+def _without_password(url: str) -> str:
+    """Refuse a URL with a password: a request is stored with its results.
+
+    Raises:
+        TaskInputError: if it has one.
+    """
+    if has_password(url):
+        raise TaskInputError(
+            f"The URL {without_secrets(url)} contains a password, which would be stored with the results: "
+            "set credentials in the environment of its driver."
+        )
+    return url
+
+
+Location = Annotated[Words, AfterValidator(_without_password)]
+"""A path or a URL."""
 Settings = Annotated[tuple[str, ...], BeforeValidator(_as_settings), AfterValidator(_known_settings)]
 Size = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_size)]
 
@@ -68,7 +96,7 @@ class EditRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    video: Words = Field(description="Path or URL of the source clip.")
+    video: Location = Field(description="Path or URL of the source clip.")
     prompt: Words = Field(description="What the edited clip shows.")
     source_prompt: Text = Field(default="", description="What the source clip shows; may be empty.")
     negative_prompt: Text | None = Field(default=None, description="What the edited clip must not look like.")
@@ -116,15 +144,4 @@ def edit_request(**fields: Any) -> EditRequest:
     try:
         return EditRequest(**fields)
     except ValidationError as error:
-        raise TaskInputError(_sentence(error)) from None
-
-
-def _sentence(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    if isinstance(ours := first.get("ctx", {}).get("error"), TaskInputError):
-        return str(ours)
-    name = str(first["loc"][0]).replace("_", " ") if first["loc"] else "request"
-    if first["type"] in {"missing", "string_too_short"}:
-        return f"The {name} is missing: say it in words." if name == "prompt" else f"The {name} is missing."
-    reason = first["msg"][0].lower() + first["msg"][1:]
-    return f"The {name} cannot be {first['input']!r}: {reason}."
+        raise TaskInputError(request_sentence(error, arguments=("video",))) from None

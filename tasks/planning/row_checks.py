@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import posixpath
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, ValidationError
 
@@ -17,6 +19,7 @@ from tasks.planning.faults import Fault, ManifestError, near_names
 from tasks.planning.manifest_table import Table, cell_text, is_scalar
 from tasks.planning.request import EditRequest
 from tasks.planning.row import PROMPTS, SETTINGS, Row, output_path
+from tasks.planning.source_policy import SourcePolicy, check_local, check_url, read_policy
 from tasks.planning.templates import Template, parse_template
 from tasks.planning.variants import draw
 
@@ -84,18 +87,21 @@ def check_settings(cells: Mapping[str, object], *, defaults: Mapping[str, Any], 
     )
 
 
-def check_source(source: str, *, folder: str) -> tuple[str, str]:
+def check_source(source: str, *, folder: str, policy: SourcePolicy | None) -> tuple[str, str]:
     """Return the absolute path or the URL of a source, and the reason why it cannot be used, or "".
 
     Args:
         source: as a row has it.
         folder: path or URL at which it starts if it is relative.
+        policy: what a manifest may name besides local paths below its folder; None where that was checked before.
     """
+    if "://" in folder or "://" in source:
+        return _check_remote_source(source, folder=folder, policy=policy)
     try:
         path = Path(source).expanduser()
-        if "://" in source or ("://" in folder and not path.is_absolute()):
-            return source if "://" in source else f"{folder}/{source}", ""
         path = Path(folder, path)
+        if policy is not None and (reason := check_local(path, root=Path(folder), policy=policy)):
+            return str(path), reason
         reason = f"{path} is a folder" if stat.S_ISDIR(path.stat().st_mode) else ""
     except (FileNotFoundError, NotADirectoryError):
         reason = f"there is no file {path}"
@@ -104,10 +110,29 @@ def check_source(source: str, *, folder: str) -> tuple[str, str]:
     return str(path), reason
 
 
+def _check_remote_source(source: str, *, folder: str, policy: SourcePolicy | None) -> tuple[str, str]:
+    """Return the URL of a source, or its path, and the reason why it cannot be used, or ""."""
+    if "://" not in source and not source.startswith(("/", "~")):
+        scheme, _, place = folder.partition("://")
+        below = posixpath.normpath(f"{place}/{unquote(source)}")
+        if not below.startswith(f"{place.rstrip('/')}/"):
+            return source, f"{source} is outside of the manifest's folder {folder}"
+        source = f"{scheme}://{place}/{source}"
+    if "://" in source and not source.startswith("file://"):
+        try:
+            check_url(source, policy=policy)
+        except TaskInputError as error:
+            return source, str(error).rstrip(".")
+        return source, ""
+    path = Path(unquote(urlsplit(source).path) if "://" in source else source).expanduser()
+    root = None if "://" in folder else Path(folder)
+    return source, "" if policy is None else check_local(path, root=root, policy=policy)
+
+
 def _reason(error: Mapping[str, Any]) -> str:
     if isinstance(ours := error.get("ctx", {}).get("error"), TaskInputError):
         text = str(ours).rstrip(".")
-        return text[:1].lower() + text[1:]
+        return text[:1].lower() + text[1:] if text.startswith(("The ", "There ")) else text  # else perhaps a name
     return f"it cannot be {error['input']!r}, {error['msg'][:1].lower()}{error['msg'][1:]}"
 
 
@@ -125,7 +150,9 @@ class _Checks:
         self._extra = [name for name in table.columns if name not in used]
         self._texts: dict[str, list[str | None]] = {}
         self._settings = lru_cache(_REMEMBERED)(self._checked_settings)
-        self._sources = lru_cache(maxsize=None)(partial(check_source, folder=table.folder))
+        self._sources = lru_cache(maxsize=None)(
+            partial(check_source, folder=table.folder, policy=None if table.trusted else read_policy())
+        )
         self._templates = lru_cache(_REMEMBERED)(self._checked_template)
         self._keys: dict[tuple[str, int], int] = {}
         self._outputs: dict[str, int] = {}

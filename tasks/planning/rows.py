@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from heapq import heapify, heapreplace
+from pathlib import Path
 
 from tasks.errors import TaskInputError
 from tasks.planning.clip_listing import is_listing, list_clips
@@ -29,7 +31,9 @@ CANCELLED = "cancelled"
 """State of a row that `only="missing"` takes, as it does those without a state."""
 
 
-def read_rows(request: DatasetRequest, *, known: Mapping[tuple[str, int], str] | None = None) -> tuple[Row, ...]:
+def read_rows(
+    request: DatasetRequest, *, known: Mapping[tuple[str, int], str] | None = None, own_tables: str | None = None
+) -> tuple[Row, ...]:
     """Read and check all rows, and return those that the request asks for, as `select_rows` does.
 
     Local sources must exist; none is opened. Sources by URL are not looked for. All rows are checked, whether the
@@ -38,6 +42,8 @@ def read_rows(request: DatasetRequest, *, known: Mapping[tuple[str, int], str] |
     Args:
         request: the source, and what to take of it.
         known: states of earlier runs by id and variant, for `only`.
+        own_tables: folder of manifests that runs have written, such as that of the failed rows: their sources were
+            checked before, and may be outside of it.
 
     Raises:
         ManifestError: with all faults of all rows.
@@ -46,9 +52,18 @@ def read_rows(request: DatasetRequest, *, known: Mapping[tuple[str, int], str] |
     """
     listing = is_listing(request.source)
     table = list_clips(request.source, exclude=request.output) if listing else read_table(request.source)
+    if own_tables is not None and _is_below(table.folder, own_tables):
+        table = replace(table, trusted=True)
     if not len(table):
         raise TaskInputError(f"The {table.title} has no rows.")
     return select_rows(check_rows(table, request), request, known=known)
+
+
+def _is_below(folder: str, other: str) -> bool:
+    """Return whether a folder, a path or URL, is inside of another one of the same kind."""
+    if "://" in other:
+        return ".." not in folder.split("/") and f"{folder}/".startswith(f"{other}/")
+    return "://" not in folder and Path(folder).resolve().is_relative_to(Path(other).resolve())
 
 
 def select_rows(

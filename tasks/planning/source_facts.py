@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from storage.digest import digest_file_once, digest_of
 from storage.errors import StorageError
 from storage.video import VideoInfo, probe
@@ -17,6 +15,7 @@ from storage.workspace import Workspace
 from tasks.errors import TaskInputError
 from tasks.planning.input_video import clip_name, local_video
 from tasks.planning.outline import ClipFacts
+from tasks.planning.source_policy import open_filesystem
 
 __all__ = ["SourceFacts", "clip_facts", "read_source_facts"]
 
@@ -73,7 +72,7 @@ def _stamp(source: str) -> list[Any] | None:
         if "://" not in source:
             stat = Path(source).expanduser().stat()
             return [stat.st_size, stat.st_mtime_ns]
-        filesystem, remote = fsspec.core.url_to_fs(source)
+        filesystem, remote = open_filesystem(source)
         info = filesystem.info(remote)
     except (OSError, ValueError, ImportError):
         return None

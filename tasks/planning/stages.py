@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 from storage.artifact import Artifact
 from storage.reference import ArtifactRef
@@ -18,11 +18,9 @@ from tasks.models.devices import Backend
 from tasks.planning.method import KeyframeFlow, Method, MethodChoices, resolve_method
 from tasks.planning.outline import EditOutline
 from tasks.planning.request import EditRequest
-from wave_ops.editing import EditingSettings
-from wave_ops.inversion import InversionSettings
-from wave_ops.masks import WarpMaskSettings
-from wave_ops.propagation import PropagationSettings
-from wave_ops.resize import analysis_size
+from wave_ops.propagation.settings import PropagationSettings
+from wave_ops.settings import EditingSettings, InversionSettings, WarpMaskSettings
+from wave_ops.sizes import analysis_size
 
 __all__ = [
     "ASSESS",
@@ -187,6 +185,9 @@ class InvertSettings:
         return {**asdict(self), "inversion": _flat(self.inversion)}
 
 
+_OF_MASKS: Final = ("keep_threshold", "keep_grow", "paste")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditSettings:
     """Settings of the keyframe editing."""
@@ -198,8 +199,11 @@ class EditSettings:
     """Digest of the ControlNet; None for none."""
 
     def identity(self) -> dict[str, Any]:
-        """See `StageSettings`."""
-        return {**asdict(self), "editing": _flat(self.editing)}
+        """See `StageSettings`; what only a mask needs is left out where there is none."""
+        editing = _flat(self.editing)
+        if not self.editing.keep:
+            editing = {name: value for name, value in editing.items() if name not in _OF_MASKS}
+        return {**asdict(self), "editing": editing}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

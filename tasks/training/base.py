@@ -34,8 +34,8 @@ def take_base(work_folder: str, base: str) -> tuple[str, str]:
     work, model = Path(work_folder), Path(base)
     for part in ("vae", "tokenizer"):
         shutil.copytree(model / part, work / part, dirs_exist_ok=True)
-    unet: Any = UNet2DConditionModel.from_pretrained(model / "unet")
-    text_encoder: Any = CLIPTextModel.from_pretrained(model / "text_encoder")
+    unet: Any = UNet2DConditionModel.from_pretrained(model / "unet", use_safetensors=True)
+    text_encoder: Any = CLIPTextModel.from_pretrained(model / "text_encoder", use_safetensors=True)
     path = work / "unet.safetensors"
     parameters = denoiser_parameters(unet.float(), text_encoder.float())
     save_tensors(path, {f"average/{name}": value.detach() for name, value in parameters.items()}, facts={"base": True})

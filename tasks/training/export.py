@@ -57,7 +57,7 @@ def export_model(
     controlnet = load_controlnet(controlnet_checkpoint, unet) if controlnet_checkpoint else build_controlnet(unet)
     parts = {
         "text_encoder": text_encoder,
-        "vae": AutoencoderKL.from_pretrained(Path(work_folder) / "vae"),
+        "vae": AutoencoderKL.from_pretrained(Path(work_folder) / "vae", use_safetensors=True),
         "unet": unet,
         "controlnet": controlnet,
         "scheduler": build_scheduler(),

@@ -51,7 +51,7 @@ def encode_with_base(work_folder: str, frames_folder: str) -> str:
     folder = Path(work_folder) / "vae"
 
     def encode(frames: Tensor) -> Tensor:
-        model: Any = AutoencoderKL.from_pretrained(folder)
+        model: Any = AutoencoderKL.from_pretrained(folder, use_safetensors=True)
         return encode_latents(model.eval(), frames)
 
     return _encode_once(work_folder, frames_folder, digest_file(folder / "diffusion_pytorch_model.safetensors"), encode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 from storage.status_table import StatusTable
 from storage.workspace import Workspace
 from tests._clips import save_clip
+from tests._prefect import free_port, server_environment
+from tests._prefect import wait_for as wait_until
 from tests._reporting_run import started, wait_for
 from tests._stages import contents
 
@@ -104,3 +107,64 @@ def test_a_cancelled_run_ends_within_seconds_and_the_next_ones_complete_the_same
         process.communicate()
     assert process.returncode == 0
     assert contents(tmp_path) == quiet
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_cancelled_evaluation_ends_at_its_next_step(server: str, tmp_path: Path) -> None:
+    with started(server, "evaluate", Path(), tmp_path) as process:
+        run = wait_for(process, "any")
+        time.sleep(20)  # imports and a model later, it is amid a clip
+        before, start = slowness(), time.monotonic()
+        stop(server, process, run, "server")
+        wait_until_ended(process)
+        seconds = time.monotonic() - start
+        process.communicate(timeout=600)
+    slow = max(before, slowness())
+    print(f"evaluate: {seconds:.1f} s, slowness {slow:.1f}")  # noqa: T201
+    assert process.returncode != 0
+    assert seconds < SECONDS * slow
+    assert state_of(server, run) == "CANCELLED"
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_run_that_a_worker_started_ends_when_it_is_cancelled_in_the_pages(tmp_path: Path) -> None:
+    save_clip(tmp_path / "clip.mp4", frames=9)
+    port = free_port()
+    env = server_environment(tmp_path / "home", port)
+    api = env.pop("PREFECT_API_URL")
+    options = ("--port", str(port), "--workspace", str(tmp_path / "workspace"))
+    with (tmp_path / "log").open("wb") as log:
+        command = [sys.executable, "-m", "flows.cli", "serve", *options]
+        served = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        wait_until(lambda: b"started" in (tmp_path / "log").read_bytes(), seconds=400, what="the worker")
+        deployment = httpx.get(f"{api}/deployments/name/edit-video/edit", timeout=60).json()["id"]
+        request = {"video": str(tmp_path / "clip.mp4"), "prompt": "a blue star", "keyframe_interval": 4}
+        run = start_deployment(api, deployment, request)
+        latents = tmp_path / "workspace" / "clips"
+        wait_until(lambda: any(latents.glob("*/inversion/*")), seconds=300, what="the inversion")
+        before, start = slowness(), time.monotonic()
+        httpx.post(f"{api}/flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING"}}, timeout=60)
+        ended = "Flow run was cancelled"  # the worker marks it some seconds later, after it has called the flow's hooks
+        wait_until(lambda: ended in (tmp_path / "log").read_text(), seconds=120, what="the end of the stage")
+        seconds = time.monotonic() - start
+        state = state_of(api, run)
+        again = start_deployment(api, deployment, request)
+        wait_until(lambda: state_of(api, again) == "COMPLETED", seconds=300, what="the second run")
+    finally:
+        served.send_signal(signal.SIGINT)
+        served.wait(timeout=200)
+    print(f"worker: {seconds:.1f} s, slowness {before:.1f}")  # noqa: T201
+    assert state == "CANCELLED"
+    assert seconds < SECONDS * max(before, slowness())
+    assert "failed to retrieve flow" not in (tmp_path / "log").read_text()
+
+
+def start_deployment(api: str, deployment: str, request: dict[str, object]) -> str:
+    body = {"parameters": {"request": request}}
+    url = f"{api}/deployments/{deployment}/create_flow_run"
+    run: str = httpx.post(url, json=body, timeout=60).raise_for_status().json()["id"]
+    return run

@@ -43,8 +43,24 @@ EDITING = (
             "encoder_hidden_states=context[: 2 * len(frames)]",
         ),
         ("guidance towards the negative prompt", "(cond - uncond)", "(uncond - cond)"),
-        ("injection in the last steps", "self.steps - step_index < round", "step_index <= round"),
         ("attention extended in every step", "extending=warping and", "extending="),
+    ),
+    *_faults(
+        "wave_ops/settings.py",
+        "tests/wave_ops/test_editing.py tests/wave_ops/test_schedule.py",
+        ("injection in the last steps", "self.steps - step_index < round", "step_index <= round"),
+        ("the published window in both phases", '("published", "inversion")', '("published", "editing")'),
+    ),
+    *_faults(
+        "wave_ops/diffusion.py",
+        "tests/tasks/models/test_safe_precision.py",
+        ("decoded NaN becomes black frames", "if not torch.stack(finite).all():", "if False:"),
+    ),
+    *_faults(
+        "wave_ops/finite.py",
+        "tests/tasks/models/test_safe_precision.py",
+        ("NaN in latents is stored", "if not np.isfinite(values).all():", "if False:"),
+        ("weights are taken as they are", "        if bad:\n", "        if False:\n"),
     ),
     *_faults(
         "wave_ops/unet.py",
@@ -129,7 +145,6 @@ CORE = (
             "return sqrt(a) * output + sqrt(1 - a) * x",
             "return sqrt(a) * output - sqrt(1 - a) * x",
         ),
-        ("the published window in both phases", '("published", "inversion")', '("published", "editing")'),
         ("the first latent at noise level 1", "float(scheduler.final_alpha_cumprod)", "1.0"),
     ),
     *_faults(

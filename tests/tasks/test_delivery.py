@@ -135,3 +135,14 @@ def test_shards_leave_the_tar_files_of_one_another(tmp_path: Path, monkeypatch: 
     write_webdataset(str(tmp_path / "out"), samples, shard="1/2")
     write_webdataset(str(tmp_path / "out"), samples[:1], shard="2/2")
     assert set(stored(str(tmp_path / "out"))) == {"1-of-2-000000.tar", "1-of-2-000001.tar", "2-of-2-000000.tar"}
+
+
+def test_the_table_of_videos_has_no_formulas_and_keeps_what_is_there(tmp_path: Path) -> None:
+    write_metadata(str(tmp_path), [{"file_name": "a.mp4", "prompt": "=1+1", "seed": 3}])
+    write_metadata(str(tmp_path), [{"file_name": "b.mp4", "prompt": "-1", "seed": -4}])
+    with (tmp_path / "metadata.csv").open() as file:
+        assert list(csv.reader(file)) == [
+            ["file_name", "prompt", "seed"],
+            ["a.mp4", "'=1+1", "3"],
+            ["b.mp4", "-1", "-4"],
+        ]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import errno
 import os
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -17,7 +17,7 @@ from tasks.planning.batches import Job, stretch_batches
 from tasks.planning.stages import DECODE, PROPAGATE
 from tasks.progress import StageProgress, listening, stage_progress
 from tasks.propagate import finish_propagation, propagate_frames
-from tasks.stage import is_transient, measured, stage_task
+from tasks.stage import RETRIES, is_transient, measured, stage_task
 from tests._plans import planned
 from wave_ops.errors import WaveOpsError
 
@@ -97,12 +97,18 @@ def test_frames_are_propagated_where_the_backend_runs(backend: str, resource: st
 
 def test_a_stages_task_keeps_a_json_result() -> None:
     task = stage_task(DECODE)(lambda plan: plan).task
-    assert (task.persist_result, task.result_serializer, task.retries) == (True, "json", 2)
+    assert (task.persist_result, task.result_serializer, task.retries) == (True, "json", 4)
 
 
 def test_retries_do_not_all_come_back_at_once() -> None:
     tasks = [decode_clip.task, propagate_frames.task, finish_propagation.task]
     assert all(task.retry_jitter_factor and task.retry_jitter_factor > 0 for task in tasks)
+
+
+def test_a_cancelled_run_waits_at_most_five_seconds_for_a_retry() -> None:
+    delays: Any = RETRIES["retry_delay_seconds"]
+    longest = max(delays) * (1 + cast("float", RETRIES["retry_jitter_factor"]))
+    assert longest <= 5
 
 
 def test_measured_counts_seconds_and_memory() -> None:

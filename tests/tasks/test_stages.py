@@ -102,6 +102,24 @@ def test_every_step_is_stored_and_the_edit_begins_where_the_inversion_ends(plan:
     assert np.array_equal(np.sort(orders), np.tile(np.arange(3), (3, 1)))
 
 
+def test_an_edit_that_keeps_and_pastes_has_the_sources_pixels_outside_its_mask(
+    request_: EditRequest, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = torch.zeros(3, 1, 8, 8)
+    mask[..., :4] = 1
+    monkeypatch.setattr("tasks.edit.change_mask", lambda *_, **__: mask)
+    kept = request_.model_copy(update={"set": ("editing.keep=true", "editing.paste=true")})
+    plan = run_until_edited(make_plan(kept, workspace))
+    source = artifact_of(plan, DECODE).read_region("frames")
+    sources, frames = (
+        resize_frames(source[list(plan.keyframes)], plan.size),
+        artifact_of(plan, EDIT).read_region("frames"),
+    )
+    cell = plan.size[1] // 8
+    assert np.array_equal(frames[:, :, 5 * cell :], sources[:, :, 5 * cell :])
+    assert not np.array_equal(frames[:, :, : 3 * cell], sources[:, :, : 3 * cell])
+
+
 def test_keyframes_pass_through_the_propagation_unchanged(plan: EditPlan) -> None:
     keyframes, frames = (artifact_of(plan, stage).read_region("frames") for stage in (EDIT, PROPAGATE))
     assert np.array_equal(frames[list(plan.keyframes)], keyframes)

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from wave_ops.change_mask import change_mask, prompt_difference
+from wave_ops.change_mask import change_mask, paste_edit, prompt_difference
 from wave_ops.diffusion import encode_prompt
 from wave_ops.schedule import DDIMSchedule
 
@@ -43,17 +44,42 @@ def test_batches_change_no_difference(model, latents):
 def test_prompts_that_agree_have_an_empty_mask(model, latents):
     difference = difference_of(model, latents, prompt="a red star")
     assert not difference.any()
-    assert not change_mask(difference).any()
+    assert not change_mask(difference, np.zeros((3, 128, 192, 3), np.uint8)).any()
 
 
-def test_one_threshold_divides_the_cells_of_all_keyframes_and_the_mask_is_grown_and_soft() -> None:
+def test_one_threshold_divides_the_pixels_of_all_keyframes_and_the_mask_is_grown_and_soft() -> None:
     difference = torch.full((2, 9, 9), 0.1)
     difference[0, 4, 4] = 1.0  # the second keyframe has nothing that differs, and no mask of its own noise
     difference[1] += 0.01 * torch.rand(9, 9, generator=torch.Generator().manual_seed(0))
-    mask = change_mask(difference)
+    frames = np.zeros((2, 72, 72, 3), np.uint8)
+    frames[0, 32:40, 32:40] = 200
+    mask = change_mask(difference, frames)
     assert mask.shape == (2, 1, 9, 9)
     assert not mask[1].any()
-    assert mask[0, 0, 4, 4] == 1
     torch.testing.assert_close(mask[0, 0, 4], torch.tensor([0, 0, 3, 6, 9, 6, 3, 0, 0]) / 9)
-    grown = change_mask(difference, grow=2)
+    grown = change_mask(difference, frames, grow=1)
     torch.testing.assert_close(grown[0, 0, 4], torch.tensor([0, 3, 6, 9, 9, 9, 6, 3, 0]) / 9)
+    assert change_mask(difference, frames, threshold=0.0).all()
+
+
+def test_the_mask_reaches_the_tips_of_an_object_that_the_difference_blurs_and_no_further() -> None:
+    frames = np.zeros((1, 128, 128, 3), np.uint8)
+    frames[0, 56:72, 24:104] = (200, 40, 40)
+    object_cells = torch.from_numpy((frames[..., 0] > 0).reshape(1, 16, 8, 16, 8).any((2, 4)))
+    difference = torch.zeros(1, 16, 16)
+    difference[:, 7:9, 5:11] = 1.0  # strongest in the middle
+    difference[:, 7:9, 3:5] = difference[:, 7:9, 11:13] = 0.7
+    mask = change_mask(difference, frames)[:, 0]
+    assert bool((mask[object_cells] >= 4 / 9).all())  # its corners; a mask of less cells would have 1 / 9 there
+    assert not mask[:, :5].any()
+    assert not mask[:, 11:].any()
+
+
+def test_pixels_outside_the_mask_are_pasted_from_the_source() -> None:
+    source, edited = np.full((1, 64, 64, 3), 10, np.uint8), np.full((1, 64, 64, 3), 250, np.uint8)
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., :4] = 1
+    pasted = paste_edit(source, edited, mask)
+    assert (pasted[:, :, :28] == 250).all()
+    assert (pasted[:, :, 36:] == 10).all()
+    assert (np.diff(pasted[0, 0, :, 0].astype(int)) <= 0).all()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
 from wave_ops.errors import WaveOpsError
 from wave_ops.preview import contact_sheet, side_by_side
@@ -116,3 +117,22 @@ def test_a_sheet_of_the_shown_frames_alone_is_that_of_the_whole_clip() -> None:
     assert np.array_equal(contact_sheet({"a": clip[[0, 4, 8]]}, frame_numbers=[0, 4, 8]), whole)
     with pytest.raises(WaveOpsError, match="3 frame numbers"):
         contact_sheet({"a": clip[[0, 4, 8]]}, frame_numbers=[0, 4])
+
+
+def test_a_label_of_ten_thousand_letters_is_measured_a_few_times_and_shortened_as_far_as_needed(monkeypatch) -> None:
+    measured: list[str] = []
+    length = ImageDraw.ImageDraw.textlength
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw,
+        "textlength",
+        lambda draw, text, **more: measured.append(text) or length(draw, text, **more),
+    )
+    frames = numbered(2, (16, 16))
+    long, short = contact_sheet({"x" * 10_000: frames}), contact_sheet({"x" * 200: frames})
+    assert np.array_equal(long, short)
+    assert len(measured) < 50
+    font = ImageFont.load_default(18)
+    width = short.shape[1] - 20
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    letters = max(n for n in range(200) if length(draw, "x" * n + "...", font=font) <= width)
+    assert np.array_equal(short, contact_sheet({"x" * letters + "...": frames}))

@@ -111,9 +111,12 @@ class WaveProcess:
         found = self.process
         while self._process.poll() is None:
             try:
-                yield found.memory_info().rss / 2**20
+                memory = found.memory_info().rss
             except psutil.NoSuchProcess:
                 return
+            if not memory:  # it has ended, and waits to be asked for its code
+                return
+            yield memory / 2**20
             time.sleep(_WATCH_SECONDS)
 
     def check(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from tasks.errors import TaskInputError
 from tasks.evaluation.clips.clip import Edit, EvaluationClip
 from tasks.evaluation.clips.mask_files import mask_files, read_masks
 from tasks.planning.input_video import clip_name, local_video
+from tasks.planning.source_policy import check_local, read_policy
 from wave_ops.resize import analysis_size, resize_frames
 from wave_ops.shot_detection import detect_cuts
 
@@ -54,8 +56,9 @@ def read_manifest(path: Path, *, count: int | None = None) -> tuple[ManifestRow,
 
     Args:
         path: .csv, .json or .parquet with the columns video, source_prompt and prompt, and optionally name, frames
-            and mask. A relative path starts at the table's folder. A manifest of a data set, with the columns source
-            and id in place of video and name, is read as well.
+            and mask. A relative path starts at the table's folder, below which local videos and masks are, or in a
+            folder that `tasks.planning.source_policy` allows. A manifest of a data set, with the columns source and id
+            in place of video and name, is read as well.
         count: how many rows to take, from the first; all by default.
 
     Raises:
@@ -144,6 +147,10 @@ def _row(cells: _Cells) -> ManifestRow:
         raise cells.fail(f"has no {'video' if not video else 'prompt'}")
     if "://" not in video:
         video = str(cells.path.parent / Path(video).expanduser())
+    if "://" not in video or video.startswith("file://"):
+        path = Path(unquote(urlsplit(video).path) if "://" in video else video).absolute()
+        if reason := check_local(path, root=cells.path.parent, policy=read_policy()):
+            raise cells.fail(f"names a video that cannot be used: {reason}")
     try:
         with local_video(video) as file:
             probe(file)
@@ -167,7 +174,9 @@ def _mask(cells: _Cells) -> str:
     mask = cells.text("mask")
     if not mask:
         return ""
-    path = cells.path.parent / Path(mask).expanduser()
+    path = (cells.path.parent / Path(mask).expanduser()).absolute()
+    if reason := check_local(path, root=cells.path.parent, policy=read_policy()):
+        raise cells.fail(f"names a mask that cannot be used: {reason}")
     try:
         mask_files(path)
     except TaskInputError as error:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from storage.digest import digest_of
+from tasks.cancel import raise_if_stopped
 from tasks.evaluation.clips.clip import EvaluationClip
 from tasks.evaluation.comparisons.comparison import Resources
 from tasks.models.flow_estimators import load_flow
@@ -195,10 +196,17 @@ class KeyframeContext:
 
     @contextmanager
     def model(self, sites: SiteChoice = "method") -> Iterator[StableDiffusion]:
-        """Load the model for the time of this context: between two methods other tasks may use it."""
+        """Load the model for the time of this context: between two methods other tasks may use it.
+
+        A call of its UNet raises RunCancelled once the evaluation is cancelled.
+        """
         own = self.resources
         with loaded_model(own.model, own.controlnet, device=own.device, dtype=own.dtype) as model:
-            yield model if sites == "method" else replace(model, sites=_sites_of(model, sites))
+            look = model.unet.register_forward_pre_hook(lambda *_: raise_if_stopped())
+            try:
+                yield model if sites == "method" else replace(model, sites=_sites_of(model, sites))
+            finally:
+                look.remove()
 
     def reconstruct(
         self, settings: InversionSettings, *, inversion: Warping | None, sampling: Warping | None

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.cancel import raise_if_stopped
 from tasks.evaluation.clips.clip import EvaluationClip, split_shots
 from tasks.evaluation.clips.scene_clips import EDIT_KINDS, UNIQUE_KINDS, scene_clips
 from tasks.evaluation.comparisons.comparison import Measure, Method, Outcome, Resources
@@ -213,6 +214,7 @@ class ClipContext:
         return np.stack(list(fused))
 
     def _interval(self, factors: Mapping[str, Any], edit: int, ends: tuple[int, int]) -> KeyframeInterval:
+        raise_if_stopped()
         first, last = ends
         flows, edited = self.flows(factors["flow"]), self.edited(edit, factors["keyframes"])
         return KeyframeInterval(

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tasks.cancel import raise_if_stopped
 from tasks.errors import TaskInputError
 from tasks.evaluation.clips.clip import EvaluationClip, split_shots
 from tasks.evaluation.clips.scene_clips import scene_clips
@@ -27,7 +28,7 @@ from tasks.evaluation.comparisons.reference_rows import EDITED, REFERENCE_ROWS, 
 from tasks.evaluation.comparisons.video_metrics import VIDEO_MEASURES, VideoScorer
 from tasks.models.flow_estimators import load_flow
 from tasks.planning.method import KeyframeFlowSettings, MethodChoices, Preset, resolve_method
-from wave_ops.change_mask import change_mask, prompt_difference
+from wave_ops.change_mask import change_mask, paste_edit, prompt_difference
 from wave_ops.diffusion import StableDiffusion, decode_latents
 from wave_ops.edges import canny_edges
 from wave_ops.editing import EditingSettings, edit
@@ -106,7 +107,10 @@ ROWS: Final[Mapping[str, Mapping[str, Any]]] = {
     "default": {},
     "20 steps": {"schedule.steps": 20},
     "nothing kept": {"editing.keep": False},
-    "mask grown by two cells": {"editing.keep_grow": 2},
+    "mask grown by a cell": {"editing.keep_grow": 1},
+    "smaller mask": {"editing.keep_threshold": 0.9},
+    "larger mask": {"editing.keep_threshold": 0.65},
+    "source pasted outside": {"editing.paste": True},
     "direct keyframe flow": {"flow.keyframes": "direct"},
     "contrast-preserving blend": {"propagation.blend": "contrast"},
     "contrast-preserving blend, fused": {"propagation.blend": "contrast", "propagation.fuse_gradients": True},
@@ -149,11 +153,14 @@ class VideoComparison:
     quick_rows: tuple[str, ...] = _QUICK_ROWS
 
     def methods(self, *, quick: bool) -> tuple[Method, ...]:
-        """List the rows, then the reference rows; a quick run takes fewer steps and rows."""
+        """List the rows, then the reference rows; a quick run takes fewer steps, and `quick_rows` if none is named."""
         steps = {"schedule.steps": QUICK_STEPS if quick else STEPS}
-        names = self.quick_rows if quick else tuple(self.rows)
+        rows = {name: {**steps, **row} for name, row in self.rows.items()}
+        repeated = {name for name, row in rows.items() if name != self.baseline and row == rows[self.baseline]}
         methods = tuple(
-            Method(name=name, factors={"settings": {**steps, **self.rows[name]}, "frames": EDITED}) for name in names
+            Method(name=name, factors={"settings": row, "frames": EDITED})
+            for name, row in rows.items()
+            if name not in repeated  # "20 steps", in a quick run
         )
         return (*methods, *reference_methods(methods[0].factors))
 
@@ -261,6 +268,8 @@ class _Shot:
                 mask=mask,
             )
             frames = decode_latents(model, latents)
+        if settings.editing.paste and mask is not None:
+            frames = paste_edit(context.frames, frames, mask)
         return frames, cost
 
     def _mask(self, model: StableDiffusion, settings: VideoSettings, inverted: Inversion) -> Tensor:
@@ -272,7 +281,8 @@ class _Shot:
             steps=settings.schedule.steps,
             seed=settings.inversion.seed,
         )
-        return change_mask(difference, grow=settings.editing.keep_grow)
+        frames, editing = self.context(settings.keyframe_interval).frames, settings.editing
+        return change_mask(difference, frames, threshold=editing.keep_threshold, grow=editing.keep_grow)
 
     def _propagated(self, settings: VideoSettings, edited: Frames) -> Frames:
         context = self.context(settings.keyframe_interval)
@@ -304,6 +314,7 @@ def _warping(settings: VideoSettings) -> Warping:
 
 
 def _between(interval: KeyframeInterval, settings: VideoSettings) -> Frames:
+    raise_if_stopped()
     baseline = BASELINES.get(settings.propagated_by)
     if baseline is not None:
         return baseline(interval)

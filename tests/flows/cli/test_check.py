@@ -66,5 +66,5 @@ def test_a_file_that_is_not_there_is_one_sentence(
 ) -> None:
     assert run(clip, "absent.mp4", monkeypatch=monkeypatch) == 1
     said = capfd.readouterr().err.strip()
-    assert said.startswith("wave: There is no file absent.mp4")
+    assert said.startswith("wave: there is no file absent.mp4")
     assert "\n" not in said

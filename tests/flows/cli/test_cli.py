@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -86,6 +87,14 @@ def test_bad_input_gets_one_sentence_and_a_failing_exit(
     assert "\n" not in said
 
 
+def test_an_error_that_begins_with_the_name_of_a_file_leaves_the_name_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.mp4").touch()
+    assert run("edit", "empty.mp4", "--prompt", "x", monkeypatch=monkeypatch) == 1
+    assert capfd.readouterr().err.startswith("wave: empty.mp4 is not a video")
+
+
 def test_a_dry_run_prints_the_plan_and_computes_nothing(
     clip: Path, sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,6 +112,27 @@ def test_a_dry_run_prints_the_plan_and_computes_nothing(
     ):
         assert words in said
     assert not workspace.exists()
+
+
+_DRY_RUN = """
+import sys
+from tasks.models import devices
+devices._has_driver = lambda: False  # as on a machine without a GPU
+from flows.cli import main
+try:
+    main()
+finally:
+    print("imported:", *sorted({"torch", "numba", "prefect", "diffusers", "transformers"} & set(sys.modules)))
+"""
+
+
+def test_a_dry_run_imports_neither_networks_nor_prefect(clip: Path, sd15: Path, tmp_path: Path) -> None:
+    options = ("--prompt", "a star", "--model", str(sd15), "--workspace", str(tmp_path / "workspace"), "--dry-run")
+    command = [sys.executable, "-c", _DRY_RUN, "edit", str(clip), *options]
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].strip() == "imported:"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +211,7 @@ def test_every_field_of_the_request_is_an_option(clip: Path, tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("error", "words", "code"),
     [
-        (KeyboardInterrupt(), "Interrupted", 130),
+        (KeyboardInterrupt(), "Interrupted. The same command resumes from here.", 130),
         (ZeroDivisionError("one\ntwo"), "Unexpected ZeroDivisionError: one (--verbose", 1),
     ],
 )
@@ -201,6 +231,15 @@ def test_interrupts_and_accidents_end_without_a_traceback(
     said = capfd.readouterr().err.strip()
     assert words in said
     assert "\n" not in said
+
+
+def test_only_commands_that_resume_say_so(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.cli.doctor.find_server", fail)
+    assert run("doctor", monkeypatch=monkeypatch) == 130
+    assert capfd.readouterr().err.strip().endswith("Interrupted.")
 
 
 def test_the_version_and_the_doctor_answer(

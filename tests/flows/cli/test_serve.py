@@ -47,7 +47,7 @@ def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
         (["--database", "postgresql://wave:hidden@127.0.0.1:9/x"], "The database x on 127.0.0.1 cannot be used"),
         (["--gpus", "0,0"], "different whole numbers"),
         (["--gpus", "one"], "different whole numbers"),
-        (["--webhook", "ftp://x"], "WAVE_WEBHOOK cannot be"),
+        (["--webhook", "ftp://x"], "WAVE_WEBHOOK is not a URL"),
         (["--port", "0"], "port"),
     ],
 )

@@ -51,3 +51,15 @@ def test_reference_rows_stay_in_every_selection_of_methods(tmp_path: Path) -> No
         "half source, half truth",
         "true edit",
     ]
+
+
+def test_a_quick_run_takes_few_methods_unless_they_are_named(tmp_path: Path) -> None:
+    def planned(*named: str) -> set[str]:
+        request = EvaluationRequest(comparison="video", quick=True, clips=1, method=named)
+        plan = plan_evaluation(request, execution=Execution(workspace=str(tmp_path)))
+        rows = [method for method in plan.methods if not method.reference]
+        assert all(method.factors["settings"]["schedule.steps"] == 20 for method in rows)
+        return {method.name for method in rows}
+
+    assert planned() == {"default", "all four as before", "each frame alone", "colour map"}
+    assert planned("source pasted outside") == {"default", "source pasted outside"}

@@ -152,7 +152,7 @@ def test_what_is_a_listing_and_what_a_manifest(folder: Path) -> None:
         ("EMPTY/*.mp4", "There is no video in the glob"),
         ("EMPTY/a**/*.mp4", "The glob .* cannot be used"),
         ("memory://nothing", "There is no video in the folder memory://nothing"),
-        ("nowhere://clips", "nowhere://clips cannot be opened"),
+        ("nowhere://clips", "nowhere://clips has the scheme nowhere"),
     ],
 )
 def test_a_place_without_videos_is_one_sentence(source: str, words: str, tmp_path: Path) -> None:

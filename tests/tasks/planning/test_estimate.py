@@ -210,7 +210,11 @@ def plan_two_rows(clip: Path, sd15: Path, tmp_path: Path) -> BulkPlan:
     pd.DataFrame(rows).to_csv(manifest, index=False)
     settings = {"model": str(sd15), "steps": 2, "keyframe_interval": 3}
     request = dataset_request(source=str(manifest), defaults=settings)
-    return plan_rows(read_rows(request), execution=Execution(workspace=str(tmp_path / "workspace")), remember=False)
+    return plan_rows(
+        read_rows(request, own_tables=str(tmp_path)),
+        execution=Execution(workspace=str(tmp_path / "workspace")),
+        remember=False,
+    )
 
 
 def results(estimate: Estimate) -> dict[str, int]:

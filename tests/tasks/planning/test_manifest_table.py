@@ -136,7 +136,7 @@ def test_a_manifest_by_url_is_read_and_its_folder_is_a_url() -> None:
     assert (table.columns, table.folder) == ({"id": ["a"]}, "memory://manifests")
     with pytest.raises(TaskInputError, match=r"There is no manifest memory://manifests/gone\.csv"):
         read_table("memory://manifests/gone.csv")
-    with pytest.raises(TaskInputError, match="cannot be read"):
+    with pytest.raises(TaskInputError, match="has the scheme nowhere"):
         read_table("nowhere://m.csv")
 
 
@@ -180,3 +180,15 @@ def test_a_manifest_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) ->
     assert [file.name for file in tmp_path.iterdir()] == ["m.json"]
     with pytest.raises(TaskInputError, match="cannot be written"):
         write_table(tmp_path / "m.parquet", {"a": [1, "b"]})
+
+
+FORMULAS = ["=HYPERLINK(1)", "+1+1", "-2+3", "@SUM(A1)", "'=1", "-1.5", "a star", "", "'tis"]
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.tsv"])
+def test_formulas_are_escaped_and_read_back(name: str, tmp_path: Path) -> None:
+    columns = {"id": [str(number) for number in range(len(FORMULAS))], "prompt": FORMULAS, "=1+1": FORMULAS}
+    write_table(tmp_path / name, columns)
+    assert read_table(str(tmp_path / name)).columns == columns
+    text = (tmp_path / name).read_text()
+    assert not any(f"{mark}{sign}" in text for mark in (",", "\t", "\n", '"') for sign in ("=", "+", "@", "-2"))

@@ -86,8 +86,10 @@ def test_every_setting_can_be_set_by_its_name_and_changes_nothing_else() -> None
         "editing.extended_attention": "false",
         "editing.anchor": "time",
         "editing.controlnet_scale": "0.7",
-        "editing.keep": "true",
+        "editing.keep": "false",
+        "editing.keep_threshold": "0.5",
         "editing.keep_grow": "3",
+        "editing.paste": "true",
         "propagation.colour_weight": "3",
         "propagation.edge_weight": "3",
         "propagation.temporal_weight": "3",
@@ -108,9 +110,9 @@ def test_every_setting_can_be_set_by_its_name_and_changes_nothing_else() -> None
         "propagation.gradient_weights": "1,2,3",
     }
     assert set(values) == set(setting_names())
-    plain = flat(asdict(resolved()))
+    plain = flat(asdict(resolved("editing.keep=true")))
     for name, text in values.items():
-        changed = flat(asdict(resolved(f"{name}={text}")))
+        changed = flat(asdict(resolved("editing.keep=true", f"{name}={text}")))
         group, key = name.split(".")
         moved = {path for path, value in changed.items() if plain[path] != value}
         # The schedule is shared by the inversion and the edit

@@ -21,10 +21,10 @@ PINNED = {
     "keyframe_flow": "a2255dcfe1867e9b86a2501f",
     "frame_flow": "ec010f9190df34065e0ad70a",
     "invert": "3c546e4b6f4415449feec3a5",
-    "edit": "85f802740d3c5f952db405c7",
-    "propagate": "83214828cfd2d2ed27221d25",
-    "encode": "c0b69c1f01480a5c96eca11f",
-    "assess": "45a7318743d689de366a633b",
+    "edit": "5f8cc5a6f6160a5f86277367",
+    "propagate": "c7c3aa198ad5be092bbde49d",
+    "encode": "a11c5176f24fae717326b7f0",
+    "assess": "985831133349809f702ccd06",
 }
 
 
@@ -158,6 +158,14 @@ def test_identities_stay_what_they_were(plan: EditPlan) -> None:
     fixed = replace(fixed, model=replace(plan.inputs.model, digest="m" * 24, advice=Advice()))
     digests = {stage.name: stage.ref.digest for stage in plan_edit(fixed).stages}
     assert digests == PINNED
+
+
+def test_what_only_a_mask_needs_is_part_of_the_identity_where_there_is_one(plan: EditPlan) -> None:
+    plain = plan[EDIT].settings
+    kept = replace(plain, editing=replace(plain.editing, keep=True))
+    for settings, same in ((plain, True), (kept, False)):
+        larger = replace(settings, editing=replace(settings.editing, keep_threshold=0.5))
+        assert (larger.identity() == settings.identity()) is same
 
 
 def test_inversion_and_edit_share_one_schedule(plan: EditPlan) -> None:

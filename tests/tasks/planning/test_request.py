@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tasks.errors import TaskInputError
+from tasks.planning.dataset import dataset_request
 from tasks.planning.request import edit_request, parse_size
 
 
@@ -32,6 +33,37 @@ def test_a_wrong_field_is_refused_with_one_sentence(fields: dict[str, Any], word
         edit_request(**{"video": "clip.mp4", "prompt": "a star", **fields})
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"keyframe_interval": 0}, "(--keyframe-interval)."),
+        ({"size": "big"}, "(--size)."),
+        ({"prompt": " "}, "(--prompt)."),
+        ({"set": ("inversion.window=late",)}, "(--set)."),
+        ({"set": ("inversion.seed=3",)}, "--seed (--set)."),
+    ],
+)
+def test_the_error_of_an_option_names_it(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(TaskInputError) as caught:
+        edit_request(**{"video": "clip.mp4", "prompt": "a star", **fields})
+    assert str(caught.value).endswith(words)
+
+
+@pytest.mark.parametrize("field", ["video", "source", "output"])
+def test_a_url_with_a_password_is_no_request(field: str) -> None:
+    url = "s3://key:secret@bucket/a.mp4"
+    make: Any = edit_request if field == "video" else dataset_request
+    with pytest.raises(TaskInputError, match="contains a password") as caught:
+        make(**({"video": url, "prompt": "a star"} if field == "video" else {"source": "set.csv", field: url}))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_wrong_value_is_shown_in_part_where_it_is_long() -> None:
+    with pytest.raises(TaskInputError) as caught:
+        edit_request(video="clip.mp4", prompt="a star", flow="x" * 10_000)
+    assert len(str(caught.value)) < 400
 
 
 def test_prompts_are_trimmed_and_the_request_is_frozen() -> None:

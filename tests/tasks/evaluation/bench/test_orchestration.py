@@ -9,7 +9,7 @@ from storage.workspace import Workspace
 from tasks.errors import TaskInputError
 from tasks.evaluation.bench import orchestration
 from tasks.evaluation.bench._bulk import save_clips, save_complete_results, save_manifest, save_source_facts
-from tasks.evaluation.bench._processes import Spent, run_wave
+from tasks.evaluation.bench._processes import Spent, WaveProcess, run_wave
 from tasks.evaluation.bench.measurements import BenchRequest, Measurement, chosen_sections
 from tasks.evaluation.bench.orchestration import BENCH
 from tasks.planning.bulk import BulkPlan, plan_rows
@@ -79,6 +79,14 @@ def test_targets_apply_to_the_number_of_rows_that_they_are_set_for(monkeypatch: 
 def test_a_program_that_fails_is_one_sentence() -> None:
     with pytest.raises(TaskInputError, match=r"flows.cli status ended with code \d+: .*nothing"):
         run_wave("status", "--nothing")
+
+
+def test_the_memory_of_a_program_that_has_ended_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.evaluation.bench._processes._WATCH_SECONDS", 0.0)
+    process = WaveProcess("--version")
+    seen = list(process.watch())
+    process.check()
+    assert min(seen) > 1
 
 
 def test_planning_is_measured_by_the_command_itself() -> None:

@@ -79,6 +79,17 @@ def test_a_mask_is_read_with_the_clip_and_is_part_of_its_digest(write: Writer, f
     assert len(digests) == 3
 
 
+def test_a_mask_outside_of_the_manifests_folder_is_refused_unless_it_is_allowed(
+    tmp_path: Path, write: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(np.zeros((48, 64), np.uint8)).save(tmp_path / "mask.png")
+    elsewhere = {**ROW, "mask": str(tmp_path / "mask.png")}
+    with pytest.raises(TaskInputError, match=r"names a mask .* outside of the manifest's folder"):
+        read_manifest(write(elsewhere))
+    monkeypatch.setenv("WAVE_SOURCE_ROOTS", str(tmp_path))
+    assert read_manifest(write(elsewhere))[0].mask == str(tmp_path / "mask.png")
+
+
 def test_text_that_looks_like_none_numbers_or_dates_stays_text(write: Writer) -> None:
     rows = [{**ROW, "prompt": text} for text in ("None", "1e3", "2020-01-01")]
     for name in ("clips.csv", "clips.json"):
@@ -94,12 +105,18 @@ def test_a_clip_consists_of_its_first_frames_and_one_edit(write: Writer, folder:
     assert [(edit.kind, edit.prompt, edit.truth) for edit in clip.edits] == [("prompt", "a ring", None)]
 
 
-def test_cuts_are_detected_and_large_frames_are_shrunk(tmp_path: Path, write: Writer) -> None:
+def test_cuts_are_detected_and_large_frames_are_shrunk(
+    tmp_path: Path, write: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(0)
     shots = [np.kron(rng.integers(0, 256, (9, 16, 3), np.uint8), np.ones((80, 80, 1), np.uint8)) for _ in range(2)]
     frames = [shots[i // 5] for i in range(10)]
     write_video(tmp_path / "large.mp4", frames, timestamps=range(10), time_base=Fraction(1, 10))
-    (row,) = read_manifest(write({**ROW, "video": str(tmp_path / "large.mp4")}))
+    elsewhere = {**ROW, "video": str(tmp_path / "large.mp4")}
+    with pytest.raises(TaskInputError, match="outside of the manifest's folder"):
+        read_manifest(write(elsewhere))
+    monkeypatch.setenv("WAVE_SOURCE_ROOTS", str(tmp_path))
+    (row,) = read_manifest(write(elsewhere))
     clip = read_clip(row)
     assert clip.cuts == (5,)
     assert clip.frames.shape[1] * clip.frames.shape[2] <= 512 * 512

@@ -1,0 +1,57 @@
+"""A full disk in one sentence: the workspace, what is free, and about how much an edit still needs."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from storage.errors import WorkspaceError
+from tasks.planning.plan import EditPlan
+from tasks.planning.stages import STAGES, StageSettings, StageSpec
+
+__all__ = ["named_full_disk"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextmanager
+def named_full_disk(plan: EditPlan, spec: StageSpec[StageSettings]) -> Iterator[None]:
+    """Raise a full disk in this context as an error that says what to do.
+
+    Args:
+        plan: of the clip or the shot that is computed.
+        spec: the stage that runs.
+
+    Raises:
+        WorkspaceError: for a full disk, or a quota that is used up, with the operating system's error as its cause.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise WorkspaceError(_sentence(plan, spec)) from error
+
+
+def _sentence(plan: EditPlan, spec: StageSpec[StageSettings]) -> str:
+    workspace = plan.execution.workspace
+    begun = False
+    needed = 0
+    for each in STAGES:
+        begun = begun or each is spec
+        if begun and any(stage.name == each.name for stage in plan.stages):
+            needed += each.load(plan).array_bytes
+    free = "" if "://" in workspace else f": {decimal(shutil.disk_usage(_existing(workspace)).free)} are free"
+    return (
+        f"the disk is full while {spec.name} of {plan.name} is stored in {workspace}{free}, and what is left needs up "
+        f"to {decimal(needed)}; make room, or choose another WAVE_WORKSPACE, and run the same command again"
+    )
+
+
+def _existing(workspace: str) -> Path:
+    return next(path for path in (Path(workspace), *Path(workspace).parents) if path.exists())

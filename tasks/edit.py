@@ -59,7 +59,8 @@ def _store_keyframes(artifact: Artifact, keyframes: NDArray[np.uint8]) -> None:
 
 def _edited(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> NDArray[np.uint8]:
     keyframes = decode_latents(model, _denoise(artifact, model, plan))
-    if plan[EDIT].settings.editing.paste:
+    editing = plan[EDIT].settings.editing
+    if editing.keep and editing.paste:
         return paste_edit(_sources(plan), keyframes, torch.from_numpy(artifact.read_region("mask")))
     return keyframes
 

@@ -94,8 +94,9 @@ def change_mask(
     """Return where the keyframes are to be edited, 0 to 1: the cells where the prompts differ most.
 
     The difference is enlarged to the frames' size, and smoothed so that it changes where the frames do; one threshold
-    divides the pixels of all keyframes, and cells that contain some above it are edited. Then the mask is grown, and
-    its border softened by a mean of 3 x 3 cells. Prompts that do not differ at all have an empty mask.
+    divides the pixels of all keyframes, and cells that contain some above it are edited. Then the mask is grown,
+    and cells next to it are edited in part, by a mean of 3 x 3 cells. Prompts that do not differ at all have an empty
+    mask.
 
     Args:
         difference: from `prompt_difference`, of the keyframes of a shot.
@@ -109,7 +110,8 @@ def change_mask(
     cell = frames.shape[1] // difference.shape[1]
     mask = (F.avg_pool2d(pixels, cell) > _LEAST_PART).float()
     mask = F.max_pool2d(mask, 2 * grow + 1, stride=1, padding=grow)
-    return F.avg_pool2d(F.pad(mask, [1] * 4, mode="replicate"), 3, stride=1)
+    # Only outwards: a border that is kept in part keeps a part of the source's colour
+    return torch.maximum(mask, F.avg_pool2d(F.pad(mask, [1] * 4, mode="replicate"), 3, stride=1))
 
 
 def _fitted(difference: Tensor, frames: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -161,14 +161,13 @@ class EditingSettings:
     keep_grow: int = 0
     """Cells of the latents' grid by which that mask is grown."""
     paste: bool = False
-    """Take the pixels outside that mask from the source, once the keyframes are decoded (ours)."""
+    """Where there is such a mask, take the pixels outside from the source, once the keyframes are decoded (ours)."""
 
     def __post_init__(self) -> None:
         """Check the injected fractions and the growth.
 
         Raises:
-            WaveOpsError: a fraction is outside 0 to 1, the threshold or the growth is negative, or there is no mask
-                outside of which to paste.
+            WaveOpsError: a fraction is outside 0 to 1, or the threshold or the growth is negative.
         """
         for fraction in (self.injection_fraction, self.features_fraction):
             if not 0 <= fraction <= 1:
@@ -177,8 +176,6 @@ class EditingSettings:
             raise WaveOpsError(f"expected a keep_grow of at least 0, got {self.keep_grow}")
         if not self.keep_threshold >= 0:
             raise WaveOpsError(f"expected a keep_threshold of at least 0, got {self.keep_threshold}")
-        if self.paste and not self.keep:
-            raise WaveOpsError("expected keep where pixels are to be pasted: only then there is a mask")
 
     @property
     def steps(self) -> int:

@@ -111,6 +111,8 @@ def _default(choices: MethodChoices) -> Method:
     advice, schedule = choices.advice, WarpSchedule(steps=choices.steps)
     attention = _first(choices.injection, advice.injection, _INJECTION)
     features = _first(choices.injection, advice.feature_injection, advice.injection, _FEATURE_INJECTION)
+    # Without a source prompt there is nothing that the edit's prompt could disagree with
+    keep = _first(advice.keep, False) and choices.source_prompt != ""
     return Method(
         flow=KeyframeFlowSettings(),
         mask=WarpMaskSettings(),
@@ -120,8 +122,8 @@ def _default(choices: MethodChoices) -> Method:
             guidance_scale=_first(choices.guidance_scale, advice.guidance_scale, _GUIDANCE[choices.controlled]),
             injection_fraction=attention,
             feature_injection_fraction=None if features == attention else features,
-            # Without a source prompt there is nothing that the edit's prompt could disagree with
-            keep=_first(advice.keep, False) and choices.source_prompt != "",
+            keep=keep,
+            paste=keep,
         ),
         propagation=PropagationSettings(seed=choices.seed),
         negative_prompt=_first(choices.negative_prompt, advice.negative_prompt, NEGATIVE_PROMPT),

@@ -274,5 +274,3 @@ def test_attention_and_features_have_fractions_of_their_own() -> None:
         editing_settings(keep_grow=-1)
     with pytest.raises(WaveOpsError, match="keep_threshold"):
         editing_settings(keep_threshold=-1.0)
-    with pytest.raises(WaveOpsError, match="expected keep where pixels are to be pasted"):
-        editing_settings(paste=True)

@@ -56,7 +56,7 @@ def read_manifest(path: Path, *, count: int | None = None) -> tuple[ManifestRow,
 
     Args:
         path: .csv, .json or .parquet with the columns video, source_prompt and prompt, and optionally name, frames
-            and mask. A relative path of a video starts at the table's folder, below which local videos are, or in a
+            and mask. A relative path starts at the table's folder, below which local videos and masks are, or in a
             folder that `tasks.planning.source_policy` allows. A manifest of a data set, with the columns source and id
             in place of video and name, is read as well.
         count: how many rows to take, from the first; all by default.
@@ -174,7 +174,9 @@ def _mask(cells: _Cells) -> str:
     mask = cells.text("mask")
     if not mask:
         return ""
-    path = cells.path.parent / Path(mask).expanduser()
+    path = (cells.path.parent / Path(mask).expanduser()).absolute()
+    if reason := check_local(path, root=cells.path.parent, policy=read_policy()):
+        raise cells.fail(f"names a mask that cannot be used: {reason}")
     try:
         mask_files(path)
     except TaskInputError as error:

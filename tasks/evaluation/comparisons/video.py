@@ -110,7 +110,7 @@ ROWS: Final[Mapping[str, Mapping[str, Any]]] = {
     "mask grown by a cell": {"editing.keep_grow": 1},
     "smaller mask": {"editing.keep_threshold": 0.9},
     "larger mask": {"editing.keep_threshold": 0.65},
-    "source pasted outside": {"editing.paste": True},
+    "nothing pasted": {"editing.paste": False},
     "direct keyframe flow": {"flow.keyframes": "direct"},
     "contrast-preserving blend": {"propagation.blend": "contrast"},
     "contrast-preserving blend, fused": {"propagation.blend": "contrast", "propagation.fuse_gradients": True},

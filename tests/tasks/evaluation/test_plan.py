@@ -62,4 +62,4 @@ def test_a_quick_run_takes_few_methods_unless_they_are_named(tmp_path: Path) -> 
         return {method.name for method in rows}
 
     assert planned() == {"default", "all four as before", "each frame alone", "colour map"}
-    assert planned("source pasted outside") == {"default", "source pasted outside"}
+    assert planned("nothing pasted") == {"default", "nothing pasted"}

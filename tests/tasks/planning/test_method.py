@@ -57,6 +57,7 @@ def test_a_model_that_advises_nothing_has_defaults_by_its_kind(controlled: bool,
 def test_the_source_is_kept_where_the_model_advises_it_and_a_source_prompt_is_given() -> None:
     advice = Advice(keep=True)
     assert resolved(advice=advice, source_prompt="a star").editing.keep
+    assert resolved(advice=advice, source_prompt="a star").editing.paste
     assert not resolved(advice=advice).editing.keep
     assert not resolved("editing.keep=false", advice=advice, source_prompt="a star").editing.keep
 

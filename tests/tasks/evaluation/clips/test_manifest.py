@@ -79,6 +79,17 @@ def test_a_mask_is_read_with_the_clip_and_is_part_of_its_digest(write: Writer, f
     assert len(digests) == 3
 
 
+def test_a_mask_outside_of_the_manifests_folder_is_refused_unless_it_is_allowed(
+    tmp_path: Path, write: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(np.zeros((48, 64), np.uint8)).save(tmp_path / "mask.png")
+    elsewhere = {**ROW, "mask": str(tmp_path / "mask.png")}
+    with pytest.raises(TaskInputError, match=r"names a mask .* outside of the manifest's folder"):
+        read_manifest(write(elsewhere))
+    monkeypatch.setenv("WAVE_SOURCE_ROOTS", str(tmp_path))
+    assert read_manifest(write(elsewhere))[0].mask == str(tmp_path / "mask.png")
+
+
 def test_text_that_looks_like_none_numbers_or_dates_stays_text(write: Writer) -> None:
     rows = [{**ROW, "prompt": text} for text in ("None", "1e3", "2020-01-01")]
     for name in ("clips.csv", "clips.json"):

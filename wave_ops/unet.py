@@ -294,7 +294,8 @@ class FeatureSession:
         return rearrange(extended, "b f n c -> (b f) n c")
 
     def _more_follow(self) -> bool:
-        return self._batch.stop < len(self._step.order)
+        more: bool = self._batch.stop < len(self._step.order)
+        return more
 
     def _anchor_place(self) -> int:
         """Return the anchor's place in the batch; the first batch of several begins with it."""
@@ -348,11 +349,13 @@ def injected(unet: nn.Module, session: FeatureSession, *, sites: Sites) -> Itera
             leave = partial(session.leave_projection, name, inject=inject, extend=extend)
             stack.callback(projection.register_forward_hook(leave).remove)
         for name in sites.inject_resnets:
-            resnet = unet.get_submodule(name)
+            conv1, time_emb_proj, conv2 = (
+                unet.get_submodule(f"{name}.{layer}") for layer in ("conv1", "time_emb_proj", "conv2")
+            )
             # After the hook that warps, which needs all branches
-            stack.callback(resnet.conv1.register_forward_pre_hook(session.enter_resnet).remove)
-            stack.callback(resnet.time_emb_proj.register_forward_hook(session.embed_time).remove)
-            stack.callback(resnet.conv2.register_forward_hook(session.leave_resnet).remove)
+            stack.callback(conv1.register_forward_pre_hook(session.enter_resnet).remove)
+            stack.callback(time_emb_proj.register_forward_hook(session.embed_time).remove)
+            stack.callback(conv2.register_forward_hook(session.leave_resnet).remove)
         yield session
 
 

@@ -14,7 +14,7 @@ from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import PairWarps
 from wave_ops.schedule import DDIMSchedule
 from wave_ops.settings import NEGATIVE_PROMPT, EditingSettings
-from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites
+from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites, within_memory
 
 __all__ = ["NEGATIVE_PROMPT", "EditingSettings", "edit"]
 
@@ -123,11 +123,15 @@ class _Denoiser:
             injecting=source is not None and self.settings.injects(step_index),
             injecting_features=source is not None and self.settings.injects_features(step_index),
         )
-        edited = torch.empty_like(x)
-        for frames in self.session.batches(step, latent_size=(x.shape[-2], x.shape[-1])):
-            noise_pred = self._guided_noise(x, source, step_index, frames=frames)
-            edited[frames] = self.schedule.step(x[frames], noise_pred, step_index)
-        return edited
+
+        def denoise() -> Tensor:
+            edited = torch.empty_like(x)
+            for frames in self.session.batches(step, latent_size=(x.shape[-2], x.shape[-1])):
+                noise_pred = self._guided_noise(x, source, step_index, frames=frames)
+                edited[frames] = self.schedule.step(x[frames], noise_pred, step_index)
+            return edited
+
+        return within_memory(self.session, len(x), denoise)
 
     def _guided_noise(
         self, x: Tensor, source: Tensor | None, step_index: int, *, frames: list[int]

@@ -16,12 +16,13 @@ Source: WAVE sec. 4 (warping) and 6 (extended attention; injection after plug-an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from einops import rearrange
@@ -33,7 +34,19 @@ from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import GridWarps, PairWarps, gather_map, gather_positions
 from wave_ops.settings import Anchor
 
-__all__ = ["Anchor", "FeatureSession", "FeatureStep", "Sites", "injected", "resolve_sites", "with_block"]
+__all__ = [
+    "Anchor",
+    "FeatureSession",
+    "FeatureStep",
+    "Sites",
+    "injected",
+    "resolve_sites",
+    "with_block",
+    "within_memory",
+]
+
+T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,6 +336,32 @@ def _grid_sizes(latent_size: tuple[int, int]) -> dict[int, tuple[int, int]]:
         if height * width == 1:
             return sizes
         height, width = (height + 1) // 2, (width + 1) // 2
+
+
+def within_memory(session: FeatureSession, keyframes: int, compute: Callable[[], T]) -> T:
+    """Compute a step; where the device runs out of memory, halve the session's batch and compute the step again.
+
+    Args:
+        session: keeps the size that worked for the steps that follow.
+        keyframes: of the step.
+        compute: iterates the session's `batches`, and changes nothing before it returns.
+
+    Raises:
+        OutOfMemoryError: torch's, if a single keyframe does not fit, or all must pass in one batch.
+    """
+    while True:
+        size = min(session.keyframe_batch or keyframes, keyframes)
+        try:
+            return compute()
+        except torch.OutOfMemoryError:
+            if size == 1 or session.anchor == "time":
+                raise
+        # After the handler, which would keep the failed step's tensors by the error's traceback
+        torch.cuda.empty_cache()
+        session.keyframe_batch = (size + 1) // 2
+        _LOG.warning(
+            "The device ran out of memory with %d keyframes at a time; going on with %d", size, session.keyframe_batch
+        )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 from tests.wave_ops._hooks import has_hooks, recorded_inputs, recorded_outputs
 from tests.wave_ops._reference import PlainStep
 from wave_ops.errors import WaveOpsError
-from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites, with_block
+from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites, with_block, within_memory
 
 SIZE = (16, 16)
 CELLS = 16 * 16
@@ -361,3 +361,46 @@ def test_an_added_block_is_warped_and_extended_at_all_its_sites(model):
 def test_a_block_that_the_unet_does_not_have_cannot_be_added(model):
     with pytest.raises(WaveOpsError, match=r"up_blocks\.3"):
         with_block(model.unet, resolve_sites(model.unet), block="up_blocks.-1")
+
+
+def test_between_batches_nothing_is_kept_but_what_later_ones_read(model, latents, context, make_warps):
+    session = FeatureSession(warps=make_warps(4), keyframe_batch=2)
+    step = FeatureStep(order=(0, 1, 2, 3), warping=True, extending=True)
+    with injected(model.unet, session, sites=resolve_sites(model.unet)), torch.inference_mode():
+        batches = session.batches(step, latent_size=SIZE)
+        frames = next(batches)
+        model.unet(latents[0, frames], 500, encoder_hidden_states=context[0, frames])
+        kept = [*session._last.values(), *session._anchors.values()]
+        assert len(kept) == 12 + 12 + 2 * 12
+        assert all(each.untyped_storage().nbytes() == each.nbytes for each in kept)
+        batches.close()
+    assert not session._last
+    assert not session._anchors
+
+
+def test_where_memory_runs_out_the_batch_is_halved_until_it_fits_and_stays_so(caplog):
+    session, tried = FeatureSession(warps=None), []
+
+    def compute():
+        tried.append(session.keyframe_batch)
+        if session.keyframe_batch is None or session.keyframe_batch > 2:
+            raise torch.OutOfMemoryError("no memory")
+        return "noise"
+
+    assert within_memory(session, 7, compute) == "noise"
+    assert tried == [None, 4, 2]
+    assert within_memory(session, 7, compute) == "noise"
+    assert tried == [None, 4, 2, 2]
+    assert "7 keyframes at a time; going on with 4" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "session", [FeatureSession(warps=None, keyframe_batch=1), FeatureSession(warps=None, anchor="time")]
+)
+def test_what_cannot_be_halved_ends_with_the_error(session):
+    with pytest.raises(torch.OutOfMemoryError):
+        within_memory(session, 4, _no_memory)
+
+
+def _no_memory():
+    raise torch.OutOfMemoryError("no memory")

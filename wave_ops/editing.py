@@ -14,7 +14,7 @@ from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import PairWarps
 from wave_ops.schedule import DDIMSchedule
 from wave_ops.settings import NEGATIVE_PROMPT, EditingSettings
-from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites
+from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites, within_memory
 
 __all__ = ["NEGATIVE_PROMPT", "EditingSettings", "edit"]
 
@@ -39,8 +39,8 @@ def edit(
     """Denoise all keyframes together from x_S, with the branches [source, unconditional, conditional].
 
     Source: WAVE sec. 6; plug-and-play injection after Tumanyan et al. 2023. The source branch reads the stored
-    inversion latent of each step. Deviates: it is computed only in the steps that inject from it, which changes no
-    result.
+    inversion latent of each step. Deviates: it is computed only in the steps that inject from it, and the
+    unconditional branch only where guidance is not 1, which changes no result.
 
     Args:
         model: the diffusion model; its ControlNet is used if `edges` are passed.
@@ -68,7 +68,8 @@ def edit(
     """
     if len(orders) != settings.steps:
         raise WaveOpsError(f"expected the orders of {settings.steps} steps, got {len(orders)}: pass the inversion's")
-    prompts = [encode_prompt(model, text) for text in (source_prompt, negative_prompt, prompt)]
+    texts = (source_prompt, prompt) if settings.guidance_scale == 1 else (source_prompt, negative_prompt, prompt)
+    prompts = [encode_prompt(model, text) for text in texts]
     denoiser = _Denoiser(model, settings, torch.cat(prompts), warps, edges, keyframe_batch)
     first, x = start if start is not None else (settings.steps, inverted(settings.steps))
     x = x.float().to(model.device)
@@ -92,7 +93,7 @@ class _Denoiser:
         self,
         model: StableDiffusion,
         settings: EditingSettings,
-        prompts: Float[Tensor, "branch token channel"],
+        prompts: Float[Tensor, "branch token channel"],  # the source's, then those of the edit branches
         warps: PairWarps | None,
         edges: Float[Tensor, "keyframe 3 image_height image_width"] | None,
         keyframe_batch: int | None,
@@ -102,6 +103,7 @@ class _Denoiser:
         self.timesteps = self.schedule.timestep_tensor(model.device)
         self.warped = settings.schedule.warped_steps("editing")
         self.edges = None if edges is None else edges.to(model.device, model.dtype)
+        self.edit_branches = len(prompts) - 1
         self.session = FeatureSession(warps=warps, anchor=settings.anchor, keyframe_batch=keyframe_batch)
 
     def __call__(
@@ -115,23 +117,27 @@ class _Denoiser:
         warping = step_index in self.warped
         step = FeatureStep(
             order=tuple(order),
-            branches=2 if source is None else 3,
+            branches=self.edit_branches + (source is not None),
             warping=warping,
             extending=warping and self.settings.extended_attention,
             injecting=source is not None and self.settings.injects(step_index),
             injecting_features=source is not None and self.settings.injects_features(step_index),
         )
-        edited = torch.empty_like(x)
-        for frames in self.session.batches(step, latent_size=(x.shape[-2], x.shape[-1])):
-            noise_pred = self._guided_noise(x, source, step_index, frames=frames)
-            edited[frames] = self.schedule.step(x[frames], noise_pred, step_index)
-        return edited
+
+        def denoise() -> Tensor:
+            edited = torch.empty_like(x)
+            for frames in self.session.batches(step, latent_size=(x.shape[-2], x.shape[-1])):
+                noise_pred = self._guided_noise(x, source, step_index, frames=frames)
+                edited[frames] = self.schedule.step(x[frames], noise_pred, step_index)
+            return edited
+
+        return within_memory(self.session, len(x), denoise)
 
     def _guided_noise(
         self, x: Tensor, source: Tensor | None, step_index: int, *, frames: list[int]
     ) -> Float[Tensor, "frame channel height width"]:
         # The source branch comes first: `FeatureStep.injecting` copies from there
-        branches = ([] if source is None else [source[frames]]) + [x[frames], x[frames]]
+        branches = ([] if source is None else [source[frames]]) + [x[frames]] * self.edit_branches
         latents = torch.cat(branches)
         context = repeat(self.prompts[-len(branches) :], "b n c -> (b f) n c", f=len(frames))
         timestep = self.timesteps[step_index - 1]
@@ -141,8 +147,10 @@ class _Denoiser:
             encoder_hidden_states=context,
             **self._control(latents, timestep, context, frames),
         ).sample
-        edits = slice(-2 * len(frames), None)  # the last two branches, with a source branch or without
+        edits = slice(-self.edit_branches * len(frames), None)  # the last branches, with a source branch or without
         noise_pred = self.schedule.noise_prediction(output[edits], latents[edits], step_index)
+        if self.edit_branches == 1:
+            return noise_pred
         uncond, cond = noise_pred.chunk(2)
         return uncond + self.settings.guidance_scale * (cond - uncond)
 
@@ -152,17 +160,17 @@ class _Denoiser:
         """Return the UNet's arguments for a ControlNet: residuals of the two edit branches, zeros for the source's."""
         if self.edges is None or self.model.controlnet is None:
             return {}
-        edits = slice(-2 * len(frames), None)
+        edits = slice(-self.edit_branches * len(frames), None)
         down, mid = self.model.controlnet(
             latents[edits].to(self.model.dtype),
             timestep,
             encoder_hidden_states=context[edits],
-            controlnet_cond=self.edges[frames].repeat(2, 1, 1, 1),
+            controlnet_cond=self.edges[frames].repeat(self.edit_branches, 1, 1, 1),
             conditioning_scale=self.settings.controlnet_scale,
             return_dict=False,
         )
         # The UNet adds residuals to its whole batch: zeros leave the source branch as it was inverted, without control
-        sources = len(latents) - 2 * len(frames)
+        sources = len(latents) - self.edit_branches * len(frames)
         return {
             "down_block_additional_residuals": [_zeros_before(residual, sources) for residual in down],
             "mid_block_additional_residual": _zeros_before(mid, sources),

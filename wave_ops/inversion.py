@@ -14,7 +14,7 @@ from wave_ops.feature_warping import PairWarps
 from wave_ops.schedule import DDIMSchedule
 from wave_ops.settings import InversionSettings, NoisePoint
 from wave_ops.shuffle import step_order
-from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites
+from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites, within_memory
 
 __all__ = ["InversionSettings", "NoisePoint", "invert", "reconstruct", "step_orders"]
 
@@ -146,12 +146,16 @@ class _Predictor:
         warping: bool,
     ) -> Float[Tensor, "keyframe channel height width"]:
         step = FeatureStep(order=tuple(order), warping=warping)
-        noise_pred = torch.empty_like(x)
-        for frames in self.session.batches(step, latent_size=(x.shape[-2], x.shape[-1])):
-            output = self.model.unet(
-                x[frames].to(self.model.dtype),
-                self.timesteps[step_index - 1],
-                encoder_hidden_states=self.context.expand(len(frames), -1, -1),
-            ).sample
-            noise_pred[frames] = self.schedule.noise_prediction(output, x[frames], step_index)
-        return noise_pred
+
+        def predict() -> Tensor:
+            noise_pred = torch.empty_like(x)
+            for frames in self.session.batches(step, latent_size=(x.shape[-2], x.shape[-1])):
+                output = self.model.unet(
+                    x[frames].to(self.model.dtype),
+                    self.timesteps[step_index - 1],
+                    encoder_hidden_states=self.context.expand(len(frames), -1, -1),
+                ).sample
+                noise_pred[frames] = self.schedule.noise_prediction(output, x[frames], step_index)
+            return noise_pred
+
+        return within_memory(self.session, len(x), predict)

@@ -3,22 +3,26 @@
 All of them are forward hooks on public submodules, which torch removes completely:
 
 - a ResNet's feature after the first norm and activation is the input of `conv1`;
-- the normalised input of self-attention is the input of `attn1`, which computes keys and values from
-  `encoder_hidden_states` if that is passed (extended attention);
-- queries and keys are the outputs of `attn1.to_q` and `attn1.to_k`;
+- the normalised input of self-attention is the input of `attn1`;
+- queries, keys and values are the outputs of `attn1.to_q`, `attn1.to_k` and `attn1.to_v`: longer keys and values extend
+  attention, and as each token is projected by itself, those of the anchor frame are computed once;
 - a ResNet's output before the skip connection is added is the output of `conv2`.
+
+What is replaced by the source branch's is not computed for the other branches: a module's input is cut to the source
+branch, and its output repeated.
 
 Source: WAVE sec. 4 (warping) and 6 (extended attention; injection after plug-and-play, Tumanyan et al. 2023).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from einops import rearrange
@@ -30,7 +34,19 @@ from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import GridWarps, PairWarps, gather_map, gather_positions
 from wave_ops.settings import Anchor
 
-__all__ = ["Anchor", "FeatureSession", "FeatureStep", "Sites", "injected", "resolve_sites", "with_block"]
+__all__ = [
+    "Anchor",
+    "FeatureSession",
+    "FeatureStep",
+    "Sites",
+    "injected",
+    "resolve_sites",
+    "with_block",
+    "within_memory",
+]
+
+T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,14 +166,6 @@ class FeatureStep:
 
 
 @dataclass(slots=True)
-class _PreviousBatch:
-    """Features of one site that later batches of the same step need."""
-
-    anchor: Float[Tensor, "branch position channel"]
-    last: Float[Tensor, "branch position channel"]
-
-
-@dataclass(slots=True)
 class FeatureSession:
     """The state that the hooks of one UNet read: the current step, and the keyframes of the current batch.
 
@@ -176,7 +184,10 @@ class FeatureSession:
     _grids: dict[tuple[int, int], GridWarps] = field(default_factory=dict)
     _maps: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     _sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
-    _previous: dict[str, _PreviousBatch] = field(default_factory=dict)
+    _last: dict[str, Tensor] = field(default_factory=dict)
+    """By site, the fused feature of the last frame of the batch before, (branch position channel)."""
+    _anchors: dict[str, Tensor] = field(default_factory=dict)
+    """By projection, the anchor frame's keys or values, (branch position channel), for the batches that follow."""
 
     def batches(self, step: FeatureStep, *, latent_size: tuple[int, int]) -> Iterator[list[int]]:
         """Yield the keyframe indices of each UNet batch of a step; run the UNet on a batch before taking the next.
@@ -207,7 +218,8 @@ class FeatureSession:
         finally:
             self._step = FeatureStep(order=())
             self._maps.clear()
-            self._previous.clear()
+            self._last.clear()
+            self._anchors.clear()
 
     def _slices(self) -> list[slice]:
         slices = list(batch_slices(len(self._step.order), self.keyframe_batch))
@@ -224,54 +236,79 @@ class FeatureSession:
             return None
         height, width = args[0].shape[-2:]
         features = rearrange(args[0], "(b f) c h w -> b f (h w) c", b=self._step.branches)
-        fused, _anchor = self._fuse(site, features, (height, width), warping=True)
+        fused = self._fuse(site, features, (height, width))
         return (rearrange(fused, "b f (h w) c -> (b f) c h w", h=height), *args[1:])
 
-    def enter_attention(
-        self, site: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, warp: bool, extend: bool
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Warp the input of a self-attention, and extend its keys and values (a forward pre-hook)."""
-        warping, extending = warp and self._step.warping, extend and self._step.extending
-        if not (warping or extending):
+    def warp_attention(self, site: str, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Warp the input of a self-attention, so that queries, keys and values are tied (a forward pre-hook)."""
+        if not self._step.warping:
             return None
         features = rearrange(args[0], "(b f) n c -> b f n c", b=self._step.branches)
-        fused, anchor = self._fuse(site, features, self._sizes[features.shape[2]], warping=warping)
+        fused = self._fuse(site, features, self._sizes[features.shape[2]])
+        return (rearrange(fused, "b f n c -> (b f) n c"), *args[1:])
+
+    def enter_projection(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Project queries or keys of the source branch alone, where all branches take them (a forward pre-hook)."""
+        return (self._source(args[0]), *args[1:]) if self._step.injecting else None
+
+    def leave_projection(
+        self, name: str, _: nn.Module, args: tuple[Any, ...], output: Tensor, *, inject: bool, extend: bool
+    ) -> Tensor | None:
+        """Extend keys or values by the anchor frame's, and inject the source branch's (a forward hook)."""
+        injecting, extending = inject and self._step.injecting, extend and self._step.extending
+        if not (injecting or extending):
+            return None
         if extending:
-            # For the anchor itself this repeats its own tokens, which does not change a softmax-weighted mean
-            extended = torch.cat([anchor[:, None].expand_as(fused), fused], dim=2)
-            kwargs = {**kwargs, "encoder_hidden_states": rearrange(extended, "b f n c -> (b f) n c")}
-        return (rearrange(fused, "b f n c -> (b f) n c"), *args[1:]), kwargs
+            output = self._extend(name, output, branches=1 if injecting else self._step.branches)
+        return self._injected(output) if injecting else output
 
-    def inject_attention(self, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        """Replace the queries or keys of every branch by the source branch's (a forward hook)."""
-        return self._source(output) if self._step.injecting else None
+    def enter_resnet(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Compute a ResNet's convolutions of the source branch alone, where it is injected (a forward pre-hook)."""
+        return (self._source(args[0]), *args[1:]) if self._step.injecting_features else None
 
-    def inject_features(self, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        """Replace the output of a ResNet of every branch by the source branch's (a forward hook)."""
+    def embed_time(self, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """Cut a ResNet's time embedding to the source branch, which alone it is added to then (a forward hook)."""
         return self._source(output) if self._step.injecting_features else None
 
-    def _source(self, output: Tensor) -> Tensor:
-        source = output[: len(output) // self._step.branches]
-        return source.repeat(self._step.branches, *[1] * (output.ndim - 1))
+    def leave_resnet(self, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """Give every branch the source branch's output of a ResNet, before the skip connection (a forward hook)."""
+        return self._injected(output) if self._step.injecting_features else None
+
+    def _source(self, tensor: Tensor) -> Tensor:
+        return tensor[: len(tensor) // self._step.branches]
+
+    def _injected(self, source: Tensor) -> Tensor:
+        return source.repeat(self._step.branches, *[1] * (source.ndim - 1))
 
     def _fuse(
-        self,
-        site: str,
-        features: Float[Tensor, "branch frame position channel"],
-        size: tuple[int, int],
-        *,
-        warping: bool,
-    ) -> tuple[Float[Tensor, "branch frame position channel"], Float[Tensor, "branch position channel"]]:
-        """Warp along the order; return the fused features and those of the anchor frame."""
-        # The UNet computes earlier batches only once, so each site stores the features that later ones need
-        previous = self._previous.get(site)
-        if warping:
-            joined = features if previous is None else torch.cat([previous.last[:, None], features], dim=1)
-            features = gather_positions(joined, self._map(size, features.device))
-        anchor = features[:, self._anchor_place()] if previous is None else previous.anchor
-        if self._batch.stop < len(self._step.order):
-            self._previous[site] = _PreviousBatch(anchor=anchor, last=features[:, -1])
-        return features, anchor
+        self, site: str, features: Float[Tensor, "branch frame position channel"], size: tuple[int, int]
+    ) -> Float[Tensor, "branch frame position channel"]:
+        """Warp along the order."""
+        # The UNet computes earlier batches only once, so each site stores the feature that the next one needs
+        last = self._last.get(site)
+        joined = features if last is None else torch.cat([last[:, None], features], dim=1)
+        fused = gather_positions(joined, self._map(size, features.device))
+        if self._more_follow():
+            self._last[site] = fused[:, -1].clone()  # a view would keep all features of the batch
+        return fused
+
+    def _extend(self, name: str, projected: Tensor, *, branches: int) -> Tensor:
+        """Put the anchor frame's keys or values before each frame's own.
+
+        For the anchor itself this repeats its own tokens, which does not change a softmax-weighted mean.
+        """
+        own = rearrange(projected, "(b f) n c -> b f n c", b=branches)
+        anchor = self._anchors.get(name)
+        if anchor is None:
+            anchor = own[:, self._anchor_place()]
+            if self._more_follow():
+                self._anchors[name] = anchor.clone()
+        extended = torch.cat([anchor[:, None].expand_as(own), own], dim=2)
+        return rearrange(extended, "b f n c -> (b f) n c")
+
+    def _more_follow(self) -> bool:
+        more: bool = self._batch.stop < len(self._step.order)
+        return more
 
     def _anchor_place(self) -> int:
         """Return the anchor's place in the batch; the first batch of several begins with it."""
@@ -301,6 +338,32 @@ def _grid_sizes(latent_size: tuple[int, int]) -> dict[int, tuple[int, int]]:
         height, width = (height + 1) // 2, (width + 1) // 2
 
 
+def within_memory(session: FeatureSession, keyframes: int, compute: Callable[[], T]) -> T:
+    """Compute a step; where the device runs out of memory, halve the session's batch and compute the step again.
+
+    Args:
+        session: keeps the size that worked for the steps that follow.
+        keyframes: of the step.
+        compute: iterates the session's `batches`, and changes nothing before it returns.
+
+    Raises:
+        OutOfMemoryError: torch's, if a single keyframe does not fit, or all must pass in one batch.
+    """
+    while True:
+        size = min(session.keyframe_batch or keyframes, keyframes)
+        try:
+            return compute()
+        except torch.OutOfMemoryError:
+            if size == 1 or session.anchor == "time":
+                raise
+        # After the handler, which would keep the failed step's tensors by the error's traceback
+        torch.cuda.empty_cache()
+        session.keyframe_batch = (size + 1) // 2
+        _LOG.warning(
+            "The device ran out of memory with %d keyframes at a time; going on with %d", size, session.keyframe_batch
+        )
+
+
 @contextmanager
 def injected(unet: nn.Module, session: FeatureSession, *, sites: Sites) -> Iterator[FeatureSession]:
     """Add a session's hooks to a UNet, and remove them on any exit; the UNet's output is then as before, bit for bit.
@@ -315,16 +378,34 @@ def injected(unet: nn.Module, session: FeatureSession, *, sites: Sites) -> Itera
             conv1 = unet.get_submodule(f"{name}.conv1")
             warp_resnet = partial(session.warp_resnet, name)
             stack.callback(conv1.register_forward_pre_hook(warp_resnet).remove)
-        # One hook for both, because keys and values are extended by warped tokens
-        for name in dict.fromkeys((*sites.warp_attentions, *sites.extend_attentions)):
-            warp, extend = name in sites.warp_attentions, name in sites.extend_attentions
-            enter = partial(session.enter_attention, name, warp=warp, extend=extend)
-            stack.callback(unet.get_submodule(name).register_forward_pre_hook(enter, with_kwargs=True).remove)
-        for name in sites.inject_attentions:
-            for layer in ("to_q", "to_k"):
-                projection = unet.get_submodule(f"{name}.{layer}")
-                stack.callback(projection.register_forward_hook(session.inject_attention).remove)
+        for name in sites.warp_attentions:
+            warp_attention = partial(session.warp_attention, name)
+            stack.callback(unet.get_submodule(name).register_forward_pre_hook(warp_attention).remove)
+        for name, inject, extend in _projections(sites):
+            projection = unet.get_submodule(name)
+            if inject:
+                stack.callback(projection.register_forward_pre_hook(session.enter_projection).remove)
+            leave = partial(session.leave_projection, name, inject=inject, extend=extend)
+            stack.callback(projection.register_forward_hook(leave).remove)
         for name in sites.inject_resnets:
-            conv2 = unet.get_submodule(f"{name}.conv2")
-            stack.callback(conv2.register_forward_hook(session.inject_features).remove)
+            conv1, time_emb_proj, conv2 = (
+                unet.get_submodule(f"{name}.{layer}") for layer in ("conv1", "time_emb_proj", "conv2")
+            )
+            # After the hook that warps, which needs all branches
+            stack.callback(conv1.register_forward_pre_hook(session.enter_resnet).remove)
+            stack.callback(time_emb_proj.register_forward_hook(session.embed_time).remove)
+            stack.callback(conv2.register_forward_hook(session.leave_resnet).remove)
         yield session
+
+
+def _projections(sites: Sites) -> Iterator[tuple[str, bool, bool]]:
+    """Yield the projections of self-attentions that are injected or extended, and whether they are either."""
+    for name in dict.fromkeys((*sites.inject_attentions, *sites.extend_attentions)):
+        injected, extended = name in sites.inject_attentions, name in sites.extend_attentions
+        for layer, inject, extend in (
+            ("to_q", injected, False),
+            ("to_k", injected, extended),
+            ("to_v", False, extended),
+        ):
+            if inject or extend:
+                yield f"{name}.{layer}", inject, extend

@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from storage.digest import digest_file_once, digest_of
+from storage.digest import digest_of
 from tasks.errors import TaskInputError
 from tasks.models.weights_check import check_cross_attention, check_weights
+from tasks.models.weights_digest import weights_digest
 
 __all__ = ["Advice", "ModelIdentity", "NetworkIdentity", "resolve_controlnet", "resolve_model"]
 
@@ -235,4 +236,4 @@ def _model_digest(folder: Path, variants: Mapping[str, str | None], index: Mappi
 
 
 def _digest_files(folder: Path, files: list[Path]) -> str:
-    return digest_of({str(path.relative_to(folder)): digest_file_once(path) for path in files})
+    return digest_of({str(path.relative_to(folder)): weights_digest(path) for path in files})

@@ -34,8 +34,8 @@ EDITING = (
         ("orders of the inversion from the wrong end", "order=orders[j - 1]", "order=orders[-j]"),
         (
             "edges in natural order instead of the step's",
-            "controlnet_cond=self.edges[frames].repeat(2, 1, 1, 1)",
-            "controlnet_cond=self.edges[sorted(frames)].repeat(2, 1, 1, 1)",
+            "controlnet_cond=self.edges[frames].repeat(self.edit_branches, 1, 1, 1)",
+            "controlnet_cond=self.edges[sorted(frames)].repeat(self.edit_branches, 1, 1, 1)",
         ),
         (
             "the ControlNet is given the source prompt and the negative one",
@@ -67,29 +67,30 @@ EDITING = (
         "tests/wave_ops/test_unet.py tests/wave_ops/test_editing.py tests/wave_ops/test_inversion.py",
         (
             "injection reaches the unconditional branch alone",
-            "return source.repeat(self._step.branches, *[1] * (output.ndim - 1))",
-            "return torch.cat([source, source, output[2 * len(source) :]])",
+            "return source.repeat(self._step.branches, *[1] * (source.ndim - 1))",
+            "return torch.cat([source, source, *[0 * source] * (self._step.branches - 2)])",
         ),
         (
             "self-attention's input is never warped",
-            "warping, extending = warp and self._step.warping, extend and self._step.extending",
-            "warping, extending = False, extend and self._step.extending",
+            "fused = self._fuse(site, features, self._sizes[features.shape[2]])",
+            "fused = features",
         ),
-        ("features of the previous batch are kept from step to step", "            self._previous.clear()\n", ""),
+        ("the anchor's keys are kept from step to step", "            self._anchors.clear()\n", ""),
+        ("features of the previous batch are kept from step to step", "            self._last.clear()\n", ""),
         (
             "a ResNet's input is never warped",
-            "        if not self._step.warping:\n            return None\n",
-            "        return None\n",
+            "fused = self._fuse(site, features, (height, width))",
+            "fused = features",
         ),
         (
             "the anchor comes after the frame's own tokens",
-            "[anchor[:, None].expand_as(fused), fused]",
-            "[fused, fused]",
+            "[anchor[:, None].expand_as(own), own]",
+            "[own, own]",
         ),
         (
             "the anchor of a later batch is its own first frame",
-            "if previous is None else previous.anchor",
-            "if True else previous.anchor",
+            "        if anchor is None:\n",
+            "        if True:\n",
         ),
     ),
 )

@@ -161,6 +161,32 @@ def test_the_source_branch_is_computed_only_while_its_features_are_injected(mode
     assert not torch.allclose(half, never, atol=1e-3)
 
 
+@pytest.mark.parametrize("keyframe_batch", [None, 2])
+def test_at_guidance_one_no_unconditional_branch_is_computed(model, source, make_warps, edges, keyframe_batch):
+    arguments = {"warps": make_warps(3), "edges": edges, "keyframe_batch": keyframe_batch}
+    with recorded_inputs(model.unet) as calls, recorded_inputs(model.controlnet) as controlled:
+        result = edited(model, source, settings={"guidance_scale": 1.0}, **arguments)
+    assert sum(len(call["0"]) for call in calls) == 3 * (3 * 2 + 3 * 1)
+    assert sum(len(call["0"]) for call in controlled) == 3 * STEPS
+    nearly = edited(model, source, settings={"guidance_scale": 1.0 + 1e-7}, **arguments)
+    torch.testing.assert_close(result, nearly, rtol=1e-4, atol=1e-4)
+
+
+def test_an_edit_that_runs_out_of_memory_goes_on_in_smaller_batches(model, source, make_warps):
+    whole = edited(model, source, warps=make_warps(3))
+
+    def run_out(_, args):
+        if len(args[0]) > 6:
+            raise torch.OutOfMemoryError("no memory")
+
+    hook = model.unet.register_forward_pre_hook(run_out)
+    try:
+        result = edited(model, source, warps=make_warps(3))
+    finally:
+        hook.remove()
+    torch.testing.assert_close(result, whole, rtol=1e-2, atol=1e-3)
+
+
 def test_with_injection_the_result_is_nearer_to_the_source(model, source):
     distances = [
         (edited(model, source, settings={"injection_fraction": part}) - source[0]).abs().mean() for part in (0.0, 1.0)

@@ -9,7 +9,7 @@ import torch
 from tests.wave_ops._hooks import has_hooks, recorded_inputs, recorded_outputs
 from tests.wave_ops._reference import PlainStep
 from wave_ops.errors import WaveOpsError
-from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites, with_block
+from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites, with_block, within_memory
 
 SIZE = (16, 16)
 CELLS = 16 * 16
@@ -221,14 +221,45 @@ def test_extended_attention_leaves_the_first_frame_and_changes_the_others(model,
 
 
 def test_extended_keys_and_values_are_the_first_frames_tokens_then_the_frames_own(model, latents, context):
-    two_branches = (tensor.unflatten(1, (2, 2))[0] for tensor in (latents, context))
+    two_branches = [tensor.unflatten(1, (2, 2))[0] for tensor in (latents, context)]
     step = FeatureStep(order=(0, 1), branches=2, extending=True)
-    seen = recorded_step(
-        {"attn1": last_attention(model)}, model, FeatureSession(warps=None), step, *two_branches, record=recorded_inputs
-    )["attn1"]
-    own, extended = (seen[name].unflatten(0, (2, 2)) for name in ("0", "encoder_hidden_states"))
-    assert torch.equal(extended[:, :, CELLS:], own)
-    assert torch.equal(extended[:, 1, :CELLS], own[:, 0])
+    attn1 = last_attention(model)
+    modules = {"k": attn1.to_k, "v": attn1.to_v}
+    tokens = recorded_step(
+        {"attn1": attn1}, model, FeatureSession(warps=None), step, *two_branches, record=recorded_inputs
+    )["attn1"]["0"]
+    seen = recorded_step(modules, model, FeatureSession(warps=None), step, *two_branches, record=recorded_outputs)
+    for name, projection in modules.items():
+        own, extended = (each.unflatten(0, (2, 2)) for each in (projection(tokens), seen[name]))
+        assert torch.equal(extended[:, :, CELLS:], own)
+        assert torch.equal(extended[:, :, :CELLS], own[:, :1].expand(-1, 2, -1, -1))
+
+
+def test_what_the_source_branch_replaces_is_not_computed_for_the_others(model, latents, context):
+    latents, context = (torch.cat([tensor] * 3)[:, :2] for tensor in (latents, context))
+    block = model.unet.up_blocks[1]
+    attn1, resnet = block.attentions[1].transformer_blocks[0].attn1, block.resnets[1]
+    modules = {"q": attn1.to_q, "k": attn1.to_k, "v": attn1.to_v, "first": resnet.conv1, "second": resnet.conv2}
+    counted = dict.fromkeys(modules, 0)
+
+    def forward_of(name, module):
+        inner = module.forward
+
+        def forward(features):
+            counted[name] = len(features)
+            return inner(features)
+
+        return forward
+
+    step = FeatureStep(order=(0, 1), branches=3, injecting=True, injecting_features=True)
+    try:
+        for name, module in modules.items():
+            module.forward = forward_of(name, module)
+        hooked_noise(model, FeatureSession(warps=None), step, latents, context)
+    finally:
+        for module in modules.values():
+            del module.forward
+    assert counted == {"q": 2, "k": 2, "v": 6, "first": 2, "second": 2}
 
 
 @pytest.mark.parametrize("branches", [2, 3])
@@ -264,10 +295,10 @@ def test_attention_and_features_are_injected_independently(model, latents, conte
 def test_extended_keys_and_values_can_be_those_of_the_first_frame_in_time(model, latents, context, make_warps):
     step = FeatureStep(order=(2, 3, 0, 1), warping=True, extending=True)
     session = FeatureSession(warps=make_warps(4), anchor="time")
-    modules = {"attn1": last_attention(model)}
-    seen = recorded_step(modules, model, session, step, latents, context, record=recorded_inputs)["attn1"]
-    assert torch.equal(seen["encoder_hidden_states"][:, CELLS:], seen["0"])
-    assert torch.equal(seen["encoder_hidden_states"][:, :CELLS], seen["0"][2:3].expand(4, -1, -1))
+    to_v = last_attention(model).to_v
+    (extended,) = recorded_step({"v": to_v}, model, session, step, latents, context, record=recorded_outputs).values()
+    assert torch.equal(extended[:, :CELLS], extended[2:3, CELLS:].expand(4, -1, -1))
+    assert not torch.equal(extended[0, CELLS:], extended[2, CELLS:])
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3)])
@@ -330,3 +361,46 @@ def test_an_added_block_is_warped_and_extended_at_all_its_sites(model):
 def test_a_block_that_the_unet_does_not_have_cannot_be_added(model):
     with pytest.raises(WaveOpsError, match=r"up_blocks\.3"):
         with_block(model.unet, resolve_sites(model.unet), block="up_blocks.-1")
+
+
+def test_between_batches_nothing_is_kept_but_what_later_ones_read(model, latents, context, make_warps):
+    session = FeatureSession(warps=make_warps(4), keyframe_batch=2)
+    step = FeatureStep(order=(0, 1, 2, 3), warping=True, extending=True)
+    with injected(model.unet, session, sites=resolve_sites(model.unet)), torch.inference_mode():
+        batches = session.batches(step, latent_size=SIZE)
+        frames = next(batches)
+        model.unet(latents[0, frames], 500, encoder_hidden_states=context[0, frames])
+        kept = [*session._last.values(), *session._anchors.values()]
+        assert len(kept) == 12 + 12 + 2 * 12
+        assert all(each.untyped_storage().nbytes() == each.nbytes for each in kept)
+        batches.close()
+    assert not session._last
+    assert not session._anchors
+
+
+def test_where_memory_runs_out_the_batch_is_halved_until_it_fits_and_stays_so(caplog):
+    session, tried = FeatureSession(warps=None), []
+
+    def compute():
+        tried.append(session.keyframe_batch)
+        if session.keyframe_batch is None or session.keyframe_batch > 2:
+            raise torch.OutOfMemoryError("no memory")
+        return "noise"
+
+    assert within_memory(session, 7, compute) == "noise"
+    assert tried == [None, 4, 2]
+    assert within_memory(session, 7, compute) == "noise"
+    assert tried == [None, 4, 2, 2]
+    assert "7 keyframes at a time; going on with 4" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "session", [FeatureSession(warps=None, keyframe_batch=1), FeatureSession(warps=None, anchor="time")]
+)
+def test_what_cannot_be_halved_ends_with_the_error(session):
+    with pytest.raises(torch.OutOfMemoryError):
+        within_memory(session, 4, _no_memory)
+
+
+def _no_memory():
+    raise torch.OutOfMemoryError("no memory")

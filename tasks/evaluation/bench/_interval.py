@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
@@ -15,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tasks.errors import TaskInputError
+from tasks.evaluation.bench._child import run_probe
 from tasks.evaluation.bench.measurements import Measurement, least_seconds, without_target
 from tasks.evaluation.comparisons.comparison import Measure
 from tasks.evaluation.comparisons.propagation_baselines import warm_up
@@ -95,15 +90,4 @@ def measure_memory(size: tuple[int, int], *, check_target: bool) -> Iterator[Mea
 
 
 def _probe(size: tuple[int, int], length: int) -> dict[str, float]:
-    """Propagate one interval in a new process that imports the same code as this one."""
-    root = str(Path(__file__).parents[3])
-    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", _PROBE, *map(str, (*size, length))]
-    ended = subprocess.run(  # noqa: S603  (this interpreter, our own module, three integers)
-        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": paths}
-    )
-    if ended.returncode != 0:
-        reason = (ended.stderr.strip().splitlines() or ["it wrote no message"])[-1]
-        raise TaskInputError(f"The process that measures memory ended with code {ended.returncode}: {reason}.")
-    found: dict[str, float] = json.loads(ended.stdout)
-    return found
+    return run_probe(_PROBE, *size, length)

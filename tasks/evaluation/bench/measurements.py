@@ -22,6 +22,7 @@ __all__ = [
     "chosen_sections",
     "least_seconds",
     "measurement_record",
+    "whole_numbers",
     "without_target",
 ]
 
@@ -50,6 +51,10 @@ class BenchRequest:
     """Seconds of each clip on a CPU, in the bench of the scale."""
     s3: bool = False
     """Whether the workspace of the bench of the scale is in an object store (SeaweedFS); else in a folder."""
+    device: str = "cpu"
+    """Torch device of the bench of the diffusion core: cpu, cuda or auto."""
+    keyframes: tuple[int, ...] = ()
+    """Numbers of keyframes of which the bench of the core measures the memory; none: those of its table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +102,18 @@ def chosen_sections(sections: Sequence[Section], names: Sequence[str]) -> list[S
             known = ", ".join(section.title for section in sections)
             raise TaskInputError(f"Unknown section {name!r} of the bench; choose from {known}.")
     return [section for section in sections if not names or any(name in section.title for name in names)]
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Read numbers with commas between them; none from an empty text.
+
+    Raises:
+        TaskInputError: if it is something else.
+    """
+    try:
+        return tuple(int(each) for each in text.split(",") if text)
+    except ValueError:
+        raise TaskInputError(f"Expected numbers with commas between them, such as 8,64,512, got {text!r}.") from None
 
 
 def without_target(measure: Measure) -> Measure:

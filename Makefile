@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 SOURCES := flows tasks wave_ops storage
 
-.PHONY: demo test check format mutants lock clean
+.PHONY: demo test check format mutants handlers lock clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)  ## draw a scene, edit it with the embedded model, leave the result in demo/
@@ -29,6 +29,11 @@ format: $(READY)
 
 mutants: $(READY)  ## put faults into a copy of the code, one by one, and check that tests fail (half an hour)
 	$(BIN)/python -m tests.mutants.run
+
+handlers: $(READY)  ## run the tests of storage and tasks, and list the exception handlers that none of them reaches
+	OMP_NUM_THREADS=1 COVERAGE_FILE=.coverage $(BIN)/python -m coverage run --source=storage,tasks -m pytest -q -n 0 \
+		tests/storage tests/tasks
+	$(BIN)/python -m tests.handlers.run .coverage
 
 lock: .uv/bin/uv  ## pin every dependency by name, version and hash, with no index address
 	$(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-header \

@@ -39,11 +39,11 @@ def claim(files: Files, path: str, digest: str, *, discard: Callable[[], None]) 
 
 
 def _missing_groups(files: Files, path: str) -> list[str]:
-    """Return the keys of the absent groups above a path, the outermost first; above one that exists, all do."""
+    """Return the keys of the absent or damaged groups above a path, the outermost first; above a sound one, all are."""
     folders, missing = path.split("/"), list[str]()
     for depth in range(len(folders) - 1, -1, -1):
         key = "/".join([*folders[:depth], layout.NODE])
-        if key in files.read_many([key]):
+        if layout.load(files.read_many([key]).get(key)) is not None:
             break
         missing.insert(0, key)
     return missing

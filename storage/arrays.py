@@ -146,8 +146,16 @@ def open_array(store: Store, path: str) -> zarr.Array[Any]:
 
     Raises:
         FileNotFoundError: if there is none.
+        DamagedError: if its description cannot be parsed.
     """
-    return zarr.open_array(store, path=path, mode="r+", zarr_format=3).with_config(_CONFIG)
+    try:
+        return zarr.open_array(store, path=path, mode="r+", zarr_format=3).with_config(_CONFIG)
+    except WorkspaceError:  # of the store: what cannot be reached is not damaged
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # of the JSON, or of what it lacks
+        raise DamagedError(
+            f"the description of {path} is damaged ({error}); delete that folder and run again"
+        ) from error
 
 
 def object_keys(spec: ArraySpec) -> Iterator[str]:
@@ -166,8 +174,11 @@ def region_keys(spec: ArraySpec, start: int, stop: int) -> Iterator[str]:
 def write_region(array: zarr.Array[Any], start: int, values: AnyArray) -> None:
     """Write whole objects: rows `start` to `start + len(values)` along axis 0.
 
+    Zarr reads a shard that reaches beyond the end of the array before it writes it.
+
     Raises:
         WorkspaceError: if the region cuts an object, leaves the array, or the values do not fit shape and type.
+        DamagedError: if such a shard was cut short by an earlier writer.
     """
     stop = start + len(values)
     _check_region(array, start, stop)
@@ -175,7 +186,14 @@ def write_region(array: zarr.Array[Any], start: int, values: AnyArray) -> None:
         raise WorkspaceError(f"rows of {array.path} are {array.shape[1:]}, got {values.shape[1:]}")
     if not np.can_cast(values.dtype, array.dtype, "same_kind"):
         raise WorkspaceError(f"{array.path} stores {array.dtype}, got {values.dtype}")
-    array[start:stop] = values.astype(array.dtype, copy=False)
+    try:
+        array[start:stop] = values.astype(array.dtype, copy=False)
+    except WorkspaceError:  # of the store
+        raise
+    except (ValueError, RuntimeError) as error:
+        raise DamagedError(
+            f"rows {start} to {stop} of {array.path} are damaged ({error}); delete that folder and run again"
+        ) from error
 
 
 def read_region(array: zarr.Array[Any], start: int, stop: int) -> AnyArray:

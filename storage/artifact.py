@@ -22,7 +22,7 @@ from storage import arrays
 from storage._ownership import claim, is_owned
 from storage.arrays import AnyArray, ArraySpec
 from storage.digest import to_json
-from storage.errors import AbsentError, WorkspaceError
+from storage.errors import AbsentError, DamagedError, WorkspaceError
 from storage.files import Files, is_partial
 from storage.reference import ArtifactRef
 from storage.row_access import RowReader, RowWriter
@@ -123,6 +123,8 @@ class Artifact:
     ) -> zarr.Array[Any]:
         """Open the array with its values if it exists with this description, else create it empty.
 
+        A damaged description counts as another one.
+
         Chunks are compressed with zstd and end with a crc32c, so that reading a torn or corrupt one raises an error.
         With `shard_rows`, so many rows along axis 0 are stored as one object, written as a whole; a chunk of it can
         still be read alone.
@@ -147,9 +149,10 @@ class Artifact:
             array = arrays.open_array(self.store, path)
         except FileNotFoundError:
             array = self._create_array(path, spec)
+        except DamagedError:
+            array = self._replace_array(name, spec)
         if ArraySpec.of(array) != spec:
-            self._remove_array(name)
-            array = self._create_array(path, spec)
+            array = self._replace_array(name, spec)
         self._arrays[name] = array
         return array
 
@@ -170,12 +173,19 @@ class Artifact:
     def write_region(self, name: str, start: int, values: AnyArray) -> None:
         """Write rows `start` to `start + len(values)` along axis 0.
 
-        Only whole chunks, or whole shards where the array has them, and values of the same kind.
+        Only whole chunks, or whole shards where the array has them, and values of the same kind. What is there already
+        is replaced, damaged or not.
 
         Raises:
             WorkspaceError: if the region cuts a chunk (or shard) or leaves the array, or the values do not fit.
         """
-        arrays.write_region(self.array(name), start, values)
+        array = self.array(name)
+        try:
+            arrays.write_region(array, start, values)
+        except DamagedError:
+            keys = arrays.region_keys(ArraySpec.of(array), start, start + len(values))
+            self.files.delete(self._key(f"{name}/{key}") for key in keys)
+            arrays.write_region(array, start, values)
 
     def read_region(self, name: str, start: int = 0, stop: int | None = None) -> AnyArray:
         """Read rows `start` to `stop` along axis 0.
@@ -194,13 +204,13 @@ class Artifact:
         return self.array(name)
 
     def readable_prefix(self, name: str) -> int:
-        """Count the leading rows along axis 0 that exist and pass their checksums; 0 if the array does not exist.
+        """Count the leading rows along axis 0 that exist and pass their checksums.
 
-        Every counted row is read.
+        Every counted row is read. It is 0 if the array does not exist, or its description is damaged.
         """
         try:
             array = self.array(name)
-        except AbsentError:
+        except (AbsentError, DamagedError):
             return 0
         return arrays.readable_prefix(array, self.files.sizes(self._key(name)))
 
@@ -421,11 +431,12 @@ class Artifact:
                 f"{self._where} cannot be completed: {name} lacks {len(missing)} chunks, the first {missing[0]}"
             )
 
-    def _remove_array(self, name: str) -> None:
+    def _replace_array(self, name: str, spec: ArraySpec) -> zarr.Array[Any]:
         # The record and the parts go too: they list chunks of the array
         gone = (layout.RECORD, f"{layout.PARTS}/", f"{name}/")
         keys = sorted((key for key in self._present() if key.startswith(gone)), key=layout.removal_order)
         self.files.delete(self._key(key) for key in keys)
+        return self._create_array(self._key(name), spec)
 
     def _claim(self) -> None:
         """Become the owner of the path, before the first write."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from zarr.abc.store import Store
@@ -19,7 +21,7 @@ from storage.files import Files, LocalFiles
 from storage.objects import SCHEMES, ObjectFiles, open_array_store, open_store
 from storage.reference import ArtifactRef
 
-__all__ = ["Workspace", "open_artifact"]
+__all__ = ["Workspace", "intercepted_workspaces", "open_artifact"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,9 @@ class Workspace:
         """
         text = str(url)
         folder = _local_folder(text)
-        return _open_objects(text) if folder is None else _open_local(folder)
+        opened = _open_objects(text) if folder is None else _open_local(folder)
+        intercept = _INTERCEPT.get()
+        return opened if intercept is None else intercept(opened)
 
     def artifact(self, where: ArtifactRef | str) -> Artifact:
         """Return an artifact by its reference or, for reading only, by its path.
@@ -92,6 +96,23 @@ class Workspace:
             self.files.delete([key])
         except (OSError, WorkspaceError) as error:
             _fail(self.url, f"it cannot be written ({_first_line(error)})", error)
+
+
+_INTERCEPT: Final[ContextVar[Callable[[Workspace], Workspace] | None]] = ContextVar("wave_workspaces", default=None)
+
+
+@contextlib.contextmanager
+def intercepted_workspaces(intercept: Callable[[Workspace], Workspace]) -> Iterator[None]:
+    """Pass every workspace that is opened inside the context through a function.
+
+    Everything that stages, tables and records write passes through the files and the store of a workspace, so that
+    this is the one place where it can be counted, or made to fail (see `storage.faults`).
+    """
+    token = _INTERCEPT.set(intercept)
+    try:
+        yield
+    finally:
+        _INTERCEPT.reset(token)
 
 
 def open_artifact(ref: ArtifactRef) -> Artifact:

@@ -396,6 +396,11 @@ STORAGE = (
         "storage/_ownership.py",
         "tests/storage/test_artifact.py tests/storage/test_workspace.py",
         ("the groups above an artifact are not made", "        missing.insert(0, key)\n", "        break\n"),
+        (
+            "a damaged group counts",
+            "if layout.load(files.read_many([key]).get(key)) is not None:",
+            "if key in files.read_many([key]):",
+        ),
     ),
     *_faults(
         "tasks/planning/batches.py",
@@ -422,6 +427,16 @@ STORAGE = (
             "an artifact without all chunks is completed",
             "            self._check_chunks(name, sizes)\n",
             "            pass\n",
+        ),
+        (
+            "a shard that was cut short stays",
+            'self.files.delete(self._key(f"{name}/{key}") for key in keys)\n            arrays',
+            "arrays",
+        ),
+        (
+            "a damaged description stays",
+            "        except DamagedError:\n            array = self._replace_array(name, spec)\n",
+            "",
         ),
     ),
     *_faults(

@@ -205,6 +205,37 @@ def test_requiring_an_array_with_another_description_creates_it_empty(
     assert artifact.completed_parts() == set()
 
 
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"{}", b'{"zarr_format": 3, "node_type": "array"}'])
+def test_an_array_with_a_damaged_description_is_created_again_and_not_read(text: bytes, workspace: Workspace) -> None:
+    with_rows(artifact_of(workspace), 4)
+    workspace.files.write("clips/c/stage/rows/zarr.json", text)
+    assert artifact_of(workspace).readable_prefix("rows") == 0
+    with pytest.raises(WorkspaceError, match="clips/c/stage/rows is damaged"):
+        artifact_of(workspace).array("rows")
+    artifact_of(workspace).require_array("rows", shape=(4, 2, 3), chunks=(1, 2, 3), dtype="float32")
+    assert artifact_of(workspace).readable_prefix("rows") == 0
+    assert with_rows(artifact_of(workspace), 4).readable_prefix("rows") == 4
+
+
+@pytest.mark.parametrize("length", [0, 7, 40])
+def test_a_shard_that_was_cut_short_at_the_end_of_an_array_is_written_again(length: int, workspace: Workspace) -> None:
+    artifact = artifact_of(workspace)
+    artifact.require_array("rows", shape=(5, 3), chunks=(1, 3), shard_rows=4, dtype="float32")
+    artifact.write_region("rows", 0, np.ones((4, 3), np.float32))
+    key = "clips/c/stage/rows/c/1/0"
+    artifact.write_region("rows", 4, np.ones((1, 3), np.float32))
+    workspace.files.write(key, workspace.files.read(key)[:length])
+    assert artifact_of(workspace).readable_prefix("rows") == 4
+    artifact_of(workspace).write_region("rows", 4, np.full((1, 3), 2, np.float32))
+    assert artifact_of(workspace).read_region("rows", 4).tolist() == [[2, 2, 2]]
+
+
+def test_a_damaged_group_above_an_artifact_is_written_again(workspace: Workspace) -> None:
+    workspace.files.write("zarr.json", b"{")
+    artifact_of(workspace).write_bytes("a", b"")
+    assert json.loads(workspace.files.read("zarr.json"))["node_type"] == "group"
+
+
 def test_a_row_of_zeros_counts_as_written(workspace: Workspace) -> None:
     artifact = with_rows(artifact_of(workspace), 0)
     artifact.write_region("rows", 0, np.zeros((2, 2, 3), np.float32))

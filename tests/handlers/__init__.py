@@ -1,0 +1,1 @@
+"""Which exception handlers no test reaches."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from storage.digest import digest_file_once, digest_of
 from tasks.errors import TaskInputError
+from tasks.models.weight_files import choose_variant, weight_files
 from tasks.models.weights_check import check_cross_attention, check_weights
 
 __all__ = ["Advice", "ModelIdentity", "NetworkIdentity", "resolve_controlnet", "resolve_model"]
@@ -40,7 +41,7 @@ class Advice(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkIdentity:
-    """A network on disk: a config, and weights in one safetensors file."""
+    """A network on disk: a config, and weights in safetensors."""
 
     location: str
     """Its folder."""
@@ -87,10 +88,12 @@ def resolve_model(spec: str, *, dtype: str = "float32") -> ModelIdentity:
     _check_layout(folder, index, spec)
     _check_networks(vae, unet, spec)
     advice = _advice(index, spec)
-    variants = tuple((part, _variant(folder / part, stem, dtype)) for part, stem in WEIGHTS.items())
+    variants = tuple(
+        (part, choose_variant(folder / part, stem, half=dtype == "float16")) for part, stem in WEIGHTS.items()
+    )
     configs = {"unet": unet, "vae": vae, "text_encoder": _read_json(folder / "text_encoder" / "config.json", spec)}
     for part, variant in variants:
-        check_weights(_weights_file(folder / part, WEIGHTS[part], variant), configs[part], network=part)
+        check_weights(weight_files(folder / part, WEIGHTS[part], variant), configs[part], network=part)
     check_cross_attention(unet, configs["text_encoder"], model=spec)
     factor = int(2 ** (len(vae["block_out_channels"]) - 1))
     return ModelIdentity(
@@ -128,10 +131,12 @@ def resolve_controlnet(spec: str, *, model: ModelIdentity, dtype: str = "float32
     else:
         folder = _folder(spec, kind="ControlNet", patterns=["config.json", "*.safetensors"], dtype=dtype)
     config = _read_json(folder / "config.json", spec)
-    variant = _variant(folder, "diffusion_pytorch_model", dtype)
-    files = [folder / "config.json", _weights_file(folder, "diffusion_pytorch_model", variant)]
-    check_weights(files[1], config, network="controlnet")
-    return NetworkIdentity(location=str(folder), variant=variant, digest=_digest_files(folder, files))
+    variant = choose_variant(folder, "diffusion_pytorch_model", half=dtype == "float16")
+    files = weight_files(folder, "diffusion_pytorch_model", variant)
+    check_weights(files, config, network="controlnet")
+    return NetworkIdentity(
+        location=str(folder), variant=variant, digest=_digest_files(folder, [folder / "config.json", *files])
+    )
 
 
 def _model_folder(spec: str, dtype: str) -> Path:
@@ -198,23 +203,6 @@ def _check_networks(vae: Mapping[str, Any], unet: Mapping[str, Any], spec: str) 
         )
 
 
-def _variant(folder: Path, stem: str, dtype: str) -> str | None:
-    """Choose between full and fp16 weights; safetensors only, since loading a pickle can run any code."""
-    full, half = ((folder / name).is_file() for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"))
-    if half and (dtype == "float16" or not full):
-        return "fp16"
-    if full:
-        return None
-    pickles = sorted(path.name for kind in ("*.bin", "*.ckpt", "*.pt", "*.pth") for path in folder.glob(kind))
-    if pickles:
-        raise TaskInputError(f"{folder} contains only pickled weights ({pickles[0]}); wave loads safetensors only.")
-    raise TaskInputError(f"{folder} contains no weights: expected {stem}.safetensors or {stem}.fp16.safetensors.")
-
-
-def _weights_file(folder: Path, stem: str, variant: str | None) -> Path:
-    return folder / (f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors")
-
-
 def _native_latent_area(sample_size: int | list[int]) -> int:
     return sample_size * sample_size if isinstance(sample_size, int) else prod(sample_size)
 
@@ -230,7 +218,7 @@ def _advice(index: Mapping[str, Any], spec: str) -> Advice:
 def _model_digest(folder: Path, variants: Mapping[str, str | None], index: Mapping[str, Any]) -> str:
     configs = [folder / part / "config.json" for part in WEIGHTS]
     configs += [folder / "scheduler" / "scheduler_config.json", *sorted((folder / "tokenizer").glob("*.*"))]
-    weights = [_weights_file(folder / part, stem, variants[part]) for part, stem in WEIGHTS.items()]
+    weights = [file for part, stem in WEIGHTS.items() for file in weight_files(folder / part, stem, variants[part])]
     return digest_of(_digest_files(folder, configs + weights), (index.get("wave") or {}).get("sites"))
 
 

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from wave_ops.finite import check_finite_weights
 __all__ = ["loaded_model"]
 
 _IN_USE = threading.Lock()
+_CONTROLNETS = 4  # that a process keeps
 _LOG = logging.getLogger(__name__)
 
 
@@ -32,8 +34,8 @@ def loaded_model(
 ) -> Iterator[StableDiffusion]:
     """Load a model and lend it to one stage at a time, since its UNet has hooks while in use.
 
-    A process keeps one model: the last combination of checkpoint, ControlNet, device and dtype. Stages that need the
-    same combination load it once. Any other combination loads everything again, even if only the ControlNet differs.
+    A process keeps one checkpoint, and ControlNets apart from it: stages and clips that need the same ones, whatever
+    their prompts, load them once. Another checkpoint, device or dtype takes the place of the one that was kept.
 
     Args:
         model: from `resolve_model`.
@@ -49,40 +51,46 @@ def loaded_model(
     """
     with _IN_USE:
         _LOG.info("The networks of %s run on %s in %s", model.name, device, dtype)
-        yield _load(model, controlnet, device, dtype)
+        loaded = _load(model, device, dtype)
+        if controlnet is not None:
+            loaded = replace(loaded, controlnet=_load_controlnet(controlnet, device, dtype))
+        yield loaded
 
 
 @lru_cache(maxsize=1)
-def _load(model: ModelIdentity, controlnet: NetworkIdentity | None, device: str, dtype: str) -> StableDiffusion:
+def _load(model: ModelIdentity, device: str, dtype: str) -> StableDiffusion:
     disable_progress_bar()  # the stage shows its own progress
     folder, variants = Path(model.location), dict(model.variants)
 
-    def network(family: Any, path: Path, variant: str | None) -> Any:
-        loaded = family.from_pretrained(
-            path,
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            torch_dtype=getattr(torch, dtype),
-            **_quiet(family),
-        )
-        check_finite_weights(loaded.to(device), path.name)
-        return loaded.eval().requires_grad_(False)
+    def network(family: Any, part: str) -> Any:
+        return _network(family, folder / part, variants[part], device=device, dtype=dtype)
 
     return StableDiffusion(
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        text_encoder=network(CLIPTextModel, folder / "text_encoder", variants["text_encoder"]),
-        vae=network(AutoencoderKL, folder / "vae", variants["vae"]),
-        unet=network(UNet2DConditionModel, folder / "unet", variants["unet"]),
-        controlnet=controlnet and network(ControlNetModel, Path(controlnet.location), controlnet.variant),
+        text_encoder=network(CLIPTextModel, "text_encoder"),
+        vae=network(AutoencoderKL, "vae"),
+        unet=network(UNet2DConditionModel, "unet"),
         scheduler_config=_read(folder / "scheduler" / "scheduler_config.json"),
         sites=(_read(folder / "model_index.json").get("wave") or {}).get("sites"),
     )
 
 
-def _quiet(family: Any) -> dict[str, bool]:
-    """Turn off diffusers' loading through accelerate, which logs a warning where that package is missing."""
-    return {} if family is CLIPTextModel else {"low_cpu_mem_usage": False}
+@lru_cache(maxsize=_CONTROLNETS)
+def _load_controlnet(controlnet: NetworkIdentity, device: str, dtype: str) -> Any:
+    return _network(ControlNetModel, Path(controlnet.location), controlnet.variant, device=device, dtype=dtype)
+
+
+def _network(family: Any, path: Path, variant: str | None, *, device: str, dtype: str) -> Any:
+    loaded = family.from_pretrained(
+        path, variant=variant, use_safetensors=True, local_files_only=True, torch_dtype=getattr(torch, dtype)
+    )
+    return _ready(loaded, path.name, device)
+
+
+def _ready(network: Any, name: str, device: str) -> Any:
+    """Move a network to its device, check its weights, and make it ready for inference."""
+    check_finite_weights(network.to(device), name)
+    return network.eval().requires_grad_(False)
 
 
 def _read(path: Path) -> dict[str, Any]:

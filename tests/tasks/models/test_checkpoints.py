@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from tasks.errors import TaskInputError
+from tasks.models import loading
 from tasks.models.checkpoints import resolve_controlnet, resolve_model
 from tasks.models.loading import loaded_model
 from tests._checkpoints import save_sd15, save_sd21
@@ -91,6 +93,63 @@ def test_loading_the_same_model_again_returns_the_same_object(sd15: Path) -> Non
         pass
     with loaded_model(identity, device="cpu", dtype="float32") as second:
         assert second is first
+
+
+def test_a_checkpoint_and_its_controlnet_are_loaded_once_for_any_sequence_of_stages(
+    sd15: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+    network = loading._network
+    monkeypatch.setattr(
+        loading,
+        "_network",
+        lambda family, *args, **kw: [loads.append(family.__name__), network(family, *args, **kw)][1],
+    )
+    loading._load.cache_clear()
+    loading._load_controlnet.cache_clear()
+    model = resolve_model(str(sd15))
+    own = resolve_controlnet("auto", model=model)
+    for controlnet in (None, own, None, own):  # inversion and edit of two prompts
+        with loaded_model(model, controlnet, device="cpu", dtype="float32") as loaded:
+            assert (loaded.controlnet is None) == (controlnet is None)
+    assert sorted(loads) == ["AutoencoderKL", "CLIPTextModel", "ControlNetModel", "UNet2DConditionModel"]
+
+
+def shard(folder: Path, *, infix: str = "") -> list[Path]:
+    """Save a UNet's weights again in several files with an index; return them."""
+    unet = UNet2DConditionModel.from_pretrained(folder)
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    unet.save_pretrained(folder, max_shard_size="200KB", variant=infix or None)
+    return sorted(folder.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("infix", ["", "fp16"])
+def test_weights_in_several_files_are_checked_loaded_and_identified(copy: Path, sd15: Path, infix: str) -> None:
+    parts = shard(copy / "unet", infix=infix)
+    assert len(parts) > 1
+    model = resolve_model(str(copy))
+    assert dict(model.variants)["unet"] == (infix or None)
+    with loaded_model(model, device="cpu", dtype="float32") as loaded:
+        weight = loaded.unet.conv_out.weight
+    assert torch.equal(weight, UNet2DConditionModel.from_pretrained(sd15 / "unet").conv_out.weight)
+    tensors = load_file(parts[-1])
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, parts[-1])
+    assert resolve_model(str(copy)).digest != model.digest
+
+
+def test_a_missing_part_of_the_weights_is_named(copy: Path) -> None:
+    last = shard(copy / "unet")[-1]
+    last.unlink()
+    with pytest.raises(TaskInputError, match=f"incomplete: .* names {last.name}"):
+        resolve_model(str(copy))
+    index = copy / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "../../outside.safetensors"}}')
+    with pytest.raises(TaskInputError, match="outside"):
+        resolve_model(str(copy))
+    index.write_text("[]")
+    with pytest.raises(TaskInputError, match="index of weights"):
+        resolve_model(str(copy))
 
 
 def test_a_controlnet_is_found_in_the_model_or_in_a_folder_or_is_none(sd15: Path, copy: Path) -> None:

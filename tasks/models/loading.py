@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils import logging as transformers_logging
 
+from tasks.errors import TaskInputError
 from tasks.models.checkpoints import ModelIdentity, NetworkIdentity
+from tasks.models.single_file import tokenizer_folder
 from wave_ops.diffusion import StableDiffusion
 from wave_ops.finite import check_finite_weights
 
@@ -59,20 +62,94 @@ def loaded_model(
 
 @lru_cache(maxsize=1)
 def _load(model: ModelIdentity, device: str, dtype: str) -> StableDiffusion:
-    disable_progress_bar()  # the stage shows its own progress
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()  # the stage shows its own progress
+    folder = Path(model.location)
+    tokenizer, vae = _tokenizer(folder / "tokenizer"), model.vae and _load_vae(model, device, dtype)
+    read = _read_file if model.file else _read_folder
+    return StableDiffusion(
+        tokenizer=tokenizer,
+        **read(model, tokenizer, vae, device=device, dtype=dtype),
+        scheduler_config=_read(folder / "scheduler" / "scheduler_config.json"),
+        sites=(_read(folder / "model_index.json").get("wave") or {}).get("sites"),
+    )
+
+
+def _read_folder(model: ModelIdentity, _: Any, vae: Any, *, device: str, dtype: str) -> dict[str, Any]:
     folder, variants = Path(model.location), dict(model.variants)
 
     def network(family: Any, part: str) -> Any:
         return _network(family, folder / part, variants[part], device=device, dtype=dtype)
 
-    return StableDiffusion(
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        text_encoder=network(CLIPTextModel, "text_encoder"),
-        vae=network(AutoencoderKL, "vae"),
-        unet=network(UNet2DConditionModel, "unet"),
-        scheduler_config=_read(folder / "scheduler" / "scheduler_config.json"),
-        sites=(_read(folder / "model_index.json").get("wave") or {}).get("sites"),
-    )
+    return {
+        "text_encoder": network(CLIPTextModel, "text_encoder"),
+        "vae": vae or network(AutoencoderKL, "vae"),
+        "unet": network(UNet2DConditionModel, "unet"),
+    }
+
+
+def _read_file(model: ModelIdentity, tokenizer: Any, vae: Any, *, device: str, dtype: str) -> dict[str, Any]:
+    """Read the networks of a checkpoint in one file."""
+    with _reading(f"checkpoint {model.file}"):
+        pipeline = StableDiffusionPipeline.from_single_file(
+            model.file,
+            config=model.location,
+            local_files_only=True,
+            torch_dtype=getattr(torch, dtype),
+            tokenizer=tokenizer,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+            **({"vae": vae} if vae else {}),
+        )
+    networks = {name: getattr(pipeline, name) for name in ("text_encoder", "vae", "unet")}
+    for name, network in networks.items():
+        _check_complete(network, f"{name} of {model.file}")
+    return {name: _ready(network, name, device) for name, network in networks.items()}
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Map the errors of diffusers' reading of one file: a name or a shape that the configs do not have, or no value."""
+    try:
+        yield
+    except (NotImplementedError, ValueError, RuntimeError, KeyError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise TaskInputError(f"The {what} is incomplete, or does not fit its configs: {reason}") from None
+
+
+def _check_complete(network: Any, name: str) -> None:
+    """Check that a file had a value for each parameter: diffusers leaves the others on the meta device.
+
+    Raises:
+        TaskInputError: with the first one that is missing.
+    """
+    missing = next((key for key, value in network.named_parameters() if value.is_meta), "")
+    if missing:
+        raise TaskInputError(f"The {name} is incomplete: it has no weights for {missing}.")
+
+
+def _tokenizer(folder: Path) -> Any:
+    found = tokenizer_folder(folder)
+    options = {} if found == folder else {"pad_token": _read(folder / "tokenizer_config.json")["pad_token"]}
+    return CLIPTokenizer.from_pretrained(found, local_files_only=True, **options)
+
+
+def _load_vae(model: ModelIdentity, device: str, dtype: str) -> Any:
+    """Load the VAE that takes the place of a checkpoint's own."""
+    vae = model.vae
+    if vae is None or Path(vae.location).is_dir():
+        return vae and _network(AutoencoderKL, Path(vae.location), vae.variant, device=device, dtype=dtype)
+    with _reading(f"VAE {vae.location}"):
+        network = AutoencoderKL.from_single_file(
+            vae.location,
+            config=model.location,
+            subfolder="vae",
+            local_files_only=True,
+            torch_dtype=getattr(torch, dtype),
+        )
+    _check_complete(network, f"VAE {vae.location}")
+    return _ready(network, "vae", device)
 
 
 @lru_cache(maxsize=_CONTROLNETS)

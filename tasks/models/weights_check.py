@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from tasks.errors import TaskInputError
 
-__all__ = ["check_cross_attention", "check_weights", "read_shapes"]
+__all__ = ["check_cross_attention", "check_weights", "expected_of_vae", "read_shapes"]
 
 Expected: TypeAlias = tuple[str, tuple[int | None, ...]]
 """Name of a tensor, and its first dimensions: None is any number."""
@@ -96,7 +96,8 @@ def _whole_unet(config: Mapping[str, Any]) -> Iterator[Expected]:
         yield "conv_out.weight", (config.get("out_channels"), widths[0])
 
 
-def _vae(config: Mapping[str, Any]) -> Iterator[Expected]:
+def expected_of_vae(config: Mapping[str, Any]) -> Iterator[Expected]:
+    """Yield the main tensors of a VAE, which have these names in both layouts."""
     widths = config.get("block_out_channels")
     if not widths:
         return
@@ -115,4 +116,4 @@ def _text_encoder(config: Mapping[str, Any]) -> Iterator[Expected]:
         yield f"encoder.layers.{layers - 1}.mlp.fc1.weight", (config.get("intermediate_size"), hidden)
 
 
-_EXPECTED = {"unet": _whole_unet, "controlnet": _unet, "vae": _vae, "text_encoder": _text_encoder}
+_EXPECTED = {"unet": _whole_unet, "controlnet": _unet, "vae": expected_of_vae, "text_encoder": _text_encoder}

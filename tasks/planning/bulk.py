@@ -181,7 +181,7 @@ def _plan_row(
 
 def _plan(row: Row, clip: ClipFacts, execution: Execution, flow_weights: str) -> EditPlan:
     request = row.request
-    model = _model(request.model, execution.dtype)
+    model = _model(request.model, request.vae, execution.dtype)
     return plan_edit(
         ResolvedInputs(
             request=request,
@@ -238,8 +238,8 @@ def _raised(now: str, before: str) -> str:
 
 # Networks are found once for each name that rows use
 @lru_cache(maxsize=64)
-def _model(name: str, dtype: str) -> ModelIdentity:
-    return resolve_model(name, dtype=dtype)
+def _model(name: str, vae: str | None, dtype: str) -> ModelIdentity:
+    return resolve_model(name, vae=vae, dtype=dtype)
 
 
 @lru_cache(maxsize=64)

@@ -29,7 +29,7 @@ def prepare_edit(request: EditRequest, *, execution: Execution, flow_weights: st
     """
     with local_video(request.video) as path:
         info, digest = probe(path), digest_file_once(path)
-    model = resolve_model(request.model, dtype=execution.dtype)
+    model = resolve_model(request.model, vae=request.vae, dtype=execution.dtype)
     inputs = ResolvedInputs(
         request=request,
         clip=clip_facts(clip_name(request.video), digest, info),

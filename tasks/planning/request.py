@@ -28,7 +28,12 @@ Preset = Annotated[
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
-ModelName = Annotated[Words, Field(description="'embedded', a folder in the diffusers layout, or a hub id.")]
+ModelName = Annotated[
+    Words, Field(description="'embedded', a folder in the diffusers layout, a .safetensors file, or a hub id.")
+]
+VaeName = Annotated[
+    Words, Field(description="Another VAE than the model's: a folder, a .safetensors file, or a hub id.")
+]
 ControlNetName = Annotated[
     Words,
     Field(description="'none', 'auto' (the model's own), a folder, or a hub id; by default none, in the paper auto."),
@@ -101,6 +106,7 @@ class EditRequest(BaseModel):
     source_prompt: Text = Field(default="", description="What the source clip shows; may be empty.")
     negative_prompt: Text | None = Field(default=None, description="What the edited clip must not look like.")
     model: ModelName = "embedded"
+    vae: VaeName | None = None
     controlnet: ControlNetName | None = None
     flow: FlowName = "dis"
     keyframe_interval: int = Field(default=8, ge=1, description="Frames from one keyframe to the next.")

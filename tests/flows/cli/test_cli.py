@@ -188,6 +188,7 @@ def test_every_field_of_the_request_is_an_option(clip: Path, tmp_path: Path, mon
         "source_prompt": "a ring",
         "negative_prompt": "grey",
         "model": "embedded",
+        "vae": "some/vae",
         "controlnet": "auto",
         "flow": "raft",
         "keyframe_interval": 4,

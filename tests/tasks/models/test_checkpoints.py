@@ -201,5 +201,5 @@ def test_an_unknown_model_is_refused_in_one_sentence(spec: str, words: str) -> N
 
 
 def test_a_file_is_refused_as_a_model(copy: Path) -> None:
-    with pytest.raises(TaskInputError, match="is a file"):
+    with pytest.raises(TaskInputError, match=r"expected a \.safetensors file"):
         resolve_model(str(copy / "model_index.json"))

@@ -28,7 +28,7 @@ __all__ = ["plan", "run"]
 
 
 @app.command()
-@request_options(EditRequest, metavars={"size": "WxH", "set": "NAME=VALUE"})
+@request_options(EditRequest, metavars={"size": "WxH", "set": "NAME=VALUE", "lora": "FILE[:WEIGHT]"})
 def edit(
     video: Annotated[str, typer.Argument(metavar="IN.mp4", help="The source clip: a file or an fsspec URL.")],
     flow_weights: FlowWeightsOption = None,

@@ -18,7 +18,7 @@ from tasks.models.single_file import check_single_file, config_folder, require_s
 from tasks.models.weight_files import choose_variant, weight_files
 from tasks.models.weights_check import check_cross_attention, check_weights
 
-__all__ = ["Advice", "ModelIdentity", "NetworkIdentity", "resolve_controlnet", "resolve_model"]
+__all__ = ["Advice", "LoraIdentity", "ModelIdentity", "NetworkIdentity", "resolve_controlnet", "resolve_model"]
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 WEIGHTS = {"text_encoder": "model", "vae": "diffusion_pytorch_model", "unet": "diffusion_pytorch_model"}
@@ -58,6 +58,16 @@ class NetworkIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoraIdentity:
+    """A LoRA file, and the factor of what it adds to the weights."""
+
+    location: str
+    weight: float
+    digest: str
+    """Digest of the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelIdentity:
     """A checkpoint in the diffusers layout: its files, their digest, and the sizes that its configs define."""
 
@@ -80,6 +90,10 @@ class ModelIdentity:
     native_area: int
     """Pixels in a frame of the size that the model was trained on."""
     advice: Advice
+    base: ModelIdentity | None = None
+    """The same model without LoRAs; None where it has none."""
+    loras: tuple[LoraIdentity, ...] = ()
+    """The LoRAs that are added to the weights while the model is used."""
 
 
 def resolve_model(spec: str, *, vae: str | None = None, dtype: str = "float32") -> ModelIdentity:

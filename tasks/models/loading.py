@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from tasks.errors import TaskInputError
 from tasks.models.checkpoints import ModelIdentity, NetworkIdentity
+from tasks.models.lora import with_loras
 from tasks.models.single_file import tokenizer_folder
 from wave_ops.diffusion import StableDiffusion
 from wave_ops.finite import check_finite_weights
@@ -38,7 +39,8 @@ def loaded_model(
     """Load a model and lend it to one stage at a time, since its UNet has hooks while in use.
 
     A process keeps one checkpoint, and ControlNets apart from it: stages and clips that need the same ones, whatever
-    their prompts, load them once. Another checkpoint, device or dtype takes the place of the one that was kept.
+    their prompts and LoRAs, load them once. LoRAs are added for the stage and taken back after it. Another checkpoint,
+    device or dtype takes the place of the one that was kept.
 
     Args:
         model: from `resolve_model`.
@@ -51,13 +53,15 @@ def loaded_model(
 
     Raises:
         NonFiniteError: if weights are NaN or infinite in that dtype.
+        TaskInputError: if a checkpoint in one file is incomplete, or a LoRA does not fit.
     """
     with _IN_USE:
         _LOG.info("The networks of %s run on %s in %s", model.name, device, dtype)
-        loaded = _load(model, device, dtype)
+        loaded = _load(model.base or model, device, dtype)
         if controlnet is not None:
             loaded = replace(loaded, controlnet=_load_controlnet(controlnet, device, dtype))
-        yield loaded
+        with with_loras(loaded, model.loras) if model.loras else nullcontext():
+            yield loaded
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ from storage.video import probe
 from storage.workspace import Workspace, open_artifact
 from tasks.models.checkpoints import resolve_controlnet, resolve_model
 from tasks.models.flow_estimators import resolve_flow
+from tasks.models.lora import resolve_loras
 from tasks.planning.decoded_facts import read_decoded_facts
 from tasks.planning.input_video import clip_name, local_video
 from tasks.planning.plan import EditPlan, Execution, ResolvedInputs, plan_edit
@@ -29,7 +30,7 @@ def prepare_edit(request: EditRequest, *, execution: Execution, flow_weights: st
     """
     with local_video(request.video) as path:
         info, digest = probe(path), digest_file_once(path)
-    model = resolve_model(request.model, vae=request.vae, dtype=execution.dtype)
+    model = resolve_loras(resolve_model(request.model, vae=request.vae, dtype=execution.dtype), request.lora)
     inputs = ResolvedInputs(
         request=request,
         clip=clip_facts(clip_name(request.video), digest, info),

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from storage.secrets import has_password, without_secrets
 from tasks.errors import TaskInputError
+from tasks.models.lora import parse_lora
 from tasks.planning.option_errors import request_sentence
 
 __all__ = [
@@ -76,6 +77,16 @@ def _known_settings(settings: tuple[str, ...]) -> tuple[str, ...]:
     return settings
 
 
+def _as_loras(value: Any) -> Any:
+    return tuple(spec.strip() for spec in value.split(";") if spec.strip()) if isinstance(value, str) else value
+
+
+def _known_loras(specs: tuple[str, ...]) -> tuple[str, ...]:
+    for spec in specs:
+        parse_lora(spec)
+    return specs
+
+
 def _without_password(url: str) -> str:
     """Refuse a URL with a password: a request is stored with its results.
 
@@ -93,6 +104,7 @@ def _without_password(url: str) -> str:
 Location = Annotated[Words, AfterValidator(_without_password)]
 """A path or a URL."""
 Settings = Annotated[tuple[str, ...], BeforeValidator(_as_settings), AfterValidator(_known_settings)]
+Loras = Annotated[tuple[str, ...], BeforeValidator(_as_loras), AfterValidator(_known_loras)]
 Size = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_size)]
 
 
@@ -107,6 +119,9 @@ class EditRequest(BaseModel):
     negative_prompt: Text | None = Field(default=None, description="What the edited clip must not look like.")
     model: ModelName = "embedded"
     vae: VaeName | None = None
+    lora: Loras = Field(
+        default=(), description="A LoRA in a .safetensors file, with its weight (1 by default); may be repeated."
+    )
     controlnet: ControlNetName | None = None
     flow: FlowName = "dis"
     keyframe_interval: int = Field(default=8, ge=1, description="Frames from one keyframe to the next.")

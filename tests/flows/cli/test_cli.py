@@ -201,7 +201,7 @@ def test_every_field_of_the_request_is_an_option(clip: Path, tmp_path: Path, mon
         "hdr": "refuse",
         "interlaced": "keep",
     }
-    assert set(given) | {"video", "full_resolution", "set"} == set(EditRequest.model_fields)
+    assert set(given) | {"video", "full_resolution", "set", "lora"} == set(EditRequest.model_fields)
     asked: list[EditRequest] = []
     monkeypatch.setattr("flows.cli.edit.plan", lambda request, _: asked.append(request) or plan_of_nothing())
     options = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]

@@ -97,7 +97,8 @@ def test_loras_add_up(tmp_path: Path, sd15: Path) -> None:
 
 def test_after_a_lora_weights_modules_and_outputs_are_the_same_bit_for_bit(tmp_path: Path, sd15: Path) -> None:
     base = resolve_model(str(sd15))
-    lora = resolve_loras(base, [f"{kohya(tmp_path / 'l.safetensors')}:0.7"])
+    specs = [f"{kohya(tmp_path / 'l.safetensors')}:0.7", str(diffusers(tmp_path / "m.safetensors"))]
+    lora = resolve_loras(base, specs)
     with loaded_model(base, device="cpu", dtype="float32") as model:
         before = outputs(model)
         states = [{k: v.clone() for k, v in n.state_dict().items()} for n in (model.unet, model.text_encoder)]

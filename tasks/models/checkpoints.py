@@ -27,6 +27,10 @@ _KNOWN = {
     "VAE": "a folder in the diffusers layout, a safetensors file",
     "ControlNet": "'none', 'auto', a folder",
 }
+_OTHER_CONTROLS = {
+    *("color", "depth", "hed", "inpaint", "ip2p", "lineart", "mlsd", "normal", "normalbae", "openpose", "pidinet"),
+    *("pose", "qrcode", "recolor", "scribble", "seg", "segmentation", "shuffle", "sketch", "softedge", "tile"),
+}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -199,7 +203,8 @@ def resolve_controlnet(spec: str, *, model: ModelIdentity, dtype: str = "float32
     """Find a ControlNet by name, without loading it.
 
     Args:
-        spec: "none", "auto" for the one in the model's folder, a folder in the diffusers layout, or a hub id.
+        spec: "none", "auto" for the one in the model's folder, a folder in the diffusers layout, or a hub id; the last
+            two also as canny=SPEC, which says that the ControlNet is for canny edges whatever its name says.
         model: the model that it controls.
         dtype: name of a torch dtype; float16 prefers weights of the fp16 variant.
 
@@ -207,8 +212,9 @@ def resolve_controlnet(spec: str, *, model: ModelIdentity, dtype: str = "float32
         The ControlNet, or None for "none" and for "auto" where the model has none.
 
     Raises:
-        TaskInputError: if the ControlNet does not exist, or has no safetensors weights.
+        TaskInputError: if the ControlNet does not exist, has no safetensors weights, or is not for canny edges.
     """
+    kind, spec = _controlnet_kind(spec)
     if spec == "none":
         return None
     if spec == "auto":
@@ -217,7 +223,30 @@ def resolve_controlnet(spec: str, *, model: ModelIdentity, dtype: str = "float32
             return None
     else:
         folder = _folder(spec, kind="ControlNet", patterns=["*.json", "*.safetensors"], dtype=dtype)
-    return _network(folder, _read_json(folder / "config.json", spec), network="controlnet", dtype=dtype)
+    config = _read_json(folder / "config.json", spec)
+    if kind is None:
+        _check_named_kind(spec, str(config.get("_name_or_path") or ""))
+    return _network(folder, config, network="controlnet", dtype=dtype)
+
+
+def _controlnet_kind(spec: str) -> tuple[str | None, str]:
+    """Split KIND=SPEC; a spec without a kind is returned with None."""
+    kind, equals, rest = spec.partition("=")
+    if not equals or not kind.isidentifier() or Path(spec).expanduser().exists():
+        return None, spec
+    if kind != "canny":
+        raise TaskInputError(f"The ControlNet {spec!r} is for {kind}: wave computes canny edges only, as canny=SPEC.")
+    return kind, rest
+
+
+def _check_named_kind(*names: str) -> None:
+    """Refuse a ControlNet with a name that says another input than canny edges, and not canny as well."""
+    words = {word for name in names for word in re.split(r"[\W_]+", name.rstrip("/").rpartition("/")[2].lower())}
+    if "canny" not in words and (found := sorted(words & _OTHER_CONTROLS)):
+        raise TaskInputError(
+            f"The ControlNet {names[0]!r} is for {found[0]} by its name, and wave computes canny edges: write "
+            f"canny={names[0]} if it is for these."
+        )
 
 
 def _model_folder(spec: str, dtype: str) -> Path:

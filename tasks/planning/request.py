@@ -37,7 +37,10 @@ VaeName = Annotated[
 ]
 ControlNetName = Annotated[
     Words,
-    Field(description="'none', 'auto' (the model's own), a folder, or a hub id; by default none, in the paper auto."),
+    Field(
+        description="A ControlNet for canny edges: 'none', 'auto' (the model's own), a folder, or a hub id, also as "
+        "canny=SPEC; by default none, in the paper auto."
+    ),
 ]
 HdrChoice = Annotated[
     Literal["tone-map", "refuse"], Field(description="What becomes of an HDR clip: tone-map (to BT.709) or refuse.")

@@ -163,6 +163,30 @@ def test_a_controlnet_is_found_in_the_model_or_in_a_folder_or_is_none(sd15: Path
         assert loaded.controlnet is not None
 
 
+@pytest.mark.parametrize("name", ["control_v11f1p_sd15_depth", "sd-controlnet-openpose", "Tile"])
+def test_a_controlnet_for_something_else_than_edges_is_refused_unless_it_is_said_to_be_for_canny(
+    name: str, sd15: Path, tmp_path: Path
+) -> None:
+    model = resolve_model(str(sd15))
+    folder = Path(shutil.copytree(sd15 / "controlnet", tmp_path / name))
+    with pytest.raises(TaskInputError, match=f"write canny={folder}"):
+        resolve_controlnet(f"{folder}/", model=model)
+    found = resolve_controlnet(f"canny={folder}", model=model)
+    assert found is not None
+    assert found.location == str(folder)
+    with pytest.raises(TaskInputError, match="is for depth: wave computes canny edges only"):
+        resolve_controlnet(f"depth={folder}", model=model)
+
+
+def test_a_controlnet_is_refused_by_the_name_in_its_config(copy: Path) -> None:
+    model = resolve_model(str(copy))
+    change_json(copy / "controlnet" / "config.json", _name_or_path="lllyasviel/sd-controlnet-seg")
+    with pytest.raises(TaskInputError, match="is for seg by its name"):
+        resolve_controlnet(str(copy / "controlnet"), model=model)
+    change_json(copy / "controlnet" / "config.json", _name_or_path="lllyasviel/sd-controlnet-canny")
+    assert resolve_controlnet(str(copy / "controlnet"), model=model) is not None
+
+
 def keep_pickles_only(folder: Path) -> None:
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))

@@ -118,15 +118,12 @@ def _add(pipeline: Any, name: str, lora: LoraIdentity) -> None:
     if bad := next((key for key, value in weights.items() if not value.to(pipeline.unet.dtype).isfinite().all()), ""):
         raise TaskInputError(f"The LoRA {lora.location} contains NaN or infinity, in {bad}.")
     wanted = _layers(list(weights))
-    earlier = {key: value.clone() for key, value in pipeline.text_encoder.state_dict().items() if ".lora_" in key}
     try:
         with _quiet():
             pipeline.load_lora_weights(weights, adapter_name=name)
     except (ValueError, RuntimeError, KeyError, AttributeError, IndexError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise TaskInputError(f"The LoRA {lora.location} does not fit the model: {reason}") from None
-    # transformers draws the LoRAs that a text encoder has already anew when it adds another one
-    pipeline.text_encoder.load_state_dict(earlier, strict=False)
     networks = [pipeline.unet, pipeline.text_encoder]
     found = sum(name in getattr(module, "lora_A", ()) for network in networks for module in network.modules())
     if found != wanted:
@@ -138,7 +135,7 @@ def _add(pipeline: Any, name: str, lora: LoraIdentity) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep warnings back: of several adapters, which are meant, and of earlier ones drawn anew, which are put back."""
+    """Keep back warnings of several adapters, which are meant, and a report on those that the new file lacks."""
     from transformers.utils import logging  # noqa: PLC0415
 
     verbosity = logging.get_verbosity()

@@ -29,7 +29,7 @@ __all__ = ["plan", "run"]
 
 
 @app.command()
-@request_options(EditRequest, metavars={"size": "WxH", "set": "NAME=VALUE"})
+@request_options(EditRequest, metavars={"size": "WxH", "set": "NAME=VALUE", "lora": "FILE[:WEIGHT]"})
 def edit(
     video: Annotated[
         str,

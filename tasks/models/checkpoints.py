@@ -14,13 +14,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from storage.digest import digest_of
 from tasks.errors import TaskInputError
+from tasks.models.single_file import check_single_file, config_folder, require_safetensors, tokenizer_folder
+from tasks.models.weight_files import choose_variant, weight_files
 from tasks.models.weights_check import check_cross_attention, check_weights
 from tasks.models.weights_digest import weights_digest
 
-__all__ = ["Advice", "ModelIdentity", "NetworkIdentity", "resolve_controlnet", "resolve_model"]
+__all__ = ["Advice", "LoraIdentity", "ModelIdentity", "NetworkIdentity", "resolve_controlnet", "resolve_model"]
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 WEIGHTS = {"text_encoder": "model", "vae": "diffusion_pytorch_model", "unet": "diffusion_pytorch_model"}
+_KNOWN = {
+    "model": "'embedded', a folder in the diffusers layout, a safetensors file",
+    "VAE": "a folder in the diffusers layout, a safetensors file",
+    "ControlNet": "'none', 'auto', a folder",
+}
+_OTHER_CONTROLS = {
+    *("color", "depth", "hed", "inpaint", "ip2p", "lineart", "mlsd", "normal", "normalbae", "openpose", "pidinet"),
+    *("pose", "qrcode", "recolor", "scribble", "seg", "segmentation", "shuffle", "sketch", "softedge", "tile"),
+}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -41,14 +52,24 @@ class Advice(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkIdentity:
-    """A network on disk: a config, and weights in one safetensors file."""
+    """A network on disk: a config, and weights in safetensors."""
 
     location: str
-    """Its folder."""
+    """Its folder; or its file, which the config of the checkpoint's own network describes."""
     variant: str | None
     """Infix of the weights' file name, such as fp16; None for weights without one."""
     digest: str
     """Digest of the config and the weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraIdentity:
+    """A LoRA file, and the factor of what it adds to the weights."""
+
+    location: str
+    weight: float
+    digest: str
+    """Digest of the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +79,11 @@ class ModelIdentity:
     name: str
     """As the user wrote it."""
     location: str
-    """Its folder."""
+    """Its folder; that of its configs, where all weights are in one file."""
+    file: str | None = None
+    """The checkpoint in one file; None where each network has its folder."""
+    vae: NetworkIdentity | None = None
+    """The VAE that takes the place of the checkpoint's own."""
     variants: tuple[tuple[str, str | None], ...]
     """Variant of each network's weights, by the network's folder."""
     digest: str
@@ -70,35 +95,47 @@ class ModelIdentity:
     native_area: int
     """Pixels in a frame of the size that the model was trained on."""
     advice: Advice
+    base: ModelIdentity | None = None
+    """The same model without LoRAs; None where it has none."""
+    loras: tuple[LoraIdentity, ...] = ()
+    """The LoRAs that are added to the weights while the model is used."""
 
 
-def resolve_model(spec: str, *, dtype: str = "float32") -> ModelIdentity:
+def resolve_model(spec: str, *, vae: str | None = None, dtype: str = "float32") -> ModelIdentity:
     """Find a model by name and check that it can be used, without loading it.
 
     Args:
-        spec: "embedded", a folder in the diffusers layout, or a hub id.
+        spec: "embedded", a folder in the diffusers layout, a safetensors file, or a hub id.
+        vae: a VAE that takes the place of the model's: see `resolve_vae`.
         dtype: name of a torch dtype; float16 prefers weights of the fp16 variant.
 
     Raises:
         TaskInputError: if the model does not exist, or is not one that this project can use.
     """
-    folder = _model_folder(spec, dtype)
+    file = _model_file(spec)
+    folder = config_folder(file) if file else _model_folder(spec, dtype)
     index = _read_json(folder / "model_index.json", spec)
-    vae, unet = (_read_json(folder / part / "config.json", spec) for part in ("vae", "unet"))
+    own_vae, unet = (_read_json(folder / part / "config.json", spec) for part in ("vae", "unet"))
+    other, vae_config = resolve_vae(vae, config=own_vae, dtype=dtype) if vae else (None, own_vae)
     _check_layout(folder, index, spec)
-    _check_networks(vae, unet, spec)
-    advice = _advice(index, spec)
-    variants = tuple((part, _variant(folder / part, stem, dtype)) for part, stem in WEIGHTS.items())
-    configs = {"unet": unet, "vae": vae, "text_encoder": _read_json(folder / "text_encoder" / "config.json", spec)}
-    for part, variant in variants:
-        check_weights(_weights_file(folder / part, WEIGHTS[part], variant), configs[part], network=part)
+    _check_networks(vae_config, unet, spec)
+    configs = {"unet": unet, "vae": own_vae, "text_encoder": _read_json(folder / "text_encoder" / "config.json", spec)}
+    variants = () if file else _checked_variants(folder, configs, dtype)
+    if file:
+        check_single_file(file, configs, own_vae=other is None)
     check_cross_attention(unet, configs["text_encoder"], model=spec)
-    factor = int(2 ** (len(vae["block_out_channels"]) - 1))
+    advice = _advice(index, spec)
+    factor = int(2 ** (len(vae_config["block_out_channels"]) - 1))
+    digest = _model_digest(folder, dict(variants), index)
+    others = [digest_file_once(file)] if file else []
+    others += [other.digest] if other else []
     return ModelIdentity(
         name=spec,
         location=str(folder),
+        file=str(file) if file else None,
+        vae=other,
         variants=variants,
-        digest=_model_digest(folder, dict(variants), index),
+        digest=digest_of(digest, *others) if others else digest,
         vae_factor=factor,
         size_multiple=factor * int(2 ** (len(unet["block_out_channels"]) - 1)),
         native_area=_native_latent_area(unet["sample_size"]) * factor * factor,
@@ -106,11 +143,69 @@ def resolve_model(spec: str, *, dtype: str = "float32") -> ModelIdentity:
     )
 
 
+def resolve_vae(
+    spec: str, *, config: Mapping[str, Any], dtype: str = "float32"
+) -> tuple[NetworkIdentity, Mapping[str, Any]]:
+    """Find a VAE by name, without loading it, and return it with its config.
+
+    Args:
+        spec: a folder in the diffusers layout, of the VAE or of a checkpoint that contains it, a safetensors file, or
+            a hub id.
+        config: of the VAE that it replaces, which describes one in a single file.
+        dtype: name of a torch dtype; float16 prefers weights of the fp16 variant.
+
+    Raises:
+        TaskInputError: if the VAE does not exist, or its weights do not fit.
+    """
+    file = Path(spec).expanduser()
+    if file.is_file():
+        require_safetensors(file, kind="VAE")
+        file = file.resolve()
+        check_weights([file], config, network="vae")
+        return NetworkIdentity(location=str(file), variant=None, digest=digest_file_once(file)), config
+    names = ("config.json", "diffusion_pytorch_model*")
+    folder = _folder(spec, kind="VAE", patterns=[*names, *(f"vae/{name}" for name in names)], dtype=dtype)
+    if (folder / "vae" / "config.json").is_file():
+        folder = folder / "vae"
+    config = _read_json(folder / "config.json", spec)
+    return _network(folder, config, network="vae", dtype=dtype), config
+
+
+def _network(folder: Path, config: Mapping[str, Any], *, network: str, dtype: str) -> NetworkIdentity:
+    stem = "diffusion_pytorch_model"
+    variant = choose_variant(folder, stem, half=dtype == "float16")
+    files = weight_files(folder, stem, variant)
+    check_weights(files, config, network=network)
+    return NetworkIdentity(
+        location=str(folder), variant=variant, digest=_digest_files(folder, [folder / "config.json", *files])
+    )
+
+
+def _model_file(spec: str) -> Path | None:
+    file = Path(spec).expanduser()
+    if not file.is_file():
+        return None
+    require_safetensors(file, kind="model")
+    return file.resolve()
+
+
+def _checked_variants(
+    folder: Path, configs: Mapping[str, Mapping[str, Any]], dtype: str
+) -> tuple[tuple[str, str | None], ...]:
+    """Return the variant of each network's weights, which fit its config."""
+    half = dtype == "float16"
+    variants = tuple((part, choose_variant(folder / part, stem, half=half)) for part, stem in WEIGHTS.items())
+    for part, variant in variants:
+        check_weights(weight_files(folder / part, WEIGHTS[part], variant), configs[part], network=part)
+    return variants
+
+
 def resolve_controlnet(spec: str, *, model: ModelIdentity, dtype: str = "float32") -> NetworkIdentity | None:
     """Find a ControlNet by name, without loading it.
 
     Args:
-        spec: "none", "auto" for the one in the model's folder, a folder in the diffusers layout, or a hub id.
+        spec: "none", "auto" for the one in the model's folder, a folder in the diffusers layout, or a hub id; the last
+            two also as canny=SPEC, which says that the ControlNet is for canny edges whatever its name says.
         model: the model that it controls.
         dtype: name of a torch dtype; float16 prefers weights of the fp16 variant.
 
@@ -118,8 +213,9 @@ def resolve_controlnet(spec: str, *, model: ModelIdentity, dtype: str = "float32
         The ControlNet, or None for "none" and for "auto" where the model has none.
 
     Raises:
-        TaskInputError: if the ControlNet does not exist, or has no safetensors weights.
+        TaskInputError: if the ControlNet does not exist, has no safetensors weights, or is not for canny edges.
     """
+    kind, spec = _controlnet_kind(spec)
     if spec == "none":
         return None
     if spec == "auto":
@@ -127,12 +223,31 @@ def resolve_controlnet(spec: str, *, model: ModelIdentity, dtype: str = "float32
         if not folder.is_dir():
             return None
     else:
-        folder = _folder(spec, kind="ControlNet", patterns=["config.json", "*.safetensors"], dtype=dtype)
+        folder = _folder(spec, kind="ControlNet", patterns=["*.json", "*.safetensors"], dtype=dtype)
     config = _read_json(folder / "config.json", spec)
-    variant = _variant(folder, "diffusion_pytorch_model", dtype)
-    files = [folder / "config.json", _weights_file(folder, "diffusion_pytorch_model", variant)]
-    check_weights(files[1], config, network="controlnet")
-    return NetworkIdentity(location=str(folder), variant=variant, digest=_digest_files(folder, files))
+    if kind is None:
+        _check_named_kind(spec, str(config.get("_name_or_path") or ""))
+    return _network(folder, config, network="controlnet", dtype=dtype)
+
+
+def _controlnet_kind(spec: str) -> tuple[str | None, str]:
+    """Split KIND=SPEC; a spec without a kind is returned with None."""
+    kind, equals, rest = spec.partition("=")
+    if not equals or not kind.isidentifier() or Path(spec).expanduser().exists():
+        return None, spec
+    if kind != "canny":
+        raise TaskInputError(f"The ControlNet {spec!r} is for {kind}: wave computes canny edges only, as canny=SPEC.")
+    return kind, rest
+
+
+def _check_named_kind(*names: str) -> None:
+    """Refuse a ControlNet with a name that says another input than canny edges, and not canny as well."""
+    words = {word for name in names for word in re.split(r"[\W_]+", name.rstrip("/").rpartition("/")[2].lower())}
+    if "canny" not in words and (found := sorted(words & _OTHER_CONTROLS)):
+        raise TaskInputError(
+            f"The ControlNet {names[0]!r} is for {found[0]} by its name, and wave computes canny edges: write "
+            f"canny={names[0]} if it is for these."
+        )
 
 
 def _model_folder(spec: str, dtype: str) -> Path:
@@ -154,13 +269,12 @@ def _folder(spec: str, *, kind: str, patterns: list[str], dtype: str) -> Path:
     if local.is_dir():
         return local.resolve()
     if local.is_file():
-        raise TaskInputError(f"The {kind} {spec!r} is a file; wave reads folders in the diffusers layout.")
+        raise TaskInputError(f"The {kind} {spec!r} is a file; expected a folder in the diffusers layout.")
     if _HUB_ID.fullmatch(spec) and not spec.startswith("."):
         from tasks.models.hub import fetch_snapshot  # noqa: PLC0415  (its client takes half a second to import)
 
         return fetch_snapshot(spec, patterns=patterns, half=dtype == "float16")
-    known = "'embedded', a folder in the diffusers layout" if kind == "model" else "'none', 'auto', a folder"
-    raise TaskInputError(f"Unknown {kind} {spec!r}: expected {known}, or a hub id such as 'owner/name'.")
+    raise TaskInputError(f"Unknown {kind} {spec!r}: expected {_KNOWN[kind]}, or a hub id such as 'owner/name'.")
 
 
 def _read_json(path: Path, spec: str) -> dict[str, Any]:
@@ -181,9 +295,11 @@ def _check_layout(folder: Path, index: Mapping[str, Any], spec: str) -> None:
         raise TaskInputError(
             f"The model {spec!r} is a {index.get('_class_name')}; wave edits with Stable Diffusion 1.x and 2.x."
         )
-    for file in ("scheduler/scheduler_config.json", "text_encoder/config.json", "tokenizer/vocab.json"):
+    for file in ("scheduler/scheduler_config.json", "text_encoder/config.json"):
         if not (folder / file).is_file():
             raise TaskInputError(f"The model {spec!r} is not in the diffusers layout: it has no {file}.")
+    if not (tokenizer_folder(folder / "tokenizer") / "vocab.json").is_file():
+        raise TaskInputError(f"The model {spec!r} is not in the diffusers layout: it has no tokenizer/vocab.json.")
 
 
 def _check_networks(vae: Mapping[str, Any], unet: Mapping[str, Any], spec: str) -> None:
@@ -199,23 +315,6 @@ def _check_networks(vae: Mapping[str, Any], unet: Mapping[str, Any], spec: str) 
         )
 
 
-def _variant(folder: Path, stem: str, dtype: str) -> str | None:
-    """Choose between full and fp16 weights; safetensors only, since loading a pickle can run any code."""
-    full, half = ((folder / name).is_file() for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"))
-    if half and (dtype == "float16" or not full):
-        return "fp16"
-    if full:
-        return None
-    pickles = sorted(path.name for kind in ("*.bin", "*.ckpt", "*.pt", "*.pth") for path in folder.glob(kind))
-    if pickles:
-        raise TaskInputError(f"{folder} contains only pickled weights ({pickles[0]}); wave loads safetensors only.")
-    raise TaskInputError(f"{folder} contains no weights: expected {stem}.safetensors or {stem}.fp16.safetensors.")
-
-
-def _weights_file(folder: Path, stem: str, variant: str | None) -> Path:
-    return folder / (f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors")
-
-
 def _native_latent_area(sample_size: int | list[int]) -> int:
     return sample_size * sample_size if isinstance(sample_size, int) else prod(sample_size)
 
@@ -229,9 +328,10 @@ def _advice(index: Mapping[str, Any], spec: str) -> Advice:
 
 
 def _model_digest(folder: Path, variants: Mapping[str, str | None], index: Mapping[str, Any]) -> str:
+    """Return the digest of a folder's configs, tokenizer and sites, and of the weights in it."""
     configs = [folder / part / "config.json" for part in WEIGHTS]
     configs += [folder / "scheduler" / "scheduler_config.json", *sorted((folder / "tokenizer").glob("*.*"))]
-    weights = [_weights_file(folder / part, stem, variants[part]) for part, stem in WEIGHTS.items()]
+    weights = [file for part in variants for file in weight_files(folder / part, WEIGHTS[part], variants[part])]
     return digest_of(_digest_files(folder, configs + weights), (index.get("wave") or {}).get("sites"))
 
 

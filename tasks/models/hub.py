@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from tasks.errors import TaskInputError
 
 __all__ = ["fetch_snapshot", "select_files"]
 
+# A file of weights, whole or a part, or the index of parts
+_WEIGHTS = re.compile(
+    r"(?P<network>.*?)(?P<fp16>\.fp16)?(-\d+-of-\d+)?\.safetensors(\.index(?P<index_fp16>\.fp16)?\.json)?"
+)
 # The client's HTTP library, whichever it is in the installed version, raises its own base of the hub's error
 _Unreachable: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, OSError)
 
@@ -56,11 +61,15 @@ def _listed(repository: str, patterns: list[str], half: bool) -> list[str]:
 def select_files(files: list[str], *, patterns: list[str], half: bool) -> list[str]:
     """Return the files that match a pattern, with one variant (fp16 or full) of each network's weights, sorted."""
     matching = {file for file in files if any(fnmatch(file, pattern) for pattern in patterns)}
-    weights = {file for file in matching if file.endswith(".safetensors")}
-    chosen = set()
-    for full in {file.replace(".fp16.safetensors", ".safetensors") for file in weights}:
-        fp16 = full.replace(".safetensors", ".fp16.safetensors")
-        chosen.add(fp16 if fp16 in weights and (half or full not in weights) else full)
+    networks: dict[str, dict[bool, set[str]]] = {}
+    for file in matching:
+        if found := _WEIGHTS.fullmatch(file):
+            fp16 = bool(found["fp16"] or found["index_fp16"])
+            networks.setdefault(found["network"], {True: set(), False: set()})[fp16].add(file)
+    chosen, weights = set(), set()
+    for variants in networks.values():
+        weights |= variants[True] | variants[False]
+        chosen |= variants[True] if variants[True] and (half or not variants[False]) else variants[False]
     unused = {file for file in chosen if "non_ema" in file}
     return sorted((matching - weights) | (chosen - unused))
 

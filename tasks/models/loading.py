@@ -6,23 +6,29 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils import logging as transformers_logging
 
+from tasks.errors import TaskInputError
 from tasks.models.checkpoints import ModelIdentity, NetworkIdentity
+from tasks.models.lora import with_loras
+from tasks.models.single_file import tokenizer_folder
 from wave_ops.diffusion import StableDiffusion
 from wave_ops.finite import check_finite_weights
 
 __all__ = ["loaded_model"]
 
 _IN_USE = threading.Lock()
+_CONTROLNETS = 4  # that a process keeps
 _LOG = logging.getLogger(__name__)
 
 
@@ -32,8 +38,9 @@ def loaded_model(
 ) -> Iterator[StableDiffusion]:
     """Load a model and lend it to one stage at a time, since its UNet has hooks while in use.
 
-    A process keeps one model: the last combination of checkpoint, ControlNet, device and dtype. Stages that need the
-    same combination load it once. Any other combination loads everything again, even if only the ControlNet differs.
+    A process keeps one checkpoint, and ControlNets apart from it: stages and clips that need the same ones, whatever
+    their prompts and LoRAs, load them once. LoRAs are added for the stage and taken back after it. Another checkpoint,
+    device or dtype takes the place of the one that was kept.
 
     Args:
         model: from `resolve_model`.
@@ -46,43 +53,125 @@ def loaded_model(
 
     Raises:
         NonFiniteError: if weights are NaN or infinite in that dtype.
+        TaskInputError: if a checkpoint in one file is incomplete, or a LoRA does not fit.
     """
     with _IN_USE:
         _LOG.info("The networks of %s run on %s in %s", model.name, device, dtype)
-        yield _load(model, controlnet, device, dtype)
+        loaded = _load(model.base or model, device, dtype)
+        if controlnet is not None:
+            loaded = replace(loaded, controlnet=_load_controlnet(controlnet, device, dtype))
+        with with_loras(loaded, model.loras) if model.loras else nullcontext():
+            yield loaded
 
 
 @lru_cache(maxsize=1)
-def _load(model: ModelIdentity, controlnet: NetworkIdentity | None, device: str, dtype: str) -> StableDiffusion:
-    disable_progress_bar()  # the stage shows its own progress
-    folder, variants = Path(model.location), dict(model.variants)
-
-    def network(family: Any, path: Path, variant: str | None) -> Any:
-        loaded = family.from_pretrained(
-            path,
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            torch_dtype=getattr(torch, dtype),
-            **_quiet(family),
-        )
-        check_finite_weights(loaded.to(device), path.name)
-        return loaded.eval().requires_grad_(False)
-
+def _load(model: ModelIdentity, device: str, dtype: str) -> StableDiffusion:
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()  # the stage shows its own progress
+    folder = Path(model.location)
+    tokenizer, vae = _tokenizer(folder / "tokenizer"), model.vae and _load_vae(model, device, dtype)
+    read = _read_file if model.file else _read_folder
     return StableDiffusion(
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        text_encoder=network(CLIPTextModel, folder / "text_encoder", variants["text_encoder"]),
-        vae=network(AutoencoderKL, folder / "vae", variants["vae"]),
-        unet=network(UNet2DConditionModel, folder / "unet", variants["unet"]),
-        controlnet=controlnet and network(ControlNetModel, Path(controlnet.location), controlnet.variant),
+        tokenizer=tokenizer,
+        **read(model, tokenizer, vae, device=device, dtype=dtype),
         scheduler_config=_read(folder / "scheduler" / "scheduler_config.json"),
         sites=(_read(folder / "model_index.json").get("wave") or {}).get("sites"),
     )
 
 
-def _quiet(family: Any) -> dict[str, bool]:
-    """Turn off diffusers' loading through accelerate, which logs a warning where that package is missing."""
-    return {} if family is CLIPTextModel else {"low_cpu_mem_usage": False}
+def _read_folder(model: ModelIdentity, _: Any, vae: Any, *, device: str, dtype: str) -> dict[str, Any]:
+    folder, variants = Path(model.location), dict(model.variants)
+
+    def network(family: Any, part: str) -> Any:
+        return _network(family, folder / part, variants[part], device=device, dtype=dtype)
+
+    return {
+        "text_encoder": network(CLIPTextModel, "text_encoder"),
+        "vae": vae or network(AutoencoderKL, "vae"),
+        "unet": network(UNet2DConditionModel, "unet"),
+    }
+
+
+def _read_file(model: ModelIdentity, tokenizer: Any, vae: Any, *, device: str, dtype: str) -> dict[str, Any]:
+    """Read the networks of a checkpoint in one file."""
+    with _reading(f"checkpoint {model.file}"):
+        pipeline = StableDiffusionPipeline.from_single_file(
+            model.file,
+            config=model.location,
+            local_files_only=True,
+            torch_dtype=getattr(torch, dtype),
+            tokenizer=tokenizer,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+            **({"vae": vae} if vae else {}),
+        )
+    networks = {name: getattr(pipeline, name) for name in ("text_encoder", "vae", "unet")}
+    for name, network in networks.items():
+        _check_complete(network, f"{name} of {model.file}")
+    return {name: _ready(network, name, device) for name, network in networks.items()}
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Map the errors of diffusers' reading of one file: a name or a shape that the configs do not have, or no value."""
+    try:
+        yield
+    except (NotImplementedError, ValueError, RuntimeError, KeyError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise TaskInputError(f"The {what} is incomplete, or does not fit its configs: {reason}") from None
+
+
+def _check_complete(network: Any, name: str) -> None:
+    """Check that a file had a value for each parameter: diffusers leaves the others on the meta device.
+
+    Raises:
+        TaskInputError: with the first one that is missing.
+    """
+    missing = next((key for key, value in network.named_parameters() if value.is_meta), "")
+    if missing:
+        raise TaskInputError(f"The {name} is incomplete: it has no weights for {missing}.")
+
+
+def _tokenizer(folder: Path) -> Any:
+    found = tokenizer_folder(folder)
+    options = {} if found == folder else {"pad_token": _read(folder / "tokenizer_config.json")["pad_token"]}
+    return CLIPTokenizer.from_pretrained(found, local_files_only=True, **options)
+
+
+def _load_vae(model: ModelIdentity, device: str, dtype: str) -> Any:
+    """Load the VAE that takes the place of a checkpoint's own."""
+    vae = model.vae
+    if vae is None or Path(vae.location).is_dir():
+        return vae and _network(AutoencoderKL, Path(vae.location), vae.variant, device=device, dtype=dtype)
+    with _reading(f"VAE {vae.location}"):
+        network = AutoencoderKL.from_single_file(
+            vae.location,
+            config=model.location,
+            subfolder="vae",
+            local_files_only=True,
+            torch_dtype=getattr(torch, dtype),
+        )
+    _check_complete(network, f"VAE {vae.location}")
+    return _ready(network, "vae", device)
+
+
+@lru_cache(maxsize=_CONTROLNETS)
+def _load_controlnet(controlnet: NetworkIdentity, device: str, dtype: str) -> Any:
+    return _network(ControlNetModel, Path(controlnet.location), controlnet.variant, device=device, dtype=dtype)
+
+
+def _network(family: Any, path: Path, variant: str | None, *, device: str, dtype: str) -> Any:
+    loaded = family.from_pretrained(
+        path, variant=variant, use_safetensors=True, local_files_only=True, torch_dtype=getattr(torch, dtype)
+    )
+    return _ready(loaded, path.name, device)
+
+
+def _ready(network: Any, name: str, device: str) -> Any:
+    """Move a network to its device, check its weights, and make it ready for inference."""
+    check_finite_weights(network.to(device), name)
+    return network.eval().requires_grad_(False)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Whether weights fit their config: by the shapes in the header of a safetensors file, before anything is loaded."""
+"""Whether weights fit their config: by the shapes in the headers of safetensors files, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from safetensors import SafetensorError, safe_open
 
 from tasks.errors import TaskInputError
 
-__all__ = ["check_cross_attention", "check_weights"]
+__all__ = ["check_cross_attention", "check_weights", "expected_of_vae", "read_shapes"]
 
 Expected: TypeAlias = tuple[str, tuple[int | None, ...]]
 """Name of a tensor, and its first dimensions: None is any number."""
 
 
-def check_weights(file: Path, config: Mapping[str, Any], *, network: str) -> None:
-    """Check that a file can be read and that its main tensors have the shapes that the config implies.
+def check_weights(files: Sequence[Path], config: Mapping[str, Any], *, network: str) -> None:
+    """Check that files can be read and that their main tensors have the shapes that the config implies.
 
     Dimensions that the config leaves to a default are not checked.
 
     Args:
-        file: safetensors; only its header is read.
+        files: from `weight_files`; only the headers are read.
         config: of the network.
         network: unet, controlnet, vae or text_encoder.
 
     Raises:
-        TaskInputError: if the file is damaged, or a tensor is missing or has another shape.
+        TaskInputError: if a file is damaged, or a tensor is missing or has another shape.
     """
-    shapes = _shapes(file)
+    file = files[0]
+    shapes: dict[str, list[int]] = {}
+    for part in files:
+        shapes |= read_shapes(part) if part.suffix == ".safetensors" else {}
     for name, wanted in _EXPECTED[network](config):
         found = shapes.get(name) or shapes.get(f"text_model.{name}")
         if found is None:
@@ -58,7 +61,12 @@ def check_cross_attention(unet: Mapping[str, Any], text_encoder: Mapping[str, An
         )
 
 
-def _shapes(file: Path) -> dict[str, list[int]]:
+def read_shapes(file: Path) -> dict[str, list[int]]:
+    """Read the shapes of a safetensors file's tensors by name, from its header.
+
+    Raises:
+        TaskInputError: if the file is damaged.
+    """
     try:
         with safe_open(str(file), framework="numpy") as opened:
             return {key: opened.get_slice(key).get_shape() for key in opened.keys()}  # noqa: SIM118  (not a mapping)
@@ -88,7 +96,8 @@ def _whole_unet(config: Mapping[str, Any]) -> Iterator[Expected]:
         yield "conv_out.weight", (config.get("out_channels"), widths[0])
 
 
-def _vae(config: Mapping[str, Any]) -> Iterator[Expected]:
+def expected_of_vae(config: Mapping[str, Any]) -> Iterator[Expected]:
+    """Yield the main tensors of a VAE, which have these names in both layouts."""
     widths = config.get("block_out_channels")
     if not widths:
         return
@@ -107,4 +116,4 @@ def _text_encoder(config: Mapping[str, Any]) -> Iterator[Expected]:
         yield f"encoder.layers.{layers - 1}.mlp.fc1.weight", (config.get("intermediate_size"), hidden)
 
 
-_EXPECTED = {"unet": _whole_unet, "controlnet": _unet, "vae": _vae, "text_encoder": _text_encoder}
+_EXPECTED = {"unet": _whole_unet, "controlnet": _unet, "vae": expected_of_vae, "text_encoder": _text_encoder}

@@ -16,6 +16,7 @@ from storage.workspace import Workspace
 from tasks.errors import TaskInputError
 from tasks.models.checkpoints import ModelIdentity, NetworkIdentity, resolve_controlnet, resolve_model
 from tasks.models.flow_estimators import FlowIdentity, resolve_flow
+from tasks.models.lora import resolve_loras
 from tasks.planning.decoded_facts import read_decoded_facts
 from tasks.planning.outline import ClipFacts, Execution, ResolvedInputs
 from tasks.planning.plan import EditPlan, plan_edit
@@ -185,7 +186,7 @@ def _plan_row(
 
 def _plan(row: Row, clip: ClipFacts, execution: Execution, flow_weights: str) -> EditPlan:
     request = row.request
-    model = _model(request.model, execution.dtype)
+    model = _model(request.model, request.vae, request.lora, execution.dtype)
     return plan_edit(
         ResolvedInputs(
             request=request,
@@ -242,8 +243,8 @@ def _raised(now: str, before: str) -> str:
 
 # Networks are found once for each name that rows use
 @lru_cache(maxsize=64)
-def _model(name: str, dtype: str) -> ModelIdentity:
-    return resolve_model(name, dtype=dtype)
+def _model(name: str, vae: str | None, loras: tuple[str, ...], dtype: str) -> ModelIdentity:
+    return resolve_loras(resolve_model(name, vae=vae, dtype=dtype), loras)
 
 
 @lru_cache(maxsize=64)

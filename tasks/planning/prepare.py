@@ -9,6 +9,7 @@ from storage.limits import using_limits
 from storage.workspace import Workspace, open_artifact
 from tasks.models.checkpoints import resolve_controlnet, resolve_model
 from tasks.models.flow_estimators import resolve_flow
+from tasks.models.lora import resolve_loras
 from tasks.planning.decoded_facts import read_decoded_facts
 from tasks.planning.input_video import clip_name, local_video
 from tasks.planning.plan import EditPlan, Execution, ResolvedInputs, plan_edit
@@ -29,7 +30,7 @@ def prepare_edit(request: EditRequest, *, execution: Execution, flow_weights: st
     """
     with using_limits(execution.limits), local_video(request.video, rate=request.picture_rate) as path:
         clip = clip_facts(clip_name(request.video), digest_file_once(path), path)
-    model = resolve_model(request.model, dtype=execution.dtype)
+    model = resolve_loras(resolve_model(request.model, vae=request.vae, dtype=execution.dtype), request.lora)
     inputs = ResolvedInputs(
         request=request,
         clip=clip.trimmed(request.trim, execution.limits),

@@ -21,6 +21,7 @@ from pydantic import (
 
 from storage.secrets import has_password, without_secrets
 from tasks.errors import TaskInputError
+from tasks.models.lora import parse_lora
 from tasks.planning.option_errors import request_sentence
 
 if TYPE_CHECKING:
@@ -44,10 +45,18 @@ Preset = Annotated[
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
-ModelName = Annotated[Words, Field(description="'embedded', a folder in the diffusers layout, or a hub id.")]
+ModelName = Annotated[
+    Words, Field(description="'embedded', a folder in the diffusers layout, a .safetensors file, or a hub id.")
+]
+VaeName = Annotated[
+    Words, Field(description="Another VAE than the model's: a folder, a .safetensors file, or a hub id.")
+]
 ControlNetName = Annotated[
     Words,
-    Field(description="'none', 'auto' (the model's own), a folder, or a hub id; by default none, in the paper auto."),
+    Field(
+        description="A ControlNet for canny edges: 'none', 'auto' (the model's own), a folder, or a hub id, also as "
+        "canny=SPEC; by default none, in the paper auto."
+    ),
 ]
 HdrChoice = Annotated[
     Literal["tone-map", "refuse"], Field(description="What becomes of an HDR clip: tone-map (to BT.709) or refuse.")
@@ -145,6 +154,16 @@ def _known_settings(settings: tuple[str, ...]) -> tuple[str, ...]:
     return settings
 
 
+def _as_loras(value: Any) -> Any:
+    return tuple(spec.strip() for spec in value.split(";") if spec.strip()) if isinstance(value, str) else value
+
+
+def _known_loras(specs: tuple[str, ...]) -> tuple[str, ...]:
+    for spec in specs:
+        parse_lora(spec)
+    return specs
+
+
 def _without_password(url: str) -> str:
     """Refuse a URL with a password: a request is stored with its results.
 
@@ -162,6 +181,7 @@ def _without_password(url: str) -> str:
 Location = Annotated[Words, AfterValidator(_without_password)]
 """A path or a URL."""
 Settings = Annotated[tuple[str, ...], BeforeValidator(_as_settings), AfterValidator(_known_settings)]
+Loras = Annotated[tuple[str, ...], BeforeValidator(_as_loras), AfterValidator(_known_loras)]
 Size = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_size)]
 Seconds = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[str, BeforeValidator(_as_text), AfterValidator(_checked_rate)]
@@ -178,6 +198,10 @@ class EditRequest(BaseModel):
     source_prompt: Text = Field(default="", description="What the source clip shows; may be empty.")
     negative_prompt: Text | None = Field(default=None, description="What the edited clip must not look like.")
     model: ModelName = "embedded"
+    vae: VaeName | None = None
+    lora: Loras = Field(
+        default=(), description="A LoRA in a .safetensors file, with its weight (1 by default); may be repeated."
+    )
     controlnet: ControlNetName | None = None
     flow: FlowName = "dis"
     keyframe_interval: int = Field(default=8, ge=1, description="Frames from one keyframe to the next.")

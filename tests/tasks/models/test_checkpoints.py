@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from tasks.errors import TaskInputError
+from tasks.models import loading
 from tasks.models.checkpoints import resolve_controlnet, resolve_model
 from tasks.models.loading import loaded_model
 from tests._checkpoints import save_sd15, save_sd21
@@ -93,6 +95,63 @@ def test_loading_the_same_model_again_returns_the_same_object(sd15: Path) -> Non
         assert second is first
 
 
+def test_a_checkpoint_and_its_controlnet_are_loaded_once_for_any_sequence_of_stages(
+    sd15: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+    network = loading._network
+    monkeypatch.setattr(
+        loading,
+        "_network",
+        lambda family, *args, **kw: [loads.append(family.__name__), network(family, *args, **kw)][1],
+    )
+    loading._load.cache_clear()
+    loading._load_controlnet.cache_clear()
+    model = resolve_model(str(sd15))
+    own = resolve_controlnet("auto", model=model)
+    for controlnet in (None, own, None, own):  # inversion and edit of two prompts
+        with loaded_model(model, controlnet, device="cpu", dtype="float32") as loaded:
+            assert (loaded.controlnet is None) == (controlnet is None)
+    assert sorted(loads) == ["AutoencoderKL", "CLIPTextModel", "ControlNetModel", "UNet2DConditionModel"]
+
+
+def shard(folder: Path, *, infix: str = "") -> list[Path]:
+    """Save a UNet's weights again in several files with an index; return them."""
+    unet = UNet2DConditionModel.from_pretrained(folder)
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    unet.save_pretrained(folder, max_shard_size="200KB", variant=infix or None)
+    return sorted(folder.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("infix", ["", "fp16"])
+def test_weights_in_several_files_are_checked_loaded_and_identified(copy: Path, sd15: Path, infix: str) -> None:
+    parts = shard(copy / "unet", infix=infix)
+    assert len(parts) > 1
+    model = resolve_model(str(copy))
+    assert dict(model.variants)["unet"] == (infix or None)
+    with loaded_model(model, device="cpu", dtype="float32") as loaded:
+        weight = loaded.unet.conv_out.weight
+    assert torch.equal(weight, UNet2DConditionModel.from_pretrained(sd15 / "unet").conv_out.weight)
+    tensors = load_file(parts[-1])
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, parts[-1])
+    assert resolve_model(str(copy)).digest != model.digest
+
+
+def test_a_missing_part_of_the_weights_is_named(copy: Path) -> None:
+    last = shard(copy / "unet")[-1]
+    last.unlink()
+    with pytest.raises(TaskInputError, match=f"incomplete: .* names {last.name}"):
+        resolve_model(str(copy))
+    index = copy / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "../../outside.safetensors"}}')
+    with pytest.raises(TaskInputError, match="outside"):
+        resolve_model(str(copy))
+    index.write_text("[]")
+    with pytest.raises(TaskInputError, match="index of weights"):
+        resolve_model(str(copy))
+
+
 def test_a_controlnet_is_found_in_the_model_or_in_a_folder_or_is_none(sd15: Path, copy: Path) -> None:
     model = resolve_model(str(sd15))
     assert resolve_controlnet("none", model=model) is None
@@ -102,6 +161,30 @@ def test_a_controlnet_is_found_in_the_model_or_in_a_folder_or_is_none(sd15: Path
     assert resolve_controlnet("auto", model=resolve_model(str(copy))) is None
     with loaded_model(model, own, device="cpu", dtype="float32") as loaded:
         assert loaded.controlnet is not None
+
+
+@pytest.mark.parametrize("name", ["control_v11f1p_sd15_depth", "sd-controlnet-openpose", "Tile"])
+def test_a_controlnet_for_something_else_than_edges_is_refused_unless_it_is_said_to_be_for_canny(
+    name: str, sd15: Path, tmp_path: Path
+) -> None:
+    model = resolve_model(str(sd15))
+    folder = Path(shutil.copytree(sd15 / "controlnet", tmp_path / name))
+    with pytest.raises(TaskInputError, match=f"write canny={folder}"):
+        resolve_controlnet(f"{folder}/", model=model)
+    found = resolve_controlnet(f"canny={folder}", model=model)
+    assert found is not None
+    assert found.location == str(folder)
+    with pytest.raises(TaskInputError, match="is for depth: wave computes canny edges only"):
+        resolve_controlnet(f"depth={folder}", model=model)
+
+
+def test_a_controlnet_is_refused_by_the_name_in_its_config(copy: Path) -> None:
+    model = resolve_model(str(copy))
+    change_json(copy / "controlnet" / "config.json", _name_or_path="lllyasviel/sd-controlnet-seg")
+    with pytest.raises(TaskInputError, match="is for seg by its name"):
+        resolve_controlnet(str(copy / "controlnet"), model=model)
+    change_json(copy / "controlnet" / "config.json", _name_or_path="lllyasviel/sd-controlnet-canny")
+    assert resolve_controlnet(str(copy / "controlnet"), model=model) is not None
 
 
 def keep_pickles_only(folder: Path) -> None:
@@ -142,5 +225,5 @@ def test_an_unknown_model_is_refused_in_one_sentence(spec: str, words: str) -> N
 
 
 def test_a_file_is_refused_as_a_model(copy: Path) -> None:
-    with pytest.raises(TaskInputError, match="is a file"):
+    with pytest.raises(TaskInputError, match=r"expected a \.safetensors file"):
         resolve_model(str(copy / "model_index.json"))

@@ -40,6 +40,16 @@ def test_one_variant_of_each_network_is_selected(half: bool, unet: str) -> None:
     )
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_all_parts_and_the_index_of_one_variant_are_selected(half: bool) -> None:
+    full = [
+        f"unet/diffusion_pytorch_model{end}" for end in ("-00001-of-00002.safetensors", "-00002-of-00002.safetensors")
+    ]
+    full.append("unet/diffusion_pytorch_model.safetensors.index.json")
+    fp16 = ["unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.safetensors.index.fp16.json"]
+    assert select_files([*full, *fp16], patterns=PATTERNS, half=half) == sorted(fp16 if half else full)
+
+
 def test_an_unreachable_hub_is_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise ConnectionError("no network")

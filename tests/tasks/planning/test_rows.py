@@ -73,6 +73,8 @@ def test_every_form_of_a_manifest_gives_the_same_edit(name: str, manifest: Manif
         "source_prompt": "a ring",
         "negative_prompt": "grey",
         "model": "some/model",
+        "vae": "some/vae",
+        "lora": "a style.safetensors:0.5; b.safetensors",
         "controlnet": "auto",
         "flow": "raft",
         "keyframe_interval": "4" if text else 4,

@@ -127,7 +127,7 @@ def resolve_model(spec: str, *, vae: str | None = None, dtype: str = "float32") 
     advice = _advice(index, spec)
     factor = int(2 ** (len(vae_config["block_out_channels"]) - 1))
     digest = _model_digest(folder, dict(variants), index)
-    others = [digest_file_once(file)] if file else []
+    others = [weights_digest(file)] if file else []
     others += [other.digest] if other else []
     return ModelIdentity(
         name=spec,
@@ -162,7 +162,7 @@ def resolve_vae(
         require_safetensors(file, kind="VAE")
         file = file.resolve()
         check_weights([file], config, network="vae")
-        return NetworkIdentity(location=str(file), variant=None, digest=digest_file_once(file)), config
+        return NetworkIdentity(location=str(file), variant=None, digest=weights_digest(file)), config
     names = ("config.json", "diffusion_pytorch_model*")
     folder = _folder(spec, kind="VAE", patterns=[*names, *(f"vae/{name}" for name in names)], dtype=dtype)
     if (folder / "vae" / "config.json").is_file():

@@ -18,8 +18,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, tzinfo
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 from unittest import mock
 
 import cv2
@@ -136,7 +137,7 @@ def _faults(request: EditRequest, keys: Sequence[str]) -> Iterator[tuple[str, Ca
         return lambda number, _: "kill" if number == at else None
 
     for stage, at in _middle_writes(keys):
-        yield f"killed in {stage}, at write {at}", lambda url, at=at: _until_done(url, with_faults(kill_at(at)), edit)
+        yield f"killed in {stage}, at write {at}", partial(_until_done, faulty_run=with_faults(kill_at(at)), run=edit)
     yield "full disk", lambda url: _until_done(url, lambda each: _on_a_full_disk(edit, each), edit)
     yield (
         "read-only workspace",
@@ -214,8 +215,8 @@ class _Yesterday(datetime):
     """The clock, a day back."""
 
     @classmethod
-    def now(cls, tz: tzinfo | None = None) -> datetime:
-        return datetime.now(tz) - timedelta(days=1)
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz) - timedelta(days=1)
 
 
 def _yesterday(run: Callable[[str], None], url: str) -> None:

@@ -13,6 +13,7 @@ from flows.cli import (  # noqa: F401  (each registers its command)
     dataset,
     demo,
     doctor,
+    drill,
     edit,
     evaluate,
     manifest,

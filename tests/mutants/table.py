@@ -556,9 +556,9 @@ TASKS = (
         ),
     ),
     *_faults(
-        "tasks/models/checkpoints.py",
+        "tasks/models/weight_files.py",
         "tests/tasks/models/test_checkpoints.py",
-        ("fp16 weights for float32", 'if half and (dtype == "float16" or not full):', "if half:"),
+        ("fp16 weights for float32", "if fp16 and (half or not full):", "if fp16:"),
     ),
 )
 SERVING = (

@@ -151,11 +151,11 @@ def test_further_columns_are_carried_along_as_they_are(manifest: Manifest) -> No
 def test_relative_sources_start_at_the_manifest_and_others_stay(
     manifest: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sources = ["clips/1.mp4", str(folder / "clips" / "2.mp4"), "s3://bucket/a b.mp4", "~/clips/2.mp4"]
+    sources = ["clips/1.mp4", str(folder / "clips" / "2.mp4"), "https://example.org/a b.mp4", "~/clips/2.mp4"]
     monkeypatch.setenv("HOME", str(folder))
     rows = read(manifest(*[{**ROW, "id": str(i), "source": source} for i, source in enumerate(sources)]))
     clips = folder / "clips"
-    assert [row.source for row in rows] == [f"{clips}/1.mp4", f"{clips}/2.mp4", "s3://bucket/a b.mp4", f"{clips}/2.mp4"]
+    assert [row.source for row in rows] == [f"{clips}/1.mp4", f"{clips}/2.mp4", "https://example.org/a b.mp4", f"{clips}/2.mp4"]
     monkeypatch.chdir(folder)
     assert read("m.csv")[0].source == f"{clips}/1.mp4"
 
@@ -222,7 +222,7 @@ def test_variants_depend_on_nothing_but_seed_id_and_number(
     def written(ids: Sequence[str], count: int) -> dict[tuple[str, int], tuple[str, int]]:
         path = tmp_path_factory.mktemp("m") / "m.csv"
         prompts = ["{a|b|c|d} {e|f|g}"] * len(ids)
-        write_table(path, {"id": ids, "source": ["s3://x"] * len(ids), "prompt": prompts})
+        write_table(path, {"id": ids, "source": ["https://example.org/x"] * len(ids), "prompt": prompts})
         return {row.key: (row.prompt, row.request.seed) for row in read(str(path), variants=count)}
 
     every, some = written(["a", "b", "c", "d"], 5), written(order[:kept], variants)
@@ -495,7 +495,7 @@ def test_samples_of_different_seeds_differ() -> None:
 @pytest.fixture
 def many(manifest: Manifest) -> str:
     """Return a manifest of 30 rows over two sources."""
-    return manifest(*[{**ROW, "id": str(i), "source": f"s3://x/{i % 5}", "kind": "ab"[i % 2]} for i in range(30)])
+    return manifest(*[{**ROW, "id": str(i), "source": f"https://example.org/{i % 5}", "kind": "ab"[i % 2]} for i in range(30)])
 
 
 def taken(source: str, *, known: dict[tuple[str, int], str] | None = None, **fields: Any) -> list[int]:
@@ -575,7 +575,7 @@ def test_rows_that_are_written_and_read_again_are_the_same(
 ) -> None:
     folder = tmp_path_factory.mktemp("m")
     rows = [
-        {"id": f"x/{i}", "source": "s3://x", "prompt": "{a|b|{id}} {{x}}", "note": "", **cell}
+        {"id": f"x/{i}", "source": "https://example.org/x", "prompt": "{a|b|{id}} {{x}}", "note": "", **cell}
         for i, cell in enumerate(cells)
     ]
     names = dict.fromkeys(name for row in rows for name in row)

@@ -1,4 +1,4 @@
-"""The drill: a small edit whose storage fails in every way, resumed each time, and compared with a quiet one.
+"""The drill: a small edit on storage that fails in every way, resumed each time, and compared with a quiet one.
 
 As a program it prints a JSON object for each fault. It uses one thread, so that it can fork a process for each run
 after everything has been imported once; `run_drill` starts it so.

@@ -131,7 +131,7 @@ def load_settings(**overrides: str) -> WaveSettings:
     if unknown:
         near = get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}."
-        raise TaskInputError(f"There is no setting {unknown[0]}: {hint}")
+        raise TaskInputError(f"Unknown setting {unknown[0]}: {hint}")
     read_policy()
     try:
         settings = WaveSettings(**overrides)  # type: ignore[arg-type]  # pydantic converts what the environment gives

@@ -109,7 +109,7 @@ class InversionSettings:
     """The latents at which a step's noise is predicted: x_{j-1}, as published, or x_j extrapolated from the two latents
     before it (ours)."""
     extrapolation_limit: float = 2.0
-    """The point is extrapolated only where it lies at most so many times as far ahead as the step before: the second
+    """The point is extrapolated only where it is at most so many times as far ahead as the step before: the second
     step of a leading schedule reaches many times as far as the first, from a noise that is predicted poorly."""
     refinements: int = 0
     """Fixed-point iterations of each step, one more UNet call each (ours)."""

@@ -31,7 +31,7 @@ def bench(
     rows: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Rows of the data sets of orchestration and scale.")
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, metavar="N", help="GPUs of scale, whose stages sleep.")] = 8,
+    gpus: Annotated[int, typer.Option(min=1, metavar="N", help="GPUs of scale; its stages sleep.")] = 8,
     gpu_seconds: Annotated[float, typer.Option(min=0.1, metavar="S", help="Of a clip in scale, on a GPU.")] = 30.0,
     cpu_seconds: Annotated[float, typer.Option(min=0, metavar="S", help="Of a clip in scale, on a CPU.")] = 30.0,
     s3: Annotated[bool, typer.Option("--s3", help="The workspace of scale is in an object store, SeaweedFS.")] = False,

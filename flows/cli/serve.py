@@ -138,7 +138,7 @@ class _Plan:
             "PREFECT_UI_API_URL": "/api",  # the pages call the address that the browser has, whatever its name
             "WAVE_WORKSPACE": self.workspace,
             "WAVE_WEBHOOK": self.settings.webhook,
-            # A script of Prefect's runner lies next to a module `storage`, which it would find before ours
+            # A script of Prefect's runner is next to a module `storage`, which it would find before ours
             "PYTHONSAFEPATH": "1",
         }
         if self.password:

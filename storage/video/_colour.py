@@ -1,6 +1,6 @@
 """Conversion of stored pictures to RGB and back, by the matrix and range that the stream declares.
 
-Pictures with HDR or wide primaries are tone-mapped besides; of others only matrix and range are converted.
+Pictures with HDR or wide primaries are tone-mapped as well; of others only matrix and range are converted.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class VideoInfo:
     hdr: str
     """The kind of HDR; empty for SDR."""
     conversions: tuple[str, ...]
-    """What `read_frames` converts besides matrix and range; none for an ordinary SDR video."""
+    """What `read_frames` converts in addition to matrix and range; none for an ordinary SDR video."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def origin(container: Any, first: Any, missed: Fraction) -> Fraction:
 
 
 def other_streams(container: Any, stream: Any) -> dict[str, int]:
-    """Count what an edited video does not have, by kind: streams besides the video and the audio, and chapters."""
+    """Count what an edited video does not have, by kind: streams other than the video and the audio, and chapters."""
     counts = dict.fromkeys(("video", "cover", "audio", "subtitle", "data", "attachment", "chapter"), 0)
     for other in container.streams:
         if other.index == stream.index or (other.type == "audio" and other.codec_context is not None):

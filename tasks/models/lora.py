@@ -66,7 +66,7 @@ def _resolve(spec: str) -> LoraIdentity:
     path, weight = parse_lora(spec)
     file = Path(path).expanduser()
     if not file.is_file():
-        raise TaskInputError(f"There is no LoRA at {path}: name a .safetensors file.")
+        raise TaskInputError(f"The LoRA {path} does not exist: name a .safetensors file.")
     require_safetensors(file, kind="LoRA")
     if not _layers(list(read_shapes(file))):
         raise TaskInputError(f"The file {path} contains no LoRA in the layout of kohya or diffusers.")

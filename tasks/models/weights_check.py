@@ -36,16 +36,16 @@ def check_weights(files: Sequence[Path], config: Mapping[str, Any], *, network: 
     for name, wanted in _EXPECTED[network](config):
         found = shapes.get(name) or shapes.get(f"text_model.{name}")
         if found is None:
-            raise TaskInputError(f"The weights {file} do not fit the config beside them: they have no {name}.")
+            raise TaskInputError(f"The weights {file} do not fit the config next to them: they have no {name}.")
         if len(found) < len(wanted) or any(w not in (None, f) for w, f in zip(wanted, found, strict=False)):
             shown = "x".join("any" if side is None else str(side) for side in wanted)
             raise TaskInputError(
-                f"The weights {file} do not fit the config beside them: {name} is {'x'.join(map(str, found))}, and "
+                f"The weights {file} do not fit the config next to them: {name} is {'x'.join(map(str, found))}, and "
                 f"the config says {shown}."
             )
     levels = len(config.get("block_out_channels") or ())
     if levels and (surplus := next((key for key in shapes if key.startswith(f"down_blocks.{levels}.")), "")):
-        raise TaskInputError(f"The weights {file} do not fit the config beside them: it has no place for {surplus}.")
+        raise TaskInputError(f"The weights {file} do not fit the config next to them: it has no place for {surplus}.")
 
 
 def check_cross_attention(unet: Mapping[str, Any], text_encoder: Mapping[str, Any], *, model: str) -> None:

@@ -134,7 +134,7 @@ def split_settings(settings: Sequence[str]) -> dict[str, str]:
     """Split settings NAME=VALUE into names and values; a name that comes twice has the later value.
 
     Raises:
-        TaskInputError: one of them has another form, or there is no setting of its name.
+        TaskInputError: one of them has another form, or names an unknown setting.
     """
     values: dict[str, str] = {}
     for setting in settings:
@@ -148,7 +148,7 @@ def split_settings(settings: Sequence[str]) -> dict[str, str]:
         if name not in _hints():
             near = get_close_matches(name, _hints(), n=1)
             known = f"did you mean {near[0]}?" if near else f"known are {', '.join(setting_names())}."
-            raise TaskInputError(f"There is no setting {name}: {known}")
+            raise TaskInputError(f"Unknown setting {name}: {known}")
         values[name] = value
     return values
 

@@ -42,7 +42,7 @@ class ClipFacts:
     size: tuple[int, int]
     """Height and width, pixels."""
     conversions: tuple[str, ...] = ()
-    """What decoding converts besides matrix and range; none for an ordinary SDR clip."""
+    """What decoding converts in addition to matrix and range; none for an ordinary SDR clip."""
     hdr: str = ""
     """The kind of HDR; empty for SDR."""
     rate: float = 25.0

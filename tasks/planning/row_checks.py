@@ -94,7 +94,7 @@ def check_source(source: str, *, folder: str, policy: SourcePolicy | None) -> tu
     Args:
         source: as a row has it.
         folder: path or URL at which it starts if it is relative.
-        policy: what a manifest may name besides local paths below its folder; None where that was checked before.
+        policy: what a manifest may name other than local paths below its folder; None where that was checked before.
     """
     if "://" in folder or "://" in source:
         return _check_remote_source(source, folder=folder, policy=policy)

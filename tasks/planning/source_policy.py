@@ -54,7 +54,7 @@ class SourcePolicy(BaseSettings):
     private_hosts: bool = False
     """Whether loopback, link-local and private addresses may be asked."""
     roots: Folders = Field(default=())
-    """Folders, separated as in PATH, that local sources of a manifest may be in besides its own; / allows all."""
+    """Folders, separated as in PATH, that local sources of a manifest may be in, with its own; / allows all."""
 
 
 def read_policy() -> SourcePolicy:
@@ -129,7 +129,7 @@ def check_local(path: Path, *, root: Path | None, policy: SourcePolicy) -> str:
     Args:
         path: absolute.
         root: folder of the manifest; None for one that is not local.
-        policy: the roots that are allowed besides.
+        policy: the other roots that are allowed.
     """
     real = Path(os.path.realpath(path))
     roots = [*([] if root is None else [root]), *map(Path, policy.roots)]

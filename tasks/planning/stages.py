@@ -136,7 +136,7 @@ class DecodeSettings:
     clip: str
     """Digest of the source file."""
     conversions: tuple[str, ...] = ()
-    """What is converted besides matrix and range."""
+    """What is converted in addition to matrix and range."""
     deinterlace: bool = True
     """Whether frames of two fields become pictures of one moment."""
     trim: Trim = field(default_factory=Trim)

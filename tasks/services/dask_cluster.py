@@ -26,7 +26,7 @@ def cluster(
     Args:
         folder: for logs and the workers' files.
         workers: the resources of each worker, such as "GPU=1", and its further options.
-        environment: variables of all processes, besides those of this one.
+        environment: variables of all processes, in addition to those of this one.
     """
     found = folder / "scheduler.json"
     with ExitStack() as stack:

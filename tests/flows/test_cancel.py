@@ -73,6 +73,19 @@ def stop(server: str, process: subprocess.Popen[str], run: str, how: str) -> Non
         process.send_signal(getattr(signal, how))
 
 
+def stop_in_time(server: str, process: subprocess.Popen[str], run: str, how: str) -> None:
+    """Stop a run, and check that it ends within the seconds allowed, and with an error."""
+    before, start = slowness(), time.monotonic()
+    stop(server, process, run, how)
+    wait_until_ended(process)
+    seconds = time.monotonic() - start
+    process.communicate(timeout=600)
+    slow = max(before, slowness())
+    print(f"{how}: {seconds:.1f} s, slowness {slow:.1f}")  # noqa: T201
+    assert process.returncode != 0
+    assert seconds < SECONDS * slow
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
@@ -88,16 +101,8 @@ def test_a_cancelled_run_ends_within_seconds_and_the_next_ones_complete_the_same
     source = folder / "clip.mp4" if what == "edit" else folder
     for stage, how in stops:
         with started(server, what, source, tmp_path) as process:
-            run, before = wait_for(process, stage), slowness()
-            start = time.monotonic()
-            stop(server, process, run, how)
-            wait_until_ended(process)
-            seconds = time.monotonic() - start
-            process.communicate(timeout=600)
-        slow = max(before, slowness())
-        print(f"{what} {stage} {how}: {seconds:.1f} s, slowness {slow:.1f}")  # noqa: T201
-        assert process.returncode != 0
-        assert seconds < SECONDS * slow
+            run = wait_for(process, stage)
+            stop_in_time(server, process, run, how)
         # Without a worker that says why, a termination signal may as well be that of a machine that shuts down
         assert state_of(server, run) == ("CRASHED" if how == "SIGTERM" else "CANCELLED")
         if what == "dataset":
@@ -115,15 +120,7 @@ def test_a_cancelled_evaluation_ends_at_its_next_step(server: str, tmp_path: Pat
     with started(server, "evaluate", Path(), tmp_path) as process:
         run = wait_for(process, "any")
         time.sleep(20)  # imports and a model later, it is amid a clip
-        before, start = slowness(), time.monotonic()
-        stop(server, process, run, "server")
-        wait_until_ended(process)
-        seconds = time.monotonic() - start
-        process.communicate(timeout=600)
-    slow = max(before, slowness())
-    print(f"evaluate: {seconds:.1f} s, slowness {slow:.1f}")  # noqa: T201
-    assert process.returncode != 0
-    assert seconds < SECONDS * slow
+        stop_in_time(server, process, run, "server")
     assert state_of(server, run) == "CANCELLED"
     assert not (tmp_path / "results").exists()
 

@@ -31,7 +31,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def texts(workspace: Path) -> str:
-    """Return all that a workspace contains besides arrays and films, as text."""
+    """Return all that a workspace contains other than arrays and films, as text."""
     parts = [str(pq.read_table(path).to_pylist()) for path in workspace.rglob("*.parquet")]
     parts += [path.read_bytes().decode("latin-1") for path in workspace.rglob("*") if path.is_file()]
     return "\n".join(parts + [str(path) for path in workspace.rglob("*")])

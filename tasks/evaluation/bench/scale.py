@@ -284,7 +284,7 @@ def _measurements(load: _Load, outcome: _Outcome) -> Iterator[Measurement]:
 def steady_part(samples: Sequence[Sample]) -> tuple[Sample, Sample] | None:
     """Return the samples between which clips end regularly: after the first tenth, to the last; None if there are none.
 
-    What does not grow with the clips, such as imports, lies before.
+    What does not grow with the clips, such as imports, is not counted.
     """
     last = samples[-1] if samples else None
     if last is None:

@@ -34,7 +34,7 @@ def mask_files(path: Path) -> tuple[Path, ...]:
             raise TaskInputError(f"The folder {path} of a mask contains no image: {', '.join(_IMAGES)}.")
         return files
     if not path.is_file():
-        raise TaskInputError(f"There is no mask {path}.")
+        raise TaskInputError(f"The mask {path} does not exist.")
     return (path,)
 
 

@@ -86,13 +86,13 @@ class Checks:
 
     @property
     def successful(self) -> Times:
-        """Frames that count, and whose edit came through."""
+        """Frames that count, and have a successful edit."""
         found: Times = self.edited & self.edit_is_readable
         return found
 
     @property
     def success(self) -> float:
-        """Fraction of frames whose edit came through."""
+        """Fraction of frames with a successful edit."""
         return _fraction(self.edited, self.edit_is_readable)
 
     @property
@@ -166,7 +166,7 @@ class EditScorer:
         return finite_scores(found)
 
     def checks(self, edit: int, frames: Frames) -> Checks | None:
-        """Check each frame; None on real clips, whose true edit is not known."""
+        """Check each frame; None on real clips: their true edit is not known."""
         truth = self.truth(edit)
         if truth is None:
             return None

@@ -209,7 +209,7 @@ def _outcome(scorer: VideoScorer, shots: Sequence[_Shot], peer: str) -> Outcome:
         "UNet calls": sum(cost.calls for _, cost in made) / len(made),
         "seconds": sum(cost.seconds for _, cost in made),
     }
-    scores = scorer.scores(frames, keyframes=range(len(frames)))  # every frame is edited, and none lies in between
+    scores = scorer.scores(frames, keyframes=range(len(frames)))  # every frame is edited, and none is in between
     return Outcome(scores=scores | costs, frames=frames, reference=scorer.reference)
 
 

@@ -18,7 +18,7 @@ __all__ = ["EDITED", "REFERENCE_ROWS", "reference_methods"]
 Frames = NDArray[np.uint8]
 
 EDITED: Final = "edited"
-"""Value of the factor "frames" of methods, whose frames are edited; of a reference row it is the row's name."""
+"""Value of the factor "frames" of methods: their frames are edited; of a reference row it is the row's name."""
 
 
 def _half(source: Frames, truth: Frames) -> Frames:

@@ -97,7 +97,7 @@ def changed(settings: Any, changes: Mapping[str, Any]) -> Any:
         name, _, rest = place.partition(".")
         known = [item.name for item in fields(settings)]
         if name not in known or (rest and not is_dataclass(getattr(settings, name))):
-            raise TaskInputError(f"There is no setting {place!r}; choose from {', '.join(known)}.")
+            raise TaskInputError(f"Unknown setting {place!r}; choose from {', '.join(known)}.")
         inner = changed(getattr(settings, name), {rest: value}) if rest else value
         settings = replace(settings, **{name: tuple(inner) if isinstance(inner, list) else inner})
     return settings

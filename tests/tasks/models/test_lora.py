@@ -144,7 +144,7 @@ def checkpoint(file: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("save", "words"), [(text, "damaged"), (checkpoint, "contains no LoRA"), (lambda file: file, "There is no LoRA")]
+    ("save", "words"), [(text, "damaged"), (checkpoint, "contains no LoRA"), (lambda file: file, "does not exist")]
 )
 def test_a_file_without_a_lora_is_refused(save: Callable[[Path], Path], words: str, tmp_path: Path, sd15: Path) -> None:
     with pytest.raises(TaskInputError, match=words):

@@ -155,7 +155,12 @@ def test_relative_sources_start_at_the_manifest_and_others_stay(
     monkeypatch.setenv("HOME", str(folder))
     rows = read(manifest(*[{**ROW, "id": str(i), "source": source} for i, source in enumerate(sources)]))
     clips = folder / "clips"
-    assert [row.source for row in rows] == [f"{clips}/1.mp4", f"{clips}/2.mp4", "https://example.org/a b.mp4", f"{clips}/2.mp4"]
+    assert [row.source for row in rows] == [
+        f"{clips}/1.mp4",
+        f"{clips}/2.mp4",
+        "https://example.org/a b.mp4",
+        f"{clips}/2.mp4",
+    ]
     monkeypatch.chdir(folder)
     assert read("m.csv")[0].source == f"{clips}/1.mp4"
 
@@ -258,7 +263,7 @@ def test_every_fault_is_in_the_list_with_row_id_column_and_reason(manifest: Mani
         {**ROW, "id": "b", "seed": "x"},
         {**ROW, "id": "k", "set": "mask.relativ=1"},
     )
-    assert (15, "k", "set", "there is no setting mask.relativ: did you mean mask.relative?") in faults(source)
+    assert (15, "k", "set", "unknown setting mask.relativ: did you mean mask.relative?") in faults(source)
     assert [fault for fault in faults(source) if fault[0] < 15] == [
         (2, "b", "source", f"there is no file {folder}/gone.mp4"),
         (2, "b", "steps", "it cannot be '0', input should be greater than or equal to 1"),
@@ -495,7 +500,9 @@ def test_samples_of_different_seeds_differ() -> None:
 @pytest.fixture
 def many(manifest: Manifest) -> str:
     """Return a manifest of 30 rows over two sources."""
-    return manifest(*[{**ROW, "id": str(i), "source": f"https://example.org/{i % 5}", "kind": "ab"[i % 2]} for i in range(30)])
+    return manifest(
+        *[{**ROW, "id": str(i), "source": f"https://example.org/{i % 5}", "kind": "ab"[i % 2]} for i in range(30)]
+    )
 
 
 def taken(source: str, *, known: dict[tuple[str, int], str] | None = None, **fields: Any) -> list[int]:

@@ -148,7 +148,7 @@ def test_only_the_requested_number_of_rows_is_read(write: Writer) -> None:
         ([ROW, ROW, {**ROW, "video": "gone.mp4"}], "Row 3 of .* names a video that cannot be used: there is no file"),
         ([{**ROW, "video": "notes.mp4"}], "Row 1 of .* names a video that cannot be used: .* not a video"),
         ([{**ROW, "video": "nowhere://x/y.mp4"}], "Row 1 of .* names a video that cannot be used"),
-        ([{**ROW, "mask": "gone.png"}], "Row 1 of .* names a mask that cannot be used: There is no mask"),
+        ([{**ROW, "mask": "gone.png"}], "Row 1 of .* names a mask that cannot be used: The mask .* does not exist"),
         ([{**ROW, "frames": "many"}], "Row 1 of .* requests 'many' frames"),
         ([{**ROW, "frames": 0}], "Row 1 of .* requests '0' frames"),
         ([{**ROW, "frames": 2.5}], "Row 1 of .* requests '2.5' frames"),

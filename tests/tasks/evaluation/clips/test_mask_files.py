@@ -64,7 +64,7 @@ def test_a_mask_that_is_missing_short_broken_or_of_several_sizes_is_an_error(tmp
     folder = save_folder(tmp_path / "mask")
     with pytest.raises(TaskInputError, match="has 3 frames, and 4 are needed"):
         read_masks(folder, count=4)
-    with pytest.raises(TaskInputError, match=r"There is no mask .*gone"):
+    with pytest.raises(TaskInputError, match=r"The mask .*gone.* does not exist"):
         read_masks(tmp_path / "gone", count=1)
     Image.fromarray(MASKS[0, 1:].astype(np.uint8)).save(folder / "00001.png")
     with pytest.raises(TaskInputError, match="several sizes"):

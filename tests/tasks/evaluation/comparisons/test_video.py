@@ -140,7 +140,7 @@ def test_settings_are_changed_by_their_place_and_the_rest_is_kept() -> None:
 
 @pytest.mark.parametrize("place", ["speed", "inversion.speed", "keyframe_interval.size"])
 def test_an_unknown_setting_is_refused_by_its_place(place: str) -> None:
-    with pytest.raises(TaskInputError, match="There is no setting"):
+    with pytest.raises(TaskInputError, match="Unknown setting"):
         changed(VideoSettings(), {place: 1})
 
 

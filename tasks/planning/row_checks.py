@@ -133,7 +133,8 @@ def _check_remote_source(source: str, *, folder: str, policy: SourcePolicy | Non
 def _reason(error: Mapping[str, Any]) -> str:
     if isinstance(ours := error.get("ctx", {}).get("error"), TaskInputError):
         text = str(ours).rstrip(".")
-        return text[:1].lower() + text[1:] if text.startswith(("The ", "There ")) else text  # else perhaps a name
+        # Another first word may be a name
+        return text[:1].lower() + text[1:] if text.startswith(("The ", "There ", "Unknown ")) else text
     return f"it cannot be {error['input']!r}, {error['msg'][:1].lower()}{error['msg'][1:]}"
 
 

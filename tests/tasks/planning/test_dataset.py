@@ -178,5 +178,5 @@ def test_settings_of_the_method_are_given_by_their_names_for_all_rows() -> None:
         "steps": 20,
         "set": ("mask.squared=true", "mask.relative=0.02", "editing.keep=False"),
     }
-    with pytest.raises(TaskInputError, match=r"no setting mask\.relativ: did you mean mask\.relative\?"):
+    with pytest.raises(TaskInputError, match=r"Unknown setting mask\.relativ: did you mean mask\.relative\?"):
         dataset_request(source="m.csv", defaults={"mask.relativ": 1})

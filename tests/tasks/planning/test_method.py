@@ -133,8 +133,8 @@ def flat(values: dict[str, Any], *before: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("inversion.windw=published", "no setting inversion.windw: did you mean inversion.window?"),
-        ("nonsense=1", "no setting nonsense: known are flow.keyframes, mask.residual_threshold,"),
+        ("inversion.windw=published", "Unknown setting inversion.windw: did you mean inversion.window?"),
+        ("nonsense=1", "Unknown setting nonsense: known are flow.keyframes, mask.residual_threshold,"),
         ("inversion.window", "not of the form NAME=VALUE"),
         ("inversion.steps=20", "inversion.steps has an option of its own: --steps"),
         ("propagation.seed=20", "propagation.seed has an option of its own: --seed"),

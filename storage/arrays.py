@@ -150,7 +150,7 @@ def open_array(store: Store, path: str) -> zarr.Array[Any]:
     """
     try:
         return zarr.open_array(store, path=path, mode="r+", zarr_format=3).with_config(_CONFIG)
-    except WorkspaceError:  # of the store: what cannot be reached is not damaged
+    except (WorkspaceError, FileNotFoundError):  # what cannot be reached is not damaged, nor what is absent
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # of the JSON, or of what it lacks
         raise DamagedError(

@@ -5,11 +5,15 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import zarr
+from zarr.abc.store import Store
 
+from storage import arrays
 from storage.artifact import Artifact
 from storage.errors import StorageError, WorkspaceError
 from storage.workspace import Workspace
@@ -425,3 +429,24 @@ def test_threads_with_their_own_handles_write_at_the_same_time(workspace: Worksp
     artifact = artifact_of(workspace)
     assert len(artifact.completed_parts()) == 24
     np.testing.assert_array_equal(artifact.read_region("rows")[:, 0, 0], np.arange(24))
+
+
+def test_an_array_is_created_without_removing_what_another_writer_made_meanwhile(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact, other = artifact_of(workspace), artifact_of(workspace)
+    artifact.write_bytes("first", b"")
+    other.write_bytes("second", b"")
+    open_array = arrays.open_array
+
+    def open_late(store: Store, path: str) -> zarr.Array[Any]:
+        try:
+            return open_array(store, path)
+        except FileNotFoundError:
+            monkeypatch.undo()
+            with_rows(artifact_of(workspace), 1)
+            raise
+
+    monkeypatch.setattr(arrays, "open_array", open_late)
+    with_rows(other, 0)
+    assert artifact_of(workspace).readable_prefix("rows") == 1

@@ -24,7 +24,7 @@ from storage.job_table import JobRecord, JobTable
 from storage.reference import ArtifactRef
 from storage.workspace import Workspace, open_artifact
 from tasks.cancel import cancellable_task, raise_if_stopped, time_limit
-from tasks.freed_memory import return_freed_memory
+from tasks.freed_memory import keep_few_heaps, return_freed_memory
 from tasks.full_disk import named_full_disk
 from tasks.logs import send_logs_to_run
 from tasks.planning.batches import Batch, Batching, Job, clip_batches, shot_batches
@@ -34,6 +34,7 @@ from tasks.prefect_clients import read_certificates_once
 from tasks.result_storage import store_results
 
 # Workers import this module with the first task that they run
+keep_few_heaps()
 read_certificates_once()
 
 __all__ = ["RETRIES", "StageTask", "Submission", "is_transient", "measured", "stage_task"]

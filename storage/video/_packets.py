@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -14,6 +15,9 @@ from storage.video._timing import median_step
 __all__ = ["Packets"]
 
 _GAP = 1.5  # times the median step, in a damaged stream
+_IN_DECODING_ORDER = {"avi", "asf"}
+"""Formats in which packets have times in the order in which they are decoded, with B-frames too."""
+_LATEST = 16  # packets, after which a frame is shown that is decoded before it is needed, in any codec
 
 
 class Packets:
@@ -25,6 +29,8 @@ class Packets:
         self._read = self._hidden = 0
         self._is_damaged = False
         self._earliest: int | None = None
+        is_reordered = container.format.name in _IN_DECODING_ORDER and stream.codec_context.has_b_frames
+        self._order = _ShownTimes() if is_reordered else None
         self.damaged_frames = 0
         """Decoded frames that their decoder flags as damaged."""
 
@@ -47,6 +53,8 @@ class Packets:
                 continue
             for frame in frames:
                 self.damaged_frames += frame.is_corrupt
+                if self._order is not None:
+                    frame.pts = self._order.take(frame.pts)
                 yield frame
 
     def _count(self, packet: Any) -> None:
@@ -55,6 +63,8 @@ class Packets:
             self._hidden += packet.is_discard
             if packet.pts is not None and not packet.is_discard:
                 self._earliest = packet.pts if self._earliest is None else min(self._earliest, packet.pts)
+                if self._order is not None:
+                    self._order.add(packet.pts)
             self._is_damaged |= packet.is_corrupt
 
     def undecodable(self, first: Any) -> Fraction:
@@ -100,6 +110,32 @@ class Packets:
         if self._container.format.name == "avi" and self._stream.frames:
             return Fraction(self._stream.frames * self._stream.time_base)
         return _clock_time(self._stream.metadata.get("DURATION", ""))
+
+
+class _ShownTimes:
+    """Times of frames where those of their packets are in the order of decoding: each frame gets the earliest left."""
+
+    def __init__(self) -> None:
+        self._left: list[int] = []
+        self._undecoded: dict[int, int] = {}
+        """How many packets came before one that has given no frame yet, by its time; in the order of decoding."""
+        self._count = 0
+
+    def add(self, pts: int) -> None:
+        """Add the time of the next packet that is decoded."""
+        heapq.heappush(self._left, pts)
+        self._undecoded[pts] = self._count
+        self._count += 1
+
+    def take(self, pts: int | None) -> int | None:
+        """Return the time of the next frame that is shown, of which the packet had this time."""
+        before = None if pts is None else self._undecoded.pop(pts, None)
+        if before is None:
+            return pts
+        while self._undecoded and self._undecoded[first := next(iter(self._undecoded))] < before - _LATEST:
+            del self._undecoded[first]  # it gives no frame
+            heapq.heappop(self._left)
+        return heapq.heappop(self._left)
 
 
 def _gaps(times: Sequence[int]) -> int:

@@ -66,7 +66,8 @@ def _packed_webp(path: Path, stack: contextlib.ExitStack) -> Path:
 def origin(container: Any, first: Any, missed: Fraction) -> Fraction:
     """Return the time on the file's clock, in seconds, that becomes zero for video and audio alike.
 
-    It is the earliest start of all video and audio streams if that is positive, else the start of the video or 0.
+    It is the earliest start of all video and audio streams if that is positive, else the start of the video or 0; and
+    without audio that of the first frame.
     Audio may start before 0: that is its encoder's delay, which players skip, and not an offset of the file.
 
     Args:
@@ -80,7 +81,10 @@ def origin(container: Any, first: Any, missed: Fraction) -> Fraction:
     )
     earliest = min([*video, *audio], default=Fraction(0))
     start = (earliest if earliest > 0 else min([Fraction(0), *video])) + missed
-    return start if first.pts is None else min(start, Fraction(first.pts * first.time_base))
+    if first.pts is None:
+        return start
+    shown = Fraction(first.pts * first.time_base)
+    return min(start, shown) if audio else shown
 
 
 def other_streams(container: Any, stream: Any) -> dict[str, int]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -125,3 +126,20 @@ def test_the_last_frame_of_a_variable_rate_lasts_as_long_as_its_packet(name: str
     found, last = seconds(target, FrameReader(target))
     assert found == pytest.approx([time / 1000 for time in times], abs=1e-3)
     assert last == pytest.approx(0.07, abs=1e-3)
+
+
+def test_frames_after_a_lost_one_keep_their_times_where_packets_have_those_of_decoding(
+    flat_frames: FlatFrames, make_clip: MakeClip
+) -> None:
+    colours = [(8 * index, 40, 200) for index in range(30)]
+    path = make_clip(flat_frames(*colours), name="clip.avi", options={"bf": "2", "g": "30", "b-pyramid": "none"})
+    whole = [time for time, _ in read_frames(path)]
+    assert whole == list(range(30))
+    data = path.read_bytes()
+    with av.open(str(path)) as source:
+        lost = [packet for packet in source.demux(video=0) if packet.size][6]
+        start = data.index(bytes(lost))
+    path.write_bytes(data[:start] + b"\xff" * lost.size + data[start + lost.size :])
+    times = [time for time, _ in read_frames(path)]
+    assert len(times) == 29
+    assert times[-5:] == whole[-5:]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 from tasks.evaluation.bench._bulk import (
@@ -119,20 +120,28 @@ _STAGES: Final = "tasks.evaluation.bench._probe_stages"
 
 
 def _measure_memory(folder: Path, count: int) -> Iterator[Measurement]:
-    """Watch the memory of a run, from a sixth of its rows (50 of 300) to its end."""
+    """Watch the memory of a run, from a sixth of its rows (50 of 300) to its end.
+
+    It goes up and down by some megabytes as clips begin and end: compared are the medians over the sixth of the rows
+    that follows the first one, and over the last one.
+    """
     clips = save_clips(folder, max(count // 5, 1))
     manifest, output = save_manifest(folder, clips, rows=count), folder / "out"
-    first, seen = max(count // 6, 1), dict[int, float]()
+    first, seen = max(count // 6, 1), list[tuple[int, float]]()
     with prefect_server(folder) as server:
         process = WaveProcess(*dataset_command(manifest, folder), "--output", str(output), server=server)
         for memory in process.watch():
-            seen[len(list(output.glob("*.mp4")))] = memory
+            seen.append((len(list(output.glob("*.mp4"))), memory))
         process.check()
-    at_first = next((seen[done] for done in sorted(seen) if done >= first), None)
-    at_end = seen[max(seen)] if seen else None
+    at_first = _median([memory for done, memory in seen if first <= done < 2 * first])
+    at_end = _median([memory for done, memory in seen if done >= count - first])
     growth = None if at_first is None or at_end is None else at_end - at_first
     yield Measurement(measure=_PEAK, subject=f"{count} rows", value=at_end)
     yield Measurement(measure=_GROWTH, subject=f"row {first} to {count}", value=growth)
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return median(values) if values else None
 
 
 def _measure_throughput(folder: Path, count: int) -> Iterator[Measurement]:

@@ -51,6 +51,12 @@ def test_a_wrong_field_is_refused_with_one_sentence(fields: dict[str, Any], word
     assert str(caught.value).endswith(".")
 
 
+def test_an_error_in_a_setting_of_all_rows_names_the_option_of_that_setting_alone() -> None:
+    with pytest.raises(TaskInputError) as caught:
+        dataset_request(source="clips", defaults={"size": "big"})
+    assert str(caught.value) == "The size 'big' is not of the form WxH, for example 512x288 (--size)."
+
+
 def test_a_source_is_needed() -> None:
     with pytest.raises(TaskInputError, match="The source is missing"):
         dataset_request(prompt="a star")

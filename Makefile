@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 SOURCES := flows tasks wave_ops storage
 
-.PHONY: demo test check format mutants handlers lock clean
+.PHONY: demo test check format mutants handlers fuzz lock clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)  ## draw a scene, edit it with the embedded model, leave the result in demo/
@@ -34,6 +34,10 @@ handlers: $(READY)  ## run the tests of storage and tasks, and list the exceptio
 	OMP_NUM_THREADS=1 COVERAGE_FILE=.coverage $(BIN)/python -m coverage run --source=storage,tasks -m pytest -q -n 0 \
 		tests/storage tests/tasks
 	$(BIN)/python -m tests.handlers.run .coverage
+
+fuzz: $(READY)  ## fuzz what this project parses itself, ten minutes for each parser (an hour and a half)
+	$(UV) pip install -q --python $(BIN)/python --group fuzz
+	$(BIN)/python -m tests.fuzz.run
 
 lock: .uv/bin/uv  ## pin every dependency by name, version and hash, with no index address
 	$(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-header \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -33,6 +34,7 @@ _ROW = (
     "prompt",
     "rate",
 )  # what a row itself states of its edit, and the rate of pictures, which it cannot have
+_MOST_BRACKETS = 100
 _LIMIT = re.compile(r"([0-9]+)|([0-9]+(?:\.[0-9]+)?)%")
 
 
@@ -180,7 +182,7 @@ def load_dataset_settings(path: Path) -> dict[str, Any]:
         found = _READERS[path.suffix.lower()](path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise TaskInputError(f"There is no settings file {path}.") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise TaskInputError(f"The settings {path} cannot be read: {reason}.") from error
     fields: dict[str, Any] = {} if found is None else found
@@ -192,10 +194,22 @@ def load_dataset_settings(path: Path) -> dict[str, Any]:
     return fields
 
 
+def _yaml(text: str) -> Any:
+    """Read YAML, but not what would take the reader minutes: its time grows with the square of the open brackets.
+
+    Raises:
+        ValueError, yaml.YAMLError: if it cannot be read.
+    """
+    changes = itertools.accumulate((each in "[{") - (each in "]}") for each in text)
+    if max(changes, default=0) > _MOST_BRACKETS:
+        raise ValueError(f"more than {_MOST_BRACKETS} brackets are open at once")
+    return yaml.safe_load(text)
+
+
 _READERS: Mapping[str, Callable[[str], Any]] = {
     ".toml": tomllib.loads,
-    ".yaml": yaml.safe_load,
-    ".yml": yaml.safe_load,
+    ".yaml": _yaml,
+    ".yml": _yaml,
 }
 
 

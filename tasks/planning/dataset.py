@@ -29,11 +29,7 @@ from tasks.planning.row_filter import parse_filter
 __all__ = ["DatasetRequest", "Layout", "dataset_name", "dataset_request", "load_dataset_settings", "parse_shard"]
 
 Layout = Literal["tree", "flat", "webdataset"]
-_ROW = (
-    "video",
-    "prompt",
-    "rate",
-)  # what a row itself states of its edit, and the rate of pictures, which it cannot have
+_ROW = ("video", "prompt")  # what a row itself states of its edit
 _MOST_BRACKETS = 100
 _LIMIT = re.compile(r"([0-9]+)|([0-9]+(?:\.[0-9]+)?)%")
 
@@ -106,6 +102,9 @@ class DatasetRequest(BaseModel):
     )
     output: Location | None = Field(
         default=None, description="Folder or URL for the edited clips; by default they stay in the workspace."
+    )
+    overwrite: bool = Field(
+        default=False, description="Replace existing outputs that the same row of this data set has not made."
     )
     where: Annotated[Words, _checked(parse_filter)] | None = Field(
         default=None, description="Take only the rows that match, for example: folder = 'cat' and steps >= 20."

@@ -19,7 +19,7 @@ import pytest
 from storage.reference import ArtifactRef
 from storage.workspace import Workspace
 from tasks import progress, record
-from tasks.delivery import write_webdataset
+from tasks.delivery import Sample, write_webdataset
 from tasks.errors import TaskInputError
 from tasks.evaluation.bench import _contact_sheets, _pairs, _processes
 from tasks.evaluation.report import page, publish
@@ -54,7 +54,7 @@ def blocked(tmp_path: Path) -> Path:
 def test_tar_files_that_cannot_be_written_are_named(blocked: Path) -> None:
     ref = ArtifactRef(workspace="w", path="p", digest="d")
     with pytest.raises(TaskInputError, match=r"below cannot be written"):
-        write_webdataset(str(blocked), [("a", ref, {})])
+        write_webdataset(str(blocked), [Sample(stem="a", video=ref, values={}, record=lambda _: b"")])
 
 
 def test_a_contact_sheet_that_cannot_be_written_is_named(blocked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +107,10 @@ def test_a_glob_or_a_url_that_cannot_be_used_is_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr(clip_listing, "open_filesystem", raising(ImportError("install a driver")))
     with pytest.raises(TaskInputError, match=r"https://example\.org/\*\.mp4 cannot be opened: install a driver"):
         list_clips("https://example.org/*.mp4")
+    away = SimpleNamespace(invalidate_cache=lambda: None, find=raising(OSError("no answer")))
+    monkeypatch.setattr(clip_listing, "open_filesystem", lambda _: (away, "clips"))
+    with pytest.raises(TaskInputError, match="cannot be listed: no answer"):
+        list_clips("https://example.org/*.mp4")
 
 
 def test_a_folder_with_a_video_that_cannot_be_read_or_a_prompt_that_cannot_be_used(tmp_path: Path) -> None:
@@ -119,7 +123,7 @@ def test_a_folder_with_a_video_that_cannot_be_read_or_a_prompt_that_cannot_be_us
 
 
 def test_a_source_that_is_gone_fails_its_rows_alone_and_what_is_remembered_of_it_is_checked(tmp_path: Path) -> None:
-    workspace, gone = Workspace.open(tmp_path / "workspace"), str(tmp_path / "gone.mp4")
+    workspace, gone = Workspace.open(tmp_path / "workspace"), (str(tmp_path / "gone.mp4"), None)
     found = source_facts.read_source_facts([gone], workspace, remember=True)[gone]
     assert found.clip is None
     assert "gone.mp4: No such file or directory" in found.error

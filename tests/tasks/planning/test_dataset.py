@@ -73,7 +73,7 @@ def test_defaults_are_validated_like_an_edit_and_only_those_given_are_kept() -> 
 
 def test_a_form_shows_one_field_for_each_setting_of_an_edit() -> None:
     schema = DatasetRequest.model_json_schema()["properties"]["defaults"]
-    assert set(schema["properties"]) == set(EditRequest.model_fields) - {"video", "prompt", "rate"}
+    assert set(schema["properties"]) == set(EditRequest.model_fields) - {"video", "prompt"}
     assert schema["properties"]["steps"]["description"] == "DDIM steps in either direction."
     assert schema["additionalProperties"] is False
 
@@ -157,6 +157,7 @@ def test_every_field_but_the_defaults_can_be_an_option_of_a_command() -> None:
         "source": "clips",
         "prompt": "a star",
         "output": "edits",
+        "overwrite": True,
         "where": "a = 'b'",
         "limit": 3,
         "sample": 7,
@@ -169,7 +170,8 @@ def test_every_field_but_the_defaults_can_be_an_option_of_a_command() -> None:
         "keep": "edits",
     }
     assert list(given) == names
-    options = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words = {name: [] if value is True else [str(value)] for name, value in given.items()}
+    options = [word for name, value in words.items() for word in (f"--{name.replace('_', '-')}", *value)]
     runner = CliRunner()
     assert runner.invoke(application, options).exit_code == 0
     assert runner.invoke(application, ["--source", "clips"]).exit_code == 0

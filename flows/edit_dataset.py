@@ -37,6 +37,7 @@ from tasks.failures import FailureBudget, error_kind, may_heal
 from tasks.logs import send_logs_to_run
 from tasks.planning.bulk import BulkPlan, PlannedRow, planned_again, row_plan
 from tasks.planning.dataset import DatasetRequest, dataset_name
+from tasks.planning.disk_note import dataset_disk_note
 from tasks.planning.estimate import read_costs, result_sizes
 from tasks.planning.manifest_table import table_text
 from tasks.planning.row import manifest_columns
@@ -158,6 +159,8 @@ def _edit_rows(request: DatasetRequest) -> DatasetResult:
     bulk = planned_dataset(request, settings, table=table)
     output = DatasetOutput(request=request, dataset=table.dataset, bulk=bulk)
     output.check()
+    if note := dataset_disk_note(bulk):
+        get_run_logger().warning(note)
     run = _Run(
         request=request,
         settings=settings,

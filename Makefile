@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 SOURCES := flows tasks wave_ops storage
 
-.PHONY: demo test check format mutants handlers inputs lock clean
+.PHONY: demo test check format mutants handlers inputs fuzz lock clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)  ## draw a scene, edit it with the embedded model, leave the result in demo/
@@ -37,6 +37,10 @@ handlers: $(READY)  ## run the tests of storage and tasks, and list the exceptio
 
 inputs: $(READY)  ## print what an edit keeps of clips in every container and codec that FFmpeg writes
 	$(BIN)/python -m tests.inputs.table
+
+fuzz: $(READY)  ## fuzz what this project parses itself, ten minutes for each parser (an hour and a half)
+	$(UV) pip install -q --python $(BIN)/python --group fuzz
+	$(BIN)/python -m tests.fuzz.run
 
 lock: .uv/bin/uv  ## pin every dependency by name, version and hash, with no index address
 	$(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-header \

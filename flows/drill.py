@@ -26,6 +26,7 @@ from unittest import mock
 import cv2
 import torch
 
+from flows.server_away import edit_without_server
 from storage.faults import Effect, Faults
 from storage.job_table import JobTable
 from storage.video import write_video
@@ -46,6 +47,8 @@ _FRAMES, _SIZE, _SEED = 3, (64, 64), 3
 _MOST_RUNS: Final = 12
 _SMALL_FILE: Final = 4096
 """Bytes that a file may have on the full disk."""
+_AWAY: Final = 60.0
+"""Seconds without Prefect's server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +150,7 @@ def _faults(request: EditRequest, keys: Sequence[str]) -> Iterator[tuple[str, Ca
         "one write in twenty fails",
         lambda url: _until_done(url, with_faults(_one_in_twenty), edit, faulty=_MOST_RUNS),
     )
+    yield "Prefect's server away for a minute", lambda url: _without_server(request, url)
     yield "two processes on one clip", lambda url: _together(edit, url)
     yield (
         "killed, and the clock set back a day",
@@ -175,6 +179,11 @@ def _until_done(url: str, faulty_run: Callable[[str], None], run: Callable[[str]
             return failed
         failed += 1
     return failed + (not _succeeds(run, url))
+
+
+def _without_server(request: EditRequest, url: str) -> int:
+    with tempfile.TemporaryDirectory(prefix="wave-drill-server-") as folder:
+        return edit_without_server(request, url, Path(folder), seconds=_AWAY)
 
 
 def _together(run: Callable[[str], None], url: str) -> int:

@@ -21,6 +21,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import opaque
 
 from flows.back_pressure import DiskWindow, free_disk
+from flows.dataset_output import DatasetOutput, row_cells
 from flows.planning import planned, planned_dataset
 from flows.settings import WaveSettings, current_settings
 from storage.claims import claim
@@ -32,14 +33,14 @@ from storage.status_table import STATES, RowState, StatusRecord, StatusTable, co
 from storage.workspace import Workspace, open_artifact
 from tasks.artifacts import REPORT
 from tasks.cancel import cancellable_flow, cancellable_task, raise_if_stopped
-from tasks.delivery import deliver_video, is_delivered, output_location, write_metadata, write_webdataset
 from tasks.failures import FailureBudget, error_kind, may_heal
 from tasks.logs import send_logs_to_run
 from tasks.planning.bulk import BulkPlan, PlannedRow, planned_again, row_plan
 from tasks.planning.dataset import DatasetRequest, dataset_name
+from tasks.planning.disk_note import dataset_disk_note
 from tasks.planning.estimate import read_costs, result_sizes
 from tasks.planning.manifest_table import table_text
-from tasks.planning.row import Row, manifest_columns
+from tasks.planning.row import manifest_columns
 from tasks.progress import report_rows
 from tasks.server_wait import wait_for_server
 
@@ -81,6 +82,7 @@ class _Run:
     request: DatasetRequest
     settings: WaveSettings
     bulk: BulkPlan
+    output: DatasetOutput
     table: StatusTable
     budget: FailureBudget
     attempts: dict[tuple[str, int], int]
@@ -103,12 +105,6 @@ class _Run:
         """Return the state of a row, empty while it has none."""
         record = self.outcomes.get(item.row.key)
         return "" if record is None else record.state
-
-    def location(self, item: PlannedRow) -> str:
-        """Return where the row's video is copied to; empty without an output folder, or in tar files."""
-        if self.request.output is None or self.request.layout == "webdataset":
-            return ""
-        return output_location(self.request.output, item.row.output, suffix=item.row.suffix)
 
 
 # Not a parameter of the task, since Prefect sends those to Dask's workers with each stage
@@ -161,10 +157,15 @@ def _edit_rows(request: DatasetRequest) -> DatasetResult:
     workspace = Workspace.open(settings.workspace)
     table = StatusTable(workspace, name, run=str(flow_run.id or "local"))
     bulk = planned_dataset(request, settings, table=table)
+    output = DatasetOutput(request=request, dataset=table.dataset, bulk=bulk)
+    output.check()
+    if note := dataset_disk_note(bulk):
+        get_run_logger().warning(note)
     run = _Run(
         request=request,
         settings=settings,
         bulk=bulk,
+        output=output,
         table=table,
         budget=FailureBudget(allowed=request.allowed_failures(len(bulk.rows))),
         attempts={},
@@ -206,8 +207,10 @@ def _record_known_rows(run: _Run) -> None:
     aside = {item.row.key for item in run.bulk.rows if _was_set_aside(item, known.get(item.row.key))}
     for item in run.bulk.rows:
         before = known.get(item.row.key)
-        if item.complete:
-            _deliver(run, item)
+        if not item.error and (conflict := run.output.conflict(item)):
+            run.settle(_record(run, item, "failed", kind="input", message=conflict))
+        elif item.complete:
+            run.output.deliver(item)
             if before and (before["state"], before["digest"]) == ("done", item.identity["result"]):
                 run.settle(_record(run, item, "skipped"), write=False)
             else:
@@ -300,7 +303,7 @@ def _settle(run: _Run, item: PlannedRow, state: State[Any]) -> str:
     if state.is_completed():
         try:
             item = run.made[item.row.key] = planned_again(item, run.bulk)
-            _deliver(run, item)
+            run.output.deliver(item)
             run.budget.succeed()
             run.settle(_done(run, item))
         except ValueError as error:
@@ -323,13 +326,6 @@ def _fail(run: _Run, item: PlannedRow, error: BaseException) -> str:
     get_run_logger().error("%s failed: %s", _label(item), message)
     run.stopped = run.stopped or run.budget.fail(kind, message)
     return "ended"
-
-
-def _deliver(run: _Run, item: PlannedRow) -> None:
-    """Copy the edited clip to the output folder, unless it is there."""
-    location = run.location(item)
-    if location and item.video is not None and not is_delivered(item.video, location):
-        deliver_video(item.video, location)
 
 
 def _tidy(run: _Run, item: PlannedRow) -> None:
@@ -367,15 +363,10 @@ def _record(run: _Run, item: PlannedRow, state: Any, *, kind: str = "", message:
         error_kind=kind,
         message=message,
         digest=item.identity.get("result", ""),
-        output=run.location(item) or (f"{item.video.workspace}/{item.video.path}" if item.video else ""),
-        manifest={**_cells(item.row), **identity},
+        output=run.output.location(item) or (f"{item.video.workspace}/{item.video.path}" if item.video else ""),
+        manifest={**row_cells(item.row), **identity},
         **more,
     )
-
-
-def _cells(row: Row) -> dict[str, Any]:
-    """Return the row as it would be written to a manifest, by column."""
-    return {name: values[0] for name, values in manifest_columns([row]).items()}
 
 
 def _label(item: PlannedRow) -> str:
@@ -405,7 +396,7 @@ def _finish(run: _Run, workspace: Workspace) -> DatasetResult:
         counts[record.state] += 1
     counts["running"] = len(run.bulk.rows) - len(run.outcomes)
     failed = _write_failed(run, workspace)
-    _write_output(run)
+    _write_output(run, workspace)
     run.table.compact()
     CostTable(workspace).compact()
     JobTable(workspace).compact()
@@ -426,16 +417,11 @@ def _write_failed(run: _Run, workspace: Workspace) -> str:
     return f"{workspace.url}/{key}"
 
 
-def _write_output(run: _Run) -> None:
+def _write_output(run: _Run, workspace: Workspace) -> None:
     """Write the table that names the videos of the output folder, or its tar files."""
     if run.request.output is None:
         return
     finished = [item for item in run.bulk.rows if run.state(item) in {"done", "skipped"}]
-    rows = [{"file_name": f"{item.row.output}{item.row.suffix}", **_cells(item.row)} for item in finished]
-    if run.request.layout == "webdataset":
-        made = [run.made.get(item.row.key, item) for item in finished]
-        samples = [(item.row.output, item.video, row) for item, row in zip(made, rows, strict=True) if item.video]
-        write_webdataset(run.request.output, samples, shard=run.request.shard)
-    elif rows:
-        with claim(Workspace.open(run.bulk.execution.workspace), f"outputs/{run.table.dataset}"):
-            write_metadata(run.request.output, rows)
+    made = [run.made.get(item.row.key, item) for item in finished]
+    with claim(workspace, f"outputs/{run.table.dataset}"):
+        run.output.write_tables(made)

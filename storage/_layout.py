@@ -23,6 +23,7 @@ __all__ = [
     "load",
     "load_part",
     "load_record",
+    "node_digest",
     "part_key",
     "recorded_sizes",
     "removal_order",
@@ -41,11 +42,15 @@ def checked_path(path: str) -> str:
     Raises:
         WorkspaceError: if it does not or is not.
     """
-    if all(_SEGMENT.fullmatch(segment) for segment in path.split("/")):
+    if _is_path(path):
         return path
     raise WorkspaceError(
         f"{path!r} is not a path inside a workspace: use names of letters, digits and _.+=@- separated by /"
     )
+
+
+def _is_path(path: str) -> bool:
+    return all(_SEGMENT.fullmatch(segment) for segment in path.split("/"))
 
 
 def checked_name(name: str) -> str:
@@ -102,8 +107,15 @@ def build_record(present: Mapping[str, int], *, digest: str, metadata: object) -
 def load_record(data: bytes | None) -> dict[str, Any] | None:
     """Parse a completion record; None for absent or damaged bytes, or a version that this code does not know."""
     record = load(data)
-    known = record is not None and record.get("version") == _RECORD_VERSION
-    return record if known else None
+    if record is None or record.get("version") != _RECORD_VERSION or not isinstance(record.get("digest"), str):
+        return None
+    arrays = record.get("arrays")
+    whole = isinstance(arrays, dict) and all(map(_are_sizes, arrays.values())) and _are_sizes(record.get("files"))
+    return record if whole and isinstance(record.get("metadata"), dict) else None
+
+
+def _are_sizes(value: object) -> bool:
+    return isinstance(value, dict) and all(type(size) is int for size in value.values())
 
 
 def recorded_sizes(record: Mapping[str, Any]) -> dict[str, int]:
@@ -115,8 +127,18 @@ def recorded_sizes(record: Mapping[str, Any]) -> dict[str, int]:
 def load_part(data: bytes | None, *, digest: str | None) -> dict[str, Any] | None:
     """Parse the record of a finished part; None for absent or damaged bytes, or another digest than a given one."""
     part = load(data)
-    own = part is not None and (digest is None or part.get("digest") == digest)
-    return part if own else None
+    if part is None or (digest is not None and part.get("digest") != digest):
+        return None
+    chunks = part.get("chunks")
+    whole = isinstance(chunks, dict) and _are_sizes(chunks) and all(map(_is_path, chunks))
+    return part if whole and isinstance(part.get("metadata"), dict) else None
+
+
+def node_digest(data: bytes | None) -> str | None:
+    """Return the digest in the description of an artifact's group; None for another one, or damaged bytes."""
+    attributes = (load(data) or {}).get("attributes")
+    digest = attributes.get("digest") if isinstance(attributes, dict) else None
+    return digest if isinstance(digest, str) else None
 
 
 def has_chunks(part: Mapping[str, Any], present: Mapping[str, int]) -> bool:
@@ -144,6 +166,6 @@ def load(data: bytes | None) -> dict[str, Any] | None:
     """Parse a JSON object; None for absent or damaged bytes, so that a damaged document counts as absent."""
     try:
         value = None if data is None else json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

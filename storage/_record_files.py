@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import logging
 import threading
 import uuid
 from collections import defaultdict
@@ -37,6 +38,7 @@ _LARGE = (
 )  # bytes; files of this size are not merged again, so that compacting never rewrites years of records
 _TICK = timedelta(microseconds=1)
 _TIME = "%Y%m%dT%H%M%S.%fZ"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +49,8 @@ class RecordFiles:
     folder: str
     writer: str
     """Part of the names of the files that this object writes; one word."""
+    lenient: bool = False
+    """Whether a damaged file is left out, with a warning, where it would be an error; it is never removed."""
     _last: datetime = field(default=datetime.min.replace(tzinfo=UTC), init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -102,13 +106,22 @@ class RecordFiles:
     def _load(self, names: Iterable[str]) -> dict[str, pa.Table]:
         """Read files, by name; those that were removed meanwhile are left out."""
         keys = {f"{self.folder}/{name}": name for name in sorted(names)}
-        return {keys[key]: self._parse(key, data) for key, data in self.files.read_many(keys).items()}
+        found: dict[str, pa.Table] = {}
+        for key, data in self.files.read_many(keys).items():
+            try:
+                found[keys[key]] = self._parse(key, data)
+            except WorkspaceError as error:
+                if not self.lenient:
+                    raise
+                _LOG.warning("Left out: %s", error)
+        return found
 
     def _parse(self, key: str, data: bytes) -> pa.Table:
         try:
             table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            raise WorkspaceError(f"{key} is damaged ({error}): delete that file, and its records are lost") from error
+            reason = " ".join(str(error).split())
+            raise WorkspaceError(f"{key} is damaged ({reason}): delete that file, and its records are lost") from error
         if KEY not in table.column_names:
             raise WorkspaceError(f"{key} has no column {KEY}: move that file elsewhere, it is not one of this table")
         return table

@@ -26,6 +26,8 @@ class RecordTable(Generic[R]):
     folder: ClassVar[str]
     kind: ClassVar[type[Any]]
     """The dataclass of a record."""
+    lenient: ClassVar[bool] = False
+    """Whether a damaged file is left out with a warning: where the records only serve for estimates."""
 
     def __init__(self, workspace: Workspace, *, run: str = "local") -> None:
         """Open the table; write nothing and create nothing.
@@ -34,7 +36,7 @@ class RecordTable(Generic[R]):
             workspace: workspace of the table.
             run: name of the run that appends, one word.
         """
-        self._records = RecordFiles(files=workspace.files, folder=self.folder, writer=run)
+        self._records = RecordFiles(files=workspace.files, folder=self.folder, writer=run, lenient=self.lenient)
 
     def append(self, records: Iterable[R]) -> None:
         """Append records, all of them or none; safe from several threads and processes."""
@@ -46,7 +48,7 @@ class RecordTable(Generic[R]):
         """Return all records, the oldest first: the fields of a record, and `record`, the key, which sorts by time.
 
         Raises:
-            WorkspaceError: if a file is damaged.
+            WorkspaceError: if a file is damaged, unless the table is lenient.
         """
         schema = self._schema().append(pa.field(KEY, pa.string()))
         found = self._records.read()
@@ -58,7 +60,7 @@ class RecordTable(Generic[R]):
         """Merge the files of many appends into one; return how many files were removed.
 
         Raises:
-            WorkspaceError: if a file is damaged.
+            WorkspaceError: if a file is damaged, unless the table is lenient: such a file stays as it is.
         """
         return self._records.compact()
 

@@ -48,11 +48,11 @@ class CostTable(RecordTable[CostRecord]):
 
     folder = "tables/costs"
     kind = CostRecord
+    lenient = True
 
     def read(self) -> pd.DataFrame:
         """Return one row for each result, the oldest first: of one that was recorded again, the last record.
 
-        Raises:
-            WorkspaceError: if a file is damaged.
+        Damaged files are left out, with a warning: nothing but estimates is made from these records.
         """
         return super().read().drop(columns=KEY).drop_duplicates(["stage", "digest"], keep="last", ignore_index=True)

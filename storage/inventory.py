@@ -226,8 +226,7 @@ def _begun(files: Files, entries: Iterable[str], recorded: Set[str]) -> dict[str
     above = {path for artifact in recorded for path in _above(artifact)}
     nodes = (key.removesuffix(f"/{layout.NODE}") for key in entries if key.endswith(f"/{layout.NODE}"))
     keys = {f"{path}/{layout.NODE}": path for path in nodes if path not in above and not _is_below(path, recorded)}
-    groups = {keys[key]: layout.load(data) or {} for key, data in files.read_many(keys).items()}
-    digests = {path: (group.get("attributes") or {}).get("digest") for path, group in groups.items()}
+    digests = {keys[key]: layout.node_digest(data) for key, data in files.read_many(keys).items()}
     return {path: digest for path, digest in digests.items() if digest is not None}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import urlsplit
 
 __all__ = ["has_password", "without_secrets"]
 
@@ -14,7 +13,7 @@ _QUERY: Final = re.compile(r"(://[^\s?#'\"]*)\?[^\s'\"]*")
 
 def has_password(url: str) -> bool:
     """Return whether a URL contains a user name or a password."""
-    return "@" in urlsplit(url).netloc
+    return _USER.search(url) is not None
 
 
 def without_secrets(text: str) -> str:

@@ -149,7 +149,7 @@ def _open_local(folder: Path) -> Workspace:
 
 
 def _open_objects(url: str) -> Workspace:
-    if urlsplit(url).scheme not in SCHEMES:
+    if url.partition("://")[0].lower() not in SCHEMES:
         *first, last = (f"{scheme}://" for scheme in ("file", *SCHEMES))
         _fail(url, f"use a folder, {', '.join(first)} or {last}")
     url = url.rstrip("/")

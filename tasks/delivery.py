@@ -9,19 +9,26 @@ import tarfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 
 from storage.csv_cells import escape_cell, unescape_cell
+from storage.digest import digest_file
 from storage.files import Files, LocalFiles, atomic_path
 from storage.reference import ArtifactRef
 from storage.workspace import Workspace, open_artifact
 from tasks.artifacts import edited_name
 from tasks.errors import TaskInputError
+from tasks.sidecar import SIDECAR, is_maker
 
 __all__ = [
+    "Sample",
+    "check_replaceable",
+    "check_tar_files",
     "deliver_video",
     "files_of",
     "is_delivered",
@@ -31,6 +38,20 @@ __all__ = [
 ]
 
 _SHARD_BYTES = 2**30
+_PARTS = 3  # files of a sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One video of a WebDataset."""
+
+    stem: str
+    video: ArtifactRef
+    """The artifact of the edited clip."""
+    values: Mapping[str, Any]
+    """For the .json."""
+    record: Callable[[Mapping[str, str]], bytes]
+    """See `deliver_video`."""
 
 
 def output_location(output: str, path: str, *, suffix: str) -> str:
@@ -39,15 +60,71 @@ def output_location(output: str, path: str, *, suffix: str) -> str:
 
 
 def is_delivered(video: ArtifactRef, location: str) -> bool:
-    """Return whether the location has a file of the edited clip's size."""
+    """Return whether the location has a file of the edited clip's size, and the record of this edit next to it."""
     artifact = open_artifact(video)
     size: int = artifact.record()["files"][edited_name(artifact)]
     files, key = files_of(location)
-    return files.sizes_of([key]).get(key) == size
+    if files.sizes_of([key]).get(key) != size:
+        return False
+    return is_maker(_sidecar_of(files, key), edit=video.digest)
 
 
-def deliver_video(video: ArtifactRef, location: str) -> None:
-    """Copy an edited clip to a path, or to the URL of an object store, whole or not at all.
+def check_replaceable(
+    location: str, *, row: Mapping[str, Any], video: ArtifactRef | None = None, overwrite: bool = False
+) -> None:
+    """Check that what a location has may be replaced: this row of a data set has made it, and nobody has changed it.
+
+    What an object store has counts as unchanged, since it would have to be read as a whole.
+
+    Args:
+        location: where a row's video is delivered.
+        row: see `sidecar_record`.
+        video: the edited clip, if it is there: the same bytes may be written again, whoever wrote them.
+        overwrite: whether anything may be replaced.
+
+    Raises:
+        TaskInputError: if not.
+    """
+    files, key = files_of(location)
+    if overwrite or key not in files.sizes_of([key]):
+        return
+    record = _sidecar_of(files, key)
+    if is_maker(record, edit=None, row=row) and _is_unchanged(files, key, record):
+        return
+    if video is not None and isinstance(files, LocalFiles):
+        artifact = open_artifact(video)
+        with artifact.local_copy(edited_name(artifact)) as path:
+            if digest_file(path) == _local_digest(files, key):
+                return
+    raise TaskInputError(
+        f"The output {location} exists, and this row is not known to have made it; --overwrite replaces it."
+    )
+
+
+def _sidecar_of(files: Files, key: str) -> bytes | None:
+    sidecar = f"{key}{SIDECAR}"
+    return files.read_many([sidecar]).get(sidecar)
+
+
+def _is_unchanged(files: Files, key: str, record: bytes | None) -> bool:
+    if not isinstance(files, LocalFiles):
+        return True
+    output = json.loads(record or b"{}").get("output", {})
+    return _local_digest(files, key) in {output.get("digest"), output.get("replaces")}
+
+
+def _local_digest(files: LocalFiles, key: str) -> str:
+    with files.local_copy(key) as path:
+        return digest_file(path)
+
+
+def deliver_video(video: ArtifactRef, location: str, *, record: Callable[[Mapping[str, str]], bytes]) -> None:
+    """Copy an edited clip to a path, or to the URL of an object store, whole or not at all, and its record before it.
+
+    Args:
+        video: the edited clip.
+        location: where to.
+        record: returns the record for the name and the digest of the output.
 
     Raises:
         TaskInputError: if it cannot be written there; the workspace keeps the clip.
@@ -58,9 +135,14 @@ def deliver_video(video: ArtifactRef, location: str) -> None:
     with (
         artifact.local_copy(edited_name(artifact)) as path,
         _writing(location),
-        files.local_output(key) as partial,
     ):
-        shutil.copyfile(path, partial)
+        # First, so that a video without its record is never there; with what it replaces, should this be interrupted
+        made = {"name": key.rpartition("/")[2], "digest": digest_file(path)}
+        if isinstance(files, LocalFiles) and key in files.sizes_of([key]):
+            made["replaces"] = _local_digest(files, key)
+        files.write(f"{key}{SIDECAR}", record(made))
+        with files.local_output(key) as partial:
+            shutil.copyfile(path, partial)
 
 
 def write_metadata(output: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -89,14 +171,38 @@ def write_metadata(output: str, rows: Sequence[Mapping[str, Any]]) -> None:
         files.write(key, _escaped(frame, escape_cell).to_csv(index=False).encode())
 
 
-def write_webdataset(
-    output: str, samples: Sequence[tuple[str, ArtifactRef, Mapping[str, Any]]], *, shard: str | None = None
-) -> list[str]:
-    """Write tar files of about a gigabyte for WebDataset: of each sample the video and a .json with the same stem.
+def check_tar_files(output: str, *, shard: str | None = None, overwrite: bool = False) -> None:
+    """Check that the tar files of an output folder may be replaced: they are those of a data set.
+
+    Raises:
+        TaskInputError: if one is not known to be.
+    """
+    if overwrite:
+        return
+    for path in _tar_files(Path(output).expanduser(), _prefix(shard)):
+        try:
+            with tarfile.open(path) as tar:
+                ours = any(member.name.endswith(SIDECAR) for member in islice(tar, _PARTS))
+        except (OSError, tarfile.TarError):
+            ours = False
+        if not ours:
+            raise TaskInputError(f"The output {path} exists, and no data set made it; --overwrite replaces it.")
+
+
+def _tar_files(folder: Path, prefix: str) -> Iterator[Path]:
+    yield from sorted(folder.glob(f"{prefix}[0-9][0-9][0-9][0-9][0-9][0-9].tar"))
+
+
+def _prefix(shard: str | None) -> str:
+    return "" if shard is None else f"{shard.replace('/', '-of-')}-"
+
+
+def write_webdataset(output: str, samples: Sequence[Sample], *, shard: str | None = None) -> list[str]:
+    """Write tar files of about a gigabyte for WebDataset: of each sample the video, a .json and a .provenance.json.
 
     Args:
         output: a local output folder.
-        samples: stem, artifact of the edited clip, and values for the .json.
+        samples: all of them.
         shard: the part I/N that the samples are; its tar files have names of their own.
 
     Returns:
@@ -108,7 +214,7 @@ def write_webdataset(
     if "://" in output:
         raise TaskInputError(f"The layout webdataset needs a local output folder, not {output}.")
     folder = Path(output).expanduser()
-    prefix = "" if shard is None else f"{shard.replace('/', '-of-')}-"
+    prefix = _prefix(shard)
     names: list[str] = []
     waiting = deque(samples)
     try:
@@ -116,9 +222,9 @@ def write_webdataset(
             name = f"{prefix}{len(names):06d}.tar"
             with atomic_path(folder / name) as partial, tarfile.open(partial, "w") as tar:
                 while waiting and tar.offset < _SHARD_BYTES:
-                    _add_sample(tar, *waiting.popleft())
+                    _add_sample(tar, waiting.popleft())
             names.append(name)
-        for old in folder.glob(f"{prefix}[0-9][0-9][0-9][0-9][0-9][0-9].tar"):
+        for old in _tar_files(folder, prefix):
             if old.name not in names:
                 old.unlink()
     except OSError as error:
@@ -132,19 +238,22 @@ def _escaped(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     return changed.rename(columns=lambda name: change(str(name)))
 
 
-def _add_sample(tar: tarfile.TarFile, stem: str, video: ArtifactRef, values: Mapping[str, Any]) -> None:
-    text = json.dumps(dict(values), default=str, ensure_ascii=False).encode()
-    artifact = open_artifact(video)
+def _add_sample(tar: tarfile.TarFile, sample: Sample) -> None:
+    text = json.dumps(dict(sample.values), default=str, ensure_ascii=False).encode()
+    artifact = open_artifact(sample.video)
     name = edited_name(artifact)
     with artifact.local_copy(name) as path:
+        video = f"{sample.stem}{PurePosixPath(name).suffix}"
         # Neither times nor owners: the same samples give the same bytes
-        entry = tarfile.TarInfo(f"{stem}{PurePosixPath(name).suffix}")
+        entry = tarfile.TarInfo(video)
         entry.size = path.stat().st_size
         with path.open("rb") as file:
             tar.addfile(entry, file)
-    entry = tarfile.TarInfo(f"{stem}.json")
-    entry.size = len(text)
-    tar.addfile(entry, io.BytesIO(text))
+        record = sample.record({"name": video, "digest": digest_file(path)})
+    for suffix, data in ((".json", text), (SIDECAR, record)):
+        entry = tarfile.TarInfo(f"{sample.stem}{suffix}")
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))
 
 
 def files_of(location: str) -> tuple[Files, str]:

@@ -17,6 +17,7 @@ from tasks.planning.batches import Job
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import DECODE, EDIT, INVERT, KEYFRAME_FLOW
 from tasks.progress import stage_progress
+from tasks.prompt_notes import prompt_notes
 from tasks.stage import measured, stage_task
 from wave_ops.change_mask import change_mask, paste_edit, prompt_difference
 from wave_ops.diffusion import StableDiffusion, decode_latents
@@ -33,16 +34,23 @@ def edit_keyframes(job: Job) -> None:
     plan = job.plan
     artifact, parts, execution = open_artifact(plan[EDIT].ref), plan.inputs, plan.execution
     device = stage_device(execution.device, dtype=execution.dtype)
+    long = list[str]()
+
+    def compute(model: StableDiffusion) -> None:
+        stage = plan[EDIT].settings
+        long[:] = prompt_notes(model, {"prompt": stage.prompt, "negative prompt": stage.negative_prompt})
+        _store_keyframes(artifact, _edited(artifact, model, plan))
+
     with measured() as cost:
         notes = compute_finite(
-            lambda model: _store_keyframes(artifact, _edited(artifact, model, plan)),
+            compute,
             parts.model,
             parts.controlnet,
             stage="The edit",
             device=device,
             dtype=execution.dtype,
         )
-        artifact.complete({"keyframes": plan.keyframes, "notes": notes, **cost()})
+        artifact.complete({"keyframes": plan.keyframes, "notes": [*long, *notes], **cost()})
 
 
 def _store_keyframes(artifact: Artifact, keyframes: NDArray[np.uint8]) -> None:

@@ -16,6 +16,7 @@ from tasks.planning.batches import Job
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import DECODE, INVERT, KEYFRAME_FLOW
 from tasks.progress import stage_progress
+from tasks.prompt_notes import prompt_notes
 from tasks.stage import measured, stage_task
 from wave_ops.diffusion import StableDiffusion, encode_frames
 from wave_ops.inversion import InversionSettings, invert, step_orders
@@ -29,16 +30,22 @@ def invert_keyframes(job: Job) -> None:
     plan, execution = job.plan, job.plan.execution
     artifact = open_artifact(plan[INVERT].ref)
     device = stage_device(execution.device, dtype=execution.dtype)
+    long = list[str]()
+
+    def compute(model: StableDiffusion) -> None:
+        long[:] = prompt_notes(model, {"source prompt": plan[INVERT].settings.source_prompt})
+        _invert(artifact, model, plan)
+
     with measured() as cost:
         notes = compute_finite(
-            lambda model: _invert(artifact, model, plan),
+            compute,
             plan.inputs.model,
             stage="Inversion",
             device=device,
             dtype=execution.dtype,
         )
         _store_orders(artifact, len(plan.keyframes), plan[INVERT].settings.inversion)
-        artifact.complete({"keyframes": plan.keyframes, "size": plan.size, "notes": notes, **cost()})
+        artifact.complete({"keyframes": plan.keyframes, "size": plan.size, "notes": [*long, *notes], **cost()})
 
 
 def _invert(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> None:

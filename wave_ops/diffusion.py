@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wave_ops.errors import NonFiniteError, WaveOpsError
 
-__all__ = ["StableDiffusion", "batch_slices", "decode_latents", "encode_frames", "encode_prompt"]
+__all__ = ["StableDiffusion", "batch_slices", "decode_latents", "encode_frames", "encode_prompt", "unread_words"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +77,15 @@ def encode_prompt(model: StableDiffusion, prompt: str) -> Float[Tensor, "1 token
     mask = tokens.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
     hidden: Tensor = encoder(tokens.input_ids, attention_mask=mask).last_hidden_state
     return hidden.to(model.dtype)
+
+
+def unread_words(tokenizer: Any, prompt: str) -> str:
+    """Return the end of a prompt that `encode_prompt` cuts off, as the tokenizer spells it; empty for most prompts."""
+    tokens: list[int] = tokenizer(prompt, truncation=False, verbose=False).input_ids
+    if len(tokens) <= tokenizer.model_max_length:
+        return ""
+    # The last token that is read is the one that ends a prompt
+    return str(tokenizer.decode(tokens[tokenizer.model_max_length - 1 :], skip_special_tokens=True)).strip()
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ __all__: list[str] = []
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(metavar="BENCH", help="core, propagation, orchestration or scale.")],
+    name: Annotated[str, typer.Argument(metavar="BENCH", help="core, memory, propagation, orchestration or scale.")],
     ebsynth_pairs: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Pairs with EbSynth's results; else pairs are drawn.")
     ] = None,
@@ -35,6 +35,7 @@ def bench(
     gpu_seconds: Annotated[float, typer.Option(min=0.1, metavar="S", help="Of a clip in scale, on a GPU.")] = 30.0,
     cpu_seconds: Annotated[float, typer.Option(min=0, metavar="S", help="Of a clip in scale, on a CPU.")] = 30.0,
     s3: Annotated[bool, typer.Option("--s3", help="The workspace of scale is in an object store, SeaweedFS.")] = False,
+    seconds: Annotated[int, typer.Option(min=1, metavar="S", help="Of the clip of memory.")] = 600,
     device: Annotated[str, typer.Option(help="Of core: cpu, cuda or auto.")] = "cpu",
     keyframes: Annotated[str, typer.Option(metavar="N,N", help="Numbers of keyframes of core, such as 8,64,512.")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to check that it runs.")] = False,
@@ -65,6 +66,7 @@ def bench(
         gpu_seconds=gpu_seconds,
         cpu_seconds=cpu_seconds,
         s3=s3,
+        seconds=seconds,
         device=device,
         keyframes=whole_numbers(keyframes),
     )

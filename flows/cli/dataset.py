@@ -106,7 +106,10 @@ def run(request: DatasetRequest, bulk: BulkPlan, settings: WaveSettings) -> int:
     from flows.edit_dataset import edit_dataset
     from flows.planning import planned_rows
     from flows.settings import using_settings
+    from tasks.planning.disk_note import dataset_disk_note
 
+    if note := dataset_disk_note(bulk):
+        STDERR.print(f"Note: {note}", markup=False, soft_wrap=True)
     with _bar(len(bulk.rows)), using_settings(settings), planned_rows(request, bulk):
         result = edit_dataset(request)
     say(str(result))

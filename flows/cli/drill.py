@@ -20,7 +20,7 @@ def drill(
 ) -> None:
     """Edit a tiny clip while its storage fails in every way, resume each time, and check that nothing is lost.
 
-    It takes a minute or two. The exit code is 1 if an edit is not that of a quiet run, or computed something twice.
+    It takes some minutes. The exit code is 1 if an edit is not that of a quiet run, or computed something twice.
     """
     with STDERR.status("Loading"):
         from rich.table import Table

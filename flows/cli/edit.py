@@ -104,8 +104,11 @@ def plan(request: EditRequest, settings: WaveSettings) -> EditPlan:
 def run(plan: EditPlan, settings: WaveSettings, *, verbose: bool) -> None:
     """Run the flow on a plan, with a progress bar for each stage."""
     from storage.workspace import Workspace
+    from tasks.planning.disk_note import edit_disk_note
 
     Workspace.open(plan.execution.workspace).check_writable()
+    if note := edit_disk_note(plan):
+        say(f"Note: {note}")
     connect(verbose=verbose)
     from flows.cli.progress import stage_bars
     from flows.edit_video import edit_video

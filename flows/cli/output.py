@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from tasks.errors import TaskInputError
+from tasks.sidecar import SIDECAR, sidecar_record
 
 if TYPE_CHECKING:
     from storage.reference import ArtifactRef
     from tasks.planning.plan import EditPlan
 
 __all__ = ["check_output", "check_overwrite", "copy_out", "deliver", "report_notes"]
-
-_SIDECAR = ".provenance.json"
 
 
 def check_output(location: str | None, *, video: str, overwrite: bool) -> None:
@@ -132,7 +131,7 @@ def _made_by_remote(location: str) -> str | None:
     if key not in files.sizes_of([key]):
         return None
     try:
-        return str(json.loads(files.read(f"{key}{_SIDECAR}"))["edit"])
+        return str(json.loads(files.read(f"{key}{SIDECAR}"))["edit"])
     except (OSError, StorageError, ValueError, KeyError, TypeError):
         raise TaskInputError(
             f"The output {location} exists, and no edit is known to have made it; --overwrite replaces it."
@@ -140,7 +139,7 @@ def _made_by_remote(location: str) -> str | None:
 
 
 def _sidecar(target: Path) -> Path:
-    return target.with_name(f"{target.name}{_SIDECAR}")
+    return target.with_name(f"{target.name}{SIDECAR}")
 
 
 def _digest(target: Path) -> str:
@@ -161,12 +160,9 @@ def deliver(plan: EditPlan, output: str | None) -> str:
         return f"{ref.workspace}/{ref.path}/{name}"
     # First, so that an output without its provenance is never there; the digest says which output it belongs to
     if _is_remote(output):
-        from tasks.delivery import deliver_video, files_of
+        from tasks.delivery import deliver_video
 
-        files, key = files_of(output)
-        with open_artifact(ref).local_copy(name) as path:
-            files.write(f"{key}{_SIDECAR}", _record(plan, name=key.rpartition("/")[2], digest=_digest(path)))
-        deliver_video(ref, output)
+        deliver_video(ref, output, record=lambda made: sidecar_record(plan, output=made))
         return output
     from storage.files import write_atomic
 
@@ -177,17 +173,9 @@ def deliver(plan: EditPlan, output: str | None) -> str:
                 pictures.extractall(partial)
         else:
             shutil.copyfile(path, partial)
-        write_atomic(_sidecar(target), _record(plan, name=target.name, digest=_digest(partial)))
+        made = {"name": target.name, "digest": _digest(partial)}
+        write_atomic(_sidecar(target), sidecar_record(plan, output=made))
     return output
-
-
-def _record(plan: EditPlan, **output: str) -> bytes:
-    """Return the content of a sidecar."""
-    from storage.digest import to_json
-    from tasks.provenance import provenance
-
-    record = to_json({**provenance(plan), "output": output})
-    return f"{json.dumps(record, indent=2, ensure_ascii=False)}\n".encode()
 
 
 def report_notes(plan: EditPlan) -> list[str]:

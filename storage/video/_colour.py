@@ -6,11 +6,13 @@ Pictures with HDR or wide primaries are tone-mapped as well; of others only matr
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from av import VideoFrame
+from av import VideoFormat, VideoFrame
+from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 
 from storage.video._tone_mapping import ToneMap
@@ -28,6 +30,7 @@ _FULL_RANGE_FORMATS = ("yuvj", "rgb", "bgr", "gbr", "argb", "abgr", "pal8")
 _ALPHA_FORMATS = re.compile(r"yuva|rgba|bgra|argb|abgr|gbrap|ya8|ya16|pal8")
 # bicubic | full chroma interpolation | full chroma input | accurate rounding | bit-exact: the same on every processor
 _SCALER = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
+_FILTER_SCALER = "bicubic+full_chroma_int+full_chroma_inp+accurate_rnd+bitexact"  # the same, by the names of a filter
 
 
 class ToRgb:
@@ -99,22 +102,35 @@ def _bordered(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArra
 
 
 class FromRgb:
-    """Converter of RGB images to BT.709 limited-range frames."""
+    """Converter of RGB images of one size to BT.709 limited-range frames."""
 
-    def __init__(self, pixel_format: str) -> None:
-        """Prepare the conversion to a format by FFmpeg's name."""
-        self._scaler, self._format = VideoReformatter(), pixel_format
+    def __init__(self, pixel_format: str, *, chroma: str | None = None) -> None:
+        """Prepare the conversion to a format.
+
+        Args:
+            pixel_format: by FFmpeg's name.
+            chroma: where chroma is sampled, by FFmpeg's name, such as left; in the middle by default.
+        """
+        options = f"in_range=full:out_range=limited:out_color_matrix=bt709:flags={_FILTER_SCALER}"
+        self._options = options + (f":out_chroma_loc={chroma}" if chroma else "")
+        self._format = pixel_format
+        self._graph: Graph | None = None
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> Any:
         """Convert an image (height, width, 3), with the even sides that the format needs, to a frame."""
-        return self._scaler.reformat(
-            VideoFrame.from_ndarray(image, format="rgb24"),
-            format=self._format,
-            src_color_range=_FULL,
-            dst_colorspace=_BT709,
-            dst_color_range=_LIMITED,
-            interpolation=_SCALER,
-        )
+        if self._graph is None:
+            self._graph = self._made(image.shape[1], image.shape[0])
+        frame = VideoFrame.from_ndarray(image, format="rgb24")
+        frame.pts = 0
+        self._graph.vpush(frame)
+        return self._graph.vpull()
+
+    def _made(self, width: int, height: int) -> Graph:
+        graph = Graph()
+        source = graph.add_buffer(width=width, height=height, format=VideoFormat("rgb24"), time_base=Fraction(1))
+        scale, chosen = graph.add("scale", self._options), graph.add("format", self._format)
+        graph.link_nodes(source, scale, chosen, graph.add("buffersink")).configure()
+        return graph
 
 
 def tag_as_bt709(codec: Any) -> None:

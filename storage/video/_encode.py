@@ -98,7 +98,7 @@ def write_video(
             container.metadata.update(labels.tags if labels else {})
             stream = _add_stream(container, clock, size=first.shape[:2], encoding=encoding, pixel_aspect=pixel_aspect)
             sound = None if audio is None else AudioCopy(audio, container, notes)
-            from_rgb = FromRgb(encoding.pixel_format)
+            from_rgb = FromRgb(encoding.pixel_format, chroma=encoding.chroma)
             for time, picture in zip(clock.times, itertools.chain([first], pictures), strict=True):
                 frame = from_rgb(picture)
                 frame.pts, frame.time_base = time, clock.time_base

@@ -77,6 +77,7 @@ _CODECS: Mapping[str, _Codec] = {
     "gif": _Codec(encoder="gif", pixel_formats=("pal8",), crf=None, options={}, has_gop=False),
     "png": _Codec(encoder="png", pixel_formats=("rgb24",), crf=None, options={}, has_gop=False),
 }
+_LEFT_CHROMA = ("h264", "hevc")  # of which decoders assume it
 _PRORES_PROFILES = {"yuv422p10le": "3", "yuv444p10le": "4"}  # HQ and 4444
 
 CONTAINERS: Mapping[str, tuple[str, ...]] = {
@@ -116,6 +117,11 @@ class Encoding:
     def encoder(self) -> str:
         """FFmpeg's name of the encoder."""
         return _CODECS[self.codec].encoder
+
+    @property
+    def chroma(self) -> str | None:
+        """Where chroma is sampled, by FFmpeg's name: where decoders look for it; None for the middle."""
+        return "left" if self.codec in _LEFT_CHROMA and "420" in self.pixel_format else None
 
     @property
     def options(self) -> dict[str, str]:

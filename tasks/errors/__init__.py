@@ -9,4 +9,14 @@ __all__ = ["TaskInputError"]
 
 
 class TaskInputError(ValueError):
-    """A request that cannot be carried out; the message says what was expected, what was found and what to do."""
+    """A request that cannot be carried out; the message says what was expected, what was found and what to do.
+
+    It may contain words of a file that a stranger wrote: control characters, such as those that terminals obey, are
+    spelt out.
+    """
+
+    def __str__(self) -> str:
+        return "".join(each if each.isprintable() else repr(each)[1:-1] for each in self._text())
+
+    def _text(self) -> str:
+        return super().__str__()

@@ -116,10 +116,10 @@ def plan_rows(
     workspace = Workspace.open(execution.workspace)
     execution = replace(execution, workspace=workspace.url)
     with using_limits(execution.limits):
-        facts = read_source_facts((row.source for row in rows), workspace, remember=remember)
+        facts = read_source_facts((row.clip for row in rows), workspace, remember=remember)
     decoded: dict[str, ClipFacts] = {}
     planned = tuple(
-        _plan_row(row, facts[row.source], decoded, workspace, execution, flow_weights, (before or {}).get(row.key))
+        _plan_row(row, facts[row.clip], decoded, workspace, execution, flow_weights, (before or {}).get(row.key))
         for row in rows
     )
     return BulkPlan(rows=planned, execution=execution, flow_weights=flow_weights)
@@ -133,7 +133,7 @@ def row_plan(item: PlannedRow, bulk: BulkPlan) -> EditPlan:
     """
     workspace = Workspace.open(bulk.execution.workspace)
     with using_limits(bulk.execution.limits):
-        found = read_source_facts([item.row.source], workspace, remember=False)[item.row.source]
+        found = read_source_facts([item.row.clip], workspace, remember=False)[item.row.clip]
     if found.clip is None:
         raise TaskInputError(found.error)
     return _with_decoded(_plan(item.row, found.clip, bulk.execution, bulk.flow_weights), workspace, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -28,11 +29,8 @@ from tasks.planning.row_filter import parse_filter
 __all__ = ["DatasetRequest", "Layout", "dataset_name", "dataset_request", "load_dataset_settings", "parse_shard"]
 
 Layout = Literal["tree", "flat", "webdataset"]
-_ROW = (
-    "video",
-    "prompt",
-    "rate",
-)  # what a row itself states of its edit, and the rate of pictures, which it cannot have
+_ROW = ("video", "prompt")  # what a row itself states of its edit
+_MOST_BRACKETS = 100
 _LIMIT = re.compile(r"([0-9]+)|([0-9]+(?:\.[0-9]+)?)%")
 
 
@@ -104,6 +102,9 @@ class DatasetRequest(BaseModel):
     )
     output: Location | None = Field(
         default=None, description="Folder or URL for the edited clips; by default they stay in the workspace."
+    )
+    overwrite: bool = Field(
+        default=False, description="Replace existing outputs that the same row of this data set has not made."
     )
     where: Annotated[Words, _checked(parse_filter)] | None = Field(
         default=None, description="Take only the rows that match, for example: folder = 'cat' and steps >= 20."
@@ -180,7 +181,7 @@ def load_dataset_settings(path: Path) -> dict[str, Any]:
         found = _READERS[path.suffix.lower()](path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise TaskInputError(f"There is no settings file {path}.") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise TaskInputError(f"The settings {path} cannot be read: {reason}.") from error
     fields: dict[str, Any] = {} if found is None else found
@@ -192,10 +193,22 @@ def load_dataset_settings(path: Path) -> dict[str, Any]:
     return fields
 
 
+def _yaml(text: str) -> Any:
+    """Read YAML, but not what would take the reader minutes: its time grows with the square of the open brackets.
+
+    Raises:
+        ValueError, yaml.YAMLError: if it cannot be read.
+    """
+    changes = itertools.accumulate((each in "[{") - (each in "]}") for each in text)
+    if max(changes, default=0) > _MOST_BRACKETS:
+        raise ValueError(f"more than {_MOST_BRACKETS} brackets are open at once")
+    return yaml.safe_load(text)
+
+
 _READERS: Mapping[str, Callable[[str], Any]] = {
     ".toml": tomllib.loads,
-    ".yaml": yaml.safe_load,
-    ".yml": yaml.safe_load,
+    ".yaml": _yaml,
+    ".yml": _yaml,
 }
 
 

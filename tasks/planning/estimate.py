@@ -247,11 +247,7 @@ def _disk(costs: pd.DataFrame) -> _Line:
 
 
 def read_costs(workspace: Workspace) -> PastCosts:
-    """Read what past runs in a workspace took; lists the table of costs alone.
-
-    Raises:
-        WorkspaceError: if a file of the table is damaged.
-    """
+    """Read what past runs in a workspace took; lists the table of costs alone."""
     return PastCosts(CostTable(workspace).read())
 
 

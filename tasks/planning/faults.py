@@ -46,7 +46,7 @@ class ManifestError(TaskInputError):
         found: tuple[Fault, ...] = self.args[1]
         return found
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         count = len(self.faults)
         several = f"{count} faults, the first" if count > 1 else "1 fault,"
         return f"The {self.args[0]} has {several} in {self.faults[0]}."

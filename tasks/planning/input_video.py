@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from storage.secrets import without_secrets
 from storage.video import Notes, pack_pictures, probe
 from tasks.errors import TaskInputError
-from tasks.planning.picture_listing import PICTURE_SUFFIXES, is_pictures, list_pictures
+from tasks.planning.picture_listing import is_picture, is_pictures, list_pictures
 from tasks.planning.source_policy import check_url, open_filesystem
 
 __all__ = ["check_video", "clip_name", "kept_downloads", "local_video", "packing_notes"]
@@ -82,7 +82,7 @@ def _has_pictures(video: str, rate: Fraction | None) -> bool:
     """Return whether a clip is made of pictures: a folder, a glob, or one picture with a rate."""
     if is_pictures(video):
         return True
-    if rate is not None and not video.lower().endswith(PICTURE_SUFFIXES):
+    if rate is not None and not is_picture(video):
         raise TaskInputError(
             f"The rate is for pictures, and {clip_name(video)} has times of its own: leave --rate out."
         )

@@ -90,7 +90,7 @@ def read_table(path: str) -> Table:
         raise TaskInputError(without_secrets(f"There is no manifest {path}.")) from None
     except TaskInputError:
         raise
-    except (OSError, ValueError, ImportError, csv.Error, pa.ArrowException) as error:
+    except (OSError, ValueError, ImportError, RecursionError, csv.Error, pa.ArrowException) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         raise TaskInputError(without_secrets(f"The manifest {path} cannot be read: {lines[0].rstrip('.')}.")) from error
     return Table(title=f"manifest {path}", folder=_folder(path), columns=columns, faults=tuple(faults))
@@ -189,7 +189,7 @@ def _json_lines_columns(data: bytes) -> tuple[Columns, list[Fault]]:
 def _json_object(line: str) -> tuple[dict[str, Any], str]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return {}, f"not JSON ({error})"
     return (record, "") if isinstance(record, dict) else ({}, "not a JSON object")
 

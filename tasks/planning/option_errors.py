@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from tasks.errors import TaskInputError
 
 __all__ = ["option_name", "request_sentence"]
 
+_NAMED = re.compile(r" \(--[a-z-]+\)$")
 _LONGEST = 200  # characters of a wrong value that are worth showing
 
 
@@ -31,7 +33,9 @@ def request_sentence(error: ValidationError, *, arguments: Collection[str] = ())
     option = f" ({option_name(field)})" if field and field not in arguments else ""
     if isinstance(ours := first.get("ctx", {}).get("error"), TaskInputError):
         text = str(ours).rstrip(".")
-        return f"{text}{option if option.strip(' ()') not in text else ''}."
+        # It may name its option already: a setting in the defaults of a data set has one of its own
+        named = _NAMED.search(text) is not None or option.strip(" ()") in text
+        return f"{text}{'' if named else option}."
     name = field.replace("_", " ") or "request"
     if first["type"] in {"missing", "string_too_short"}:
         return f"The {name} is missing{option}."

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import re
 from pathlib import Path
 
 from tasks.errors import TaskInputError
 from tasks.planning.natural_order import natural_key
 
-__all__ = ["PICTURE_SUFFIXES", "is_pictures", "list_pictures"]
+__all__ = ["PICTURE_SUFFIXES", "fixed_part", "is_picture", "is_pictures", "list_pictures"]
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".dpx", ".exr")
 """File name endings of pictures, in lower case."""
@@ -22,6 +23,19 @@ def is_pictures(video: str) -> bool:
         return False
     path = Path(video).expanduser()
     return path.is_dir() or (_MAGIC.search(video) is not None and not path.exists())
+
+
+def is_picture(video: str) -> bool:
+    """Return whether a clip has the name of one picture."""
+    return video.lower().endswith(PICTURE_SUFFIXES)
+
+
+def fixed_part(path: Path) -> Path:
+    """Return a path, or of a glob the folder above the first name with a wildcard."""
+    if path.exists():
+        return path
+    names = itertools.takewhile(lambda name: _MAGIC.search(name) is None, path.parts)
+    return Path(*names)
 
 
 def list_pictures(video: str) -> list[Path]:

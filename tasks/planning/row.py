@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from storage.video import Encoding
@@ -12,6 +13,7 @@ from tasks.errors import TaskInputError
 from tasks.planning.dataset import Layout
 from tasks.planning.manifest_table import Columns, cell_text
 from tasks.planning.request import EditRequest
+from tasks.planning.source_facts import Clip
 from tasks.planning.templates import escape_braces
 from tasks.planning.variants import variant_seed
 
@@ -19,8 +21,8 @@ __all__ = ["PROMPTS", "SETTINGS", "Row", "manifest_columns", "output_path"]
 
 PROMPTS = ("source_prompt", "prompt", "negative_prompt")
 """Columns with templates, in the order in which they are filled in."""
-SETTINGS = tuple(name for name in EditRequest.model_fields if name not in {"video", "rate", "seed", *PROMPTS})
-"""Fields of an edit's request that many rows have in common; rows are videos, which have a rate of their own."""
+SETTINGS = tuple(name for name in EditRequest.model_fields if name not in {"video", "seed", *PROMPTS})
+"""Fields of an edit's request that many rows have in common."""
 _OWN = ("id", "variant", "source", *PROMPTS, "seed")
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')  # for some file system that results may be copied to
 _LONGEST = 200  # bytes of a name, which leaves room for a suffix
@@ -67,6 +69,12 @@ class Row:
             seed=variant_seed(self.seed, row_id=self.id, variant=self.variant),
             **self.settings,
         )
+
+    @property
+    def clip(self) -> Clip:
+        """The source, and the rate of pictures."""
+        rate = self.settings.get("rate")
+        return self.source, None if rate is None else Fraction(rate)
 
     @property
     def suffix(self) -> str:

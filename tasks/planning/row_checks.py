@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -17,6 +16,7 @@ from tasks.errors import TaskInputError
 from tasks.planning.dataset import DatasetRequest
 from tasks.planning.faults import Fault, ManifestError, near_names
 from tasks.planning.manifest_table import Table, cell_text, is_scalar
+from tasks.planning.picture_listing import fixed_part, is_picture, is_pictures, list_pictures
 from tasks.planning.request import EditRequest
 from tasks.planning.row import PROMPTS, SETTINGS, Row, output_path
 from tasks.planning.source_policy import SourcePolicy, check_local, check_url, read_policy
@@ -101,14 +101,30 @@ def check_source(source: str, *, folder: str, policy: SourcePolicy | None) -> tu
     try:
         path = Path(source).expanduser()
         path = Path(folder, path)
-        if policy is not None and (reason := check_local(path, root=Path(folder), policy=policy)):
+        # Before a glob looks around
+        if policy is not None and (reason := check_local(fixed_part(path), root=Path(folder), policy=policy)):
             return str(path), reason
-        reason = f"{path} is a folder" if stat.S_ISDIR(path.stat().st_mode) else ""
+        if is_pictures(str(path)):
+            return str(path), _pictures_reason(path, folder=folder, policy=policy)
+        path.stat()
+        reason = ""
     except (FileNotFoundError, NotADirectoryError):
         reason = f"there is no file {path}"
     except (OSError, RuntimeError, ValueError) as error:  # no rights, no such home, a null byte
         return source, f"{source!r} cannot be used ({error})"
     return str(path), reason
+
+
+def _pictures_reason(path: Path, *, folder: str, policy: SourcePolicy | None) -> str:
+    """Return why pictures, a folder or a glob, cannot be used, or ""; each must be where a manifest may name files."""
+    try:
+        pictures = list_pictures(str(path))
+    except TaskInputError as error:
+        return str(error).rstrip(".")
+    if policy is None:
+        return ""
+    reasons = (check_local(picture, root=Path(folder), policy=policy) for picture in pictures)
+    return next(filter(None, reasons), "")
 
 
 def _check_remote_source(source: str, *, folder: str, policy: SourcePolicy | None) -> tuple[str, str]:
@@ -168,6 +184,8 @@ class _Checks:
         before = len(self.faults)
         row_id, source = self._text("id", index, needed=True), self._source(index)
         shared, numbers = self._row_settings(self._shared, index), self._row_settings(self._numbers, index)
+        if source and shared.values.get("rate") and not (is_pictures(source) or is_picture(source)):
+            self._fault(index, "rate", "it is for pictures, and the source has times of its own")
         templates = self._row_templates(index)
         for variant in numbers.variants:
             output = self._claim(index, row_id, variant)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from storage.digest import digest_file_once, digest_of
 from storage.errors import StorageError
@@ -15,9 +16,13 @@ from storage.workspace import Workspace
 from tasks.errors import TaskInputError
 from tasks.planning.input_video import clip_name, local_video
 from tasks.planning.outline import ClipFacts
+from tasks.planning.picture_listing import is_pictures, list_pictures
 from tasks.planning.source_policy import open_filesystem
 
-__all__ = ["SourceFacts", "clip_facts", "read_source_facts"]
+__all__ = ["Clip", "SourceFacts", "clip_facts", "read_source_facts"]
+
+Clip: TypeAlias = tuple[str, Fraction | None]
+"""Path or URL of a source, and pictures per second, where it is pictures for which a rate is given."""
 
 _FOLDER = "tables/sources"
 _VERSION = 2
@@ -33,25 +38,30 @@ class SourceFacts:
     error: str = ""
 
 
-def read_source_facts(sources: Iterable[str], workspace: Workspace, *, remember: bool) -> dict[str, SourceFacts]:
+def read_source_facts(clips: Iterable[Clip], workspace: Workspace, *, remember: bool) -> dict[Clip, SourceFacts]:
     """Return facts about sources; one that is unchanged since it was remembered is not opened.
 
     Args:
-        sources: paths or URLs.
+        clips: the sources.
         workspace: where facts are remembered.
         remember: whether new facts are stored; a dry run stores nothing.
     """
-    distinct = list(dict.fromkeys(sources))
-    keys = {source: f"{_FOLDER}/{digest_of('source', _VERSION, source)}.json" for source in distinct}
+    distinct = list(dict.fromkeys(clips))
+    keys = {clip: f"{_FOLDER}/{_key(clip)}.json" for clip in distinct}
     known = workspace.files.read_many(keys.values())
     found = {}
-    for source in distinct:
-        stamp = _stamp(source)
-        remembered = _load(known.get(keys[source]), stamp)
-        found[source] = remembered or _inspect(source)
-        if remember and remembered is None and stamp is not None and (clip := found[source].clip) is not None:
-            workspace.files.write(keys[source], json.dumps({"stamp": stamp, "clip": asdict(clip)}).encode())
+    for clip in distinct:
+        stamp = _stamp(clip[0])
+        remembered = _load(known.get(keys[clip]), stamp)
+        found[clip] = remembered or _inspect(clip)
+        if remember and remembered is None and stamp is not None and (facts := found[clip].clip) is not None:
+            workspace.files.write(keys[clip], json.dumps({"stamp": stamp, "clip": asdict(facts)}).encode())
     return found
+
+
+def _key(clip: Clip) -> str:
+    source, rate = clip
+    return digest_of("source", _VERSION, source, *([] if rate is None else [str(rate)]))
 
 
 def clip_facts(name: str, digest: str, path: Path) -> ClipFacts:
@@ -76,6 +86,9 @@ def clip_facts(name: str, digest: str, path: Path) -> ClipFacts:
 def _stamp(source: str) -> list[Any] | None:
     """Return what changes when a source does: size and modification time or e-tag; None where that is not known."""
     try:
+        if is_pictures(source):
+            stats = [(path.name, path.stat()) for path in list_pictures(source)]
+            return [digest_of([(name, stat.st_size, str(stat.st_mtime_ns)) for name, stat in stats])]
         if "://" not in source:
             stat = Path(source).expanduser().stat()
             return [stat.st_size, stat.st_mtime_ns]
@@ -111,9 +124,10 @@ def _load(data: bytes | None, stamp: list[Any] | None) -> SourceFacts | None:
     return SourceFacts(clip=facts) if fresh else None
 
 
-def _inspect(source: str) -> SourceFacts:
+def _inspect(clip_and_rate: Clip) -> SourceFacts:
+    source, rate = clip_and_rate
     try:
-        with local_video(source) as path:
+        with local_video(source, rate=rate) as path:
             clip = clip_facts(clip_name(source), digest_file_once(path), path)
     except (StorageError, TaskInputError) as error:
         return SourceFacts(error=str(error))

@@ -79,7 +79,11 @@ def check_url(url: str, *, policy: SourcePolicy | None = None) -> None:
         TaskInputError: one sentence, if not.
     """
     policy, shown = policy or read_policy(), without_secrets(url)
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").lower()
+    except ValueError as error:  # of an address in brackets
+        raise TaskInputError(f"The URL {shown} cannot be used: {error}.") from None
     if has_password(url):
         raise TaskInputError(
             f"The URL {shown} contains a password, which would be stored with the results: "
@@ -91,7 +95,6 @@ def check_url(url: str, *, policy: SourcePolicy | None = None) -> None:
         raise TaskInputError(
             f"The URL {shown} has the scheme {parts.scheme}, and {PREFIX}SCHEMES allows {', '.join(policy.schemes)}."
         )
-    host = (parts.hostname or "").lower()
     if policy.hosts and parts.scheme != "file" and not any(fnmatch(host, each.lower()) for each in policy.hosts):
         raise TaskInputError(f"The URL {shown} is of {host}, and {PREFIX}HOSTS allows {', '.join(policy.hosts)}.")
     if not policy.private_hosts and _is_private_name(host) and parts.scheme not in {*_STORES, "file"}:

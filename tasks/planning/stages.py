@@ -513,7 +513,7 @@ PROPAGATE = StageSpec(
 )
 ENCODE = StageSpec(
     name="encode",
-    version=3,
+    version=4,
     path="edits/{edits}/video{variant}",
     inputs=("propagate",),
     settings=lambda outline: EncodeSettings(
@@ -526,7 +526,7 @@ ENCODE = StageSpec(
 )
 ASSESS = StageSpec(
     name="assess",
-    version=2,
+    version=3,
     path="edits/{edits}/report{variant}",
     inputs=("encode",),
     settings=lambda _: NoSettings(),

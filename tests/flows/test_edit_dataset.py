@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import tarfile
@@ -97,6 +98,8 @@ def test_everything_that_can_be_done_is_done_and_only_what_failed_is_left(
     assert "not a video" in failed["error"][0]
     metadata = pd.read_csv(folder / "out" / "metadata.csv")
     assert set(metadata["file_name"]) == set(videos)
+    record = json.loads((folder / "out" / "one-blue.mp4.provenance.json").read_text())
+    assert (record["prompt"], record["row"]) == ("a blue star", {"dataset": "set", "id": "one-blue", "variant": 0})
     # The same command again: nothing is touched, and no flow run starts for a complete row
     again = run(request_, settings)
     assert str(again) == "0 done, 3 skipped, 1 failed"
@@ -143,7 +146,12 @@ def test_only_what_failed_is_retried(
 ) -> None:
     run(request_, settings)
     save_clip(folder / "clips" / "bad.mp4", seed=5, frames=3)
+    (folder / "out" / "bad.mp4").write_bytes(b"a video of mine")
     result = run(request_.model_copy(update={"only": "failed"}), settings)
+    assert str(result) == "0 done, 0 skipped, 1 failed"
+    assert "bad.mp4 exists, and this row is not known" in latest(settings).loc["bad", "message"]
+    assert (folder / "out" / "bad.mp4").read_bytes() == b"a video of mine"
+    result = run(request_.model_copy(update={"only": "failed", "overwrite": True}), settings)
     assert str(result) == "1 done, 0 skipped, 0 failed"
     assert result.failed == ""
     assert set(latest(settings)["state"]) == {"done"}
@@ -275,12 +283,12 @@ def test_outputs_go_to_an_object_store_or_into_tar_files(
     assert run(request_.model_copy(update={"output": f"{bucket}/out"}), settings).counts["done"] == 3
     names = {"one-blue", "one-green", "two-blue"}
     found = Workspace.open(bucket).files.sizes("out")
-    assert set(found) == {f"{name}.mp4" for name in names} | {"metadata.csv"}
+    assert set(found) == {f"{name}.mp4{end}" for name in names for end in ("", ".provenance.json")} | {"metadata.csv"}
     # The same rows, now as tar files: nothing is computed again
     assert run(request_.model_copy(update={"layout": "webdataset"}), settings).counts["skipped"] == 3
     with tarfile.open(folder / "out" / "000000.tar") as tar:
         sizes = {member.name: member.size for member in tar}
-    assert set(sizes) == {f"{name}.{suffix}" for name in names for suffix in ("mp4", "json")}
+    assert set(sizes) == {f"{name}.{suffix}" for name in names for suffix in ("mp4", "json", "provenance.json")}
     assert all(sizes[f"{name}.mp4"] == found[f"{name}.mp4"] for name in names)
 
 

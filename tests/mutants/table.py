@@ -814,4 +814,13 @@ PEERS = (
         ("peers: away from the edit's prompt", "(slopes[1] - slopes[0])", "(slopes[0] - slopes[1])"),
     ),
 )
-MUTANTS = (*EDITING, *CORE, *PROPAGATION, *STORAGE, *TASKS, *SERVING, *EVALUATION, *PEERS)
+WORKSPACES = _faults(
+    "storage/_layout.py",
+    "tests/fuzz/test_corpus.py",
+    (
+        "records: one without a digest passes for a record",
+        """ or not isinstance(record.get("digest"), str):""",
+        ":",
+    ),
+)
+MUTANTS = (*WORKSPACES, *EDITING, *CORE, *PROPAGATION, *STORAGE, *TASKS, *SERVING, *EVALUATION, *PEERS)

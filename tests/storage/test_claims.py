@@ -22,7 +22,7 @@ import pytest
 from obstore.exceptions import AlreadyExistsError, GenericError, PreconditionError
 
 from storage import claims
-from storage.claims import claim, live_claims, remove_dead_claims
+from storage.claims import _create, _is_locked, claim, live_claims, remove_dead_claims
 from storage.errors import WorkspaceError
 from storage.objects import open_store
 from storage.workspace import Workspace
@@ -423,3 +423,14 @@ def test_a_claim_that_others_take_meanwhile_is_not_removed(workspace: Workspace)
         else:
             assert claims._remove_free(Path(workspace.url), KEY) is False
         assert live_claims(workspace) == {NAME}
+
+
+def test_a_claim_that_cannot_be_created_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WorkspaceError, match=r"cannot claim .*file/claim"):
+        _create(tmp_path / "file" / "claim")
+
+
+def test_a_file_that_is_gone_is_not_locked_and_one_that_cannot_be_opened_is(tmp_path: Path) -> None:
+    assert not _is_locked(tmp_path / "gone")
+    assert _is_locked(tmp_path)

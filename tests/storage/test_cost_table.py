@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from storage.cost_table import CostRecord, CostTable
 from storage.workspace import Workspace
 
@@ -45,3 +47,19 @@ def test_a_result_that_is_recorded_again_counts_once_with_its_last_costs(workspa
     assert CostTable(workspace).compact() == 2
     assert CostTable(workspace).read().equals(found)
     assert len(workspace.files.sizes("tables/costs")) == 1
+
+
+def test_a_damaged_file_of_costs_is_left_out_with_a_warning_and_never_removed(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = CostTable(workspace)
+    for digest in "ab":
+        table.append([record(digest)])
+    workspace.files.write("tables/costs/0.parquet", b"PAR1 and then something else")
+    workspace.files.write("tables/costs/1.merged.parquet", b"")
+    assert set(table.read()["digest"]) == {"a", "b"}
+    assert table.compact() == 2
+    assert set(table.read()["digest"]) == {"a", "b"}
+    assert {"0.parquet", "1.merged.parquet"} < workspace.files.sizes("tables/costs").keys()
+    assert "tables/costs/0.parquet is damaged" in caplog.text
+    assert len(caplog.messages[0].splitlines()) == 1

@@ -121,3 +121,12 @@ def test_the_workspace_is_one_zarr_hierarchy(tmp_path: Path) -> None:
     array = zarr.open_group(tmp_path, mode="r")["clips/c/source/frames"]
     assert isinstance(array, zarr.Array)
     np.testing.assert_array_equal(array[:], [[0, 1, 2], [3, 4, 5]])
+
+
+def test_a_folder_that_cannot_be_reached_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(WorkspaceError, match=r"it cannot be reached \(Permission denied\)"):
+        Workspace.open(tmp_path)

@@ -65,7 +65,7 @@ def dataset_command(manifest: Path, folder: Path) -> tuple[str, ...]:
 
 def save_source_facts(clips: Sequence[Path], folder: Path) -> None:
     """Remember the facts of clips, as an earlier run would have."""
-    read_source_facts(map(str, clips), Workspace.open(folder / "workspace"), remember=True)
+    read_source_facts(((str(clip), None) for clip in clips), Workspace.open(folder / "workspace"), remember=True)
 
 
 def save_complete_results(manifest: Path, folder: Path) -> None:

@@ -13,7 +13,7 @@ from tasks.errors import TaskInputError
 __all__ = ["run_probe"]
 
 
-def run_probe(module: str, *numbers: int) -> dict[str, float]:
+def run_probe(module: str, *arguments: int | str | Path) -> dict[str, float]:
     """Run a program of this project, which prints one JSON object, in a new process that imports the same code.
 
     Raises:
@@ -21,8 +21,8 @@ def run_probe(module: str, *numbers: int) -> dict[str, float]:
     """
     root = str(Path(__file__).parents[3])
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    ended = subprocess.run(  # noqa: S603  (this interpreter, our own module, integers)
-        [sys.executable, "-m", module, *map(str, numbers)],
+    ended = subprocess.run(  # noqa: S603  (this interpreter, our own module)
+        [sys.executable, "-m", module, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -31,5 +31,5 @@ def run_probe(module: str, *numbers: int) -> dict[str, float]:
     if ended.returncode != 0:
         reason = (ended.stderr.strip().splitlines() or ["it wrote no message"])[-1]
         raise TaskInputError(f"The process that measures memory ended with code {ended.returncode}: {reason}.")
-    found: dict[str, float] = json.loads(ended.stdout)
+    found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
     return found

@@ -51,6 +51,8 @@ class BenchRequest:
     """Seconds of each clip on a CPU, in the bench of the scale."""
     s3: bool = False
     """Whether the workspace of the bench of the scale is in an object store (SeaweedFS); else in a folder."""
+    seconds: int = 600
+    """Seconds of the clip of the bench of memory."""
     device: str = "cpu"
     """Torch device of the bench of the diffusion core: cpu, cuda or auto."""
     keyframes: tuple[int, ...] = ()

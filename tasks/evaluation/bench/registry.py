@@ -17,6 +17,7 @@ __all__ = ["BENCHES", "bench"]
 BENCHES: Mapping[str, str] = MappingProxyType(
     {
         "core": "tasks.evaluation.bench.core:BENCH",
+        "memory": "tasks.evaluation.bench.memory:BENCH",
         "orchestration": "tasks.evaluation.bench.orchestration:BENCH",
         "propagation": "tasks.evaluation.bench.propagation:BENCH",
         "scale": "tasks.evaluation.bench.scale:BENCH",

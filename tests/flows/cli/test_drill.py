@@ -28,10 +28,11 @@ def test_the_exit_code_is_1_if_a_fault_changes_the_frames_or_has_a_job_computed_
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_every_fault_is_resumed_to_the_frames_of_a_quiet_run() -> None:
     ended = CliRunner().invoke(app, ["drill", "--json"])
     outcomes = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert len(outcomes) == 14
+    assert len(outcomes) == 15
     assert ended.exit_code == 0
-    assert all(each["failed"] for each in outcomes if each["fault"] != "two processes on one clip")
+    may_pass = {"two processes on one clip", "Prefect's server away for a minute"}
+    assert all(each["failed"] for each in outcomes if each["fault"] not in may_pass)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from storage.video import probe, read_frames
+from storage.video import choose_encoding, probe, read_frames, write_video
 
 COLOURS = [(220, 40, 40), (40, 200, 60), (30, 60, 210), (230, 220, 40), (128, 128, 128)]
 BT601, BT709, BT2020 = (0.299, 0.114), (0.2126, 0.0722), (0.2627, 0.0593)
@@ -145,3 +145,74 @@ def test_the_matrix_that_is_not_declared_follows_width_and_height(
         assert np.abs(frame.mean(axis=(0, 1)) - colour).max() <= 2
     differs = weights == BT709 and height < 720  # where an earlier version read BT.601
     assert probe(path).conversions == (("BT.709 by size",) if differs else ())
+
+
+# --- where chroma is sampled ---------------------------------------------------------------------------------------
+
+X264_POSITIONS = {"left": 0, "center": 1, "topleft": 2, "top": 3, "bottomleft": 4, "bottom": 5}
+# Pixels from the middle of two by two pixels, down and right, at which their chroma is sampled
+OFFSETS = {"left": (0, -0.5), "center": (0, 0), "topleft": (-0.5, -0.5), "top": (-0.5, 0), "bottomleft": (0.5, -0.5)}
+
+
+def wave(shift: float) -> npt.NDArray[np.float64]:
+    """Return two periods of a wave over 64 pixels, moved to the right."""
+    return np.sin(2 * np.pi * 2 * (np.arange(64) - shift) / 64)
+
+
+def shift_of(line: npt.NDArray[np.float64]) -> float:
+    """Return by how many pixels a line is a wave that is moved to the right."""
+    angle = np.angle(np.exp(-2j * np.pi * 2 * np.arange(64) / 64) @ line)
+    return float(((-np.pi / 2 - angle + np.pi) % (2 * np.pi) - np.pi) * 64 / (2 * np.pi * 2))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("position", OFFSETS)
+def test_the_position_of_chroma_that_a_file_declares_is_followed(position: str, axis: int, tmp_path: Path) -> None:
+    """Chroma planes are a wave as sampled at the position, so that the pixels are the wave itself."""
+    places = 2 * np.arange(32) + 0.5 + OFFSETS[position][axis]
+    line = (128 + 50 * np.sin(2 * np.pi * 2 * places / 64)).round().astype(np.uint8)
+    plane = np.broadcast_to(line[:, None] if axis == 0 else line, (32, 32))
+    planes = [np.full((64, 64), 128, np.uint8), np.full((32, 32), 128, np.uint8), plane]
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as target:
+        options = {"crf": "1", "bf": "0", "x264-params": f"chromaloc={X264_POSITIONS[position]}"}
+        stream: Any = target.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stacked = np.concatenate([each.ravel() for each in planes]).reshape(96, 64)
+        target.mux(stream.encode(av.VideoFrame.from_ndarray(stacked, format="yuv420p")))
+        target.mux(stream.encode(None))
+    ((_, frame),) = read_frames(path)
+    assert shift_of(frame[..., 0].mean(axis=1 - axis)) == pytest.approx(0, abs=0.1)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(
+    ("container", "codec", "pixel_format"),
+    [
+        ("mp4", "h264", "yuv420p"),
+        ("mp4", "h264", "yuv420p10le"),
+        ("mp4", "h264", "yuv444p"),
+        ("mkv", "hevc", "yuv420p"),
+        ("mp4", "av1", "yuv420p"),
+        ("webm", "vp9", "yuv420p"),
+        ("mov", "prores", "yuv422p10le"),
+    ],
+)
+def test_colours_stay_where_they_are_in_every_format(
+    container: str, codec: str, pixel_format: str, axis: int, tmp_path: Path
+) -> None:
+    line = 128 + 50 * wave(0)
+    red = np.broadcast_to(line[:, None] if axis == 0 else line, (64, 64))
+    # Of one luma: what moves is chroma
+    picture = np.stack([red, 128 - 0.2126 / 0.7152 * (red - 128), np.full_like(red, 128)], axis=-1)
+    path = tmp_path / f"clip.{container}"
+    encoding = choose_encoding(container, codec=codec, pixel_format=pixel_format)
+    write_video(
+        path,
+        [picture.round().astype(np.uint8)] * 2,
+        timestamps=range(2),
+        time_base=Fraction(1, 25),
+        encoding=encoding,
+    )
+    frame = next(read_frames(path))[1].astype(np.float64)
+    assert shift_of((frame[..., 0] - frame[..., 1]).mean(axis=1 - axis)) == pytest.approx(0, abs=0.1)

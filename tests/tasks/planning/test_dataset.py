@@ -51,6 +51,12 @@ def test_a_wrong_field_is_refused_with_one_sentence(fields: dict[str, Any], word
     assert str(caught.value).endswith(".")
 
 
+def test_an_error_in_a_setting_of_all_rows_names_the_option_of_that_setting_alone() -> None:
+    with pytest.raises(TaskInputError) as caught:
+        dataset_request(source="clips", defaults={"size": "big"})
+    assert str(caught.value) == "The size 'big' is not of the form WxH, for example 512x288 (--size)."
+
+
 def test_a_source_is_needed() -> None:
     with pytest.raises(TaskInputError, match="The source is missing"):
         dataset_request(prompt="a star")
@@ -67,7 +73,7 @@ def test_defaults_are_validated_like_an_edit_and_only_those_given_are_kept() -> 
 
 def test_a_form_shows_one_field_for_each_setting_of_an_edit() -> None:
     schema = DatasetRequest.model_json_schema()["properties"]["defaults"]
-    assert set(schema["properties"]) == set(EditRequest.model_fields) - {"video", "prompt", "rate"}
+    assert set(schema["properties"]) == set(EditRequest.model_fields) - {"video", "prompt"}
     assert schema["properties"]["steps"]["description"] == "DDIM steps in either direction."
     assert schema["additionalProperties"] is False
 
@@ -151,6 +157,7 @@ def test_every_field_but_the_defaults_can_be_an_option_of_a_command() -> None:
         "source": "clips",
         "prompt": "a star",
         "output": "edits",
+        "overwrite": True,
         "where": "a = 'b'",
         "limit": 3,
         "sample": 7,
@@ -163,7 +170,8 @@ def test_every_field_but_the_defaults_can_be_an_option_of_a_command() -> None:
         "keep": "edits",
     }
     assert list(given) == names
-    options = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words = {name: [] if value is True else [str(value)] for name, value in given.items()}
+    options = [word for name, value in words.items() for word in (f"--{name.replace('_', '-')}", *value)]
     runner = CliRunner()
     assert runner.invoke(application, options).exit_code == 0
     assert runner.invoke(application, ["--source", "clips"]).exit_code == 0

@@ -25,8 +25,8 @@ PINNED = {
     "invert": "e62bb50a45e993b8a62b44f3",
     "edit": "336a23f494137c55c3f467fc",
     "propagate": "a223b351554761b59ca758dd",
-    "encode": "05148520a0949df8b84eee3a",
-    "assess": "5b912b959cd78624f6fe8388",
+    "encode": "9d25a8b6f75e46f6d2bab109",
+    "assess": "bba562a8fb402a8a1232a435",
 }
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from storage.workspace import Workspace
 from tasks.errors import TaskInputError
 from tasks.planning import row_checks
 from tasks.planning.dataset import dataset_request
@@ -21,8 +24,10 @@ from tasks.planning.manifest_table import write_table
 from tasks.planning.request import edit_request
 from tasks.planning.row import Row, manifest_columns, output_path
 from tasks.planning.rows import order_by_source, read_rows, sample_rows, shard_rows
+from tasks.planning.source_facts import read_source_facts
 
 Manifest = Callable[..., str]
+PICTURES = "(.png, .jpg, .jpeg, .webp and others)"
 ROW = {"id": "a", "source": "clips/1.mp4", "prompt": "a star"}
 
 
@@ -280,7 +285,12 @@ def test_every_fault_is_in_the_list_with_row_id_column_and_reason(manifest: Mani
         (8, "a", "id", "row 1 has it, too"),
         (10, "a_", "id", "its result would be a_, like that of row 9"),
         (11, "h" * 201, "id", "it has more than 200 bytes, too many for a file's name"),
-        (12, "i", "source", f"{folder}/clips is a folder"),
+        (
+            12,
+            "i",
+            "source",
+            f"{folder}/clips is a folder without pictures (.png, .jpg, .jpeg, .webp and others): name a video file",
+        ),
         (13, "j", "prompt", "it is empty once it is filled in"),
         (14, "b", "seed", "it cannot be 'x', input should be a valid integer, unable to parse string as an integer"),
         (14, "b", "id", "row 2 has it, too"),
@@ -623,3 +633,73 @@ def test_what_twenty_thousand_rows_have_in_common_is_checked_once(
     ]
     assert len(read(manifest(*rows))) == 20_000
     assert checked == {"check_settings": 3 + 5, "check_source": 200, "parse_template": 7}
+
+
+# Pictures
+
+
+def pictures(folder: Path) -> Path:
+    for number in range(3):
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(folder / f"{number}.png")
+    return folder
+
+
+def test_a_folder_and_a_glob_of_pictures_are_sources_with_a_rate(manifest: Manifest, folder: Path) -> None:
+    pictures(folder / "clips" / "cat")
+    rows = read(
+        manifest(
+            ROW | {"id": "a", "source": "clips/cat", "rate": "12"},
+            ROW | {"id": "b", "source": "clips/cat/*.png", "rate": "30000/1001"},
+            ROW | {"id": "c", "source": "clips/cat/1.png", "rate": "1"},
+            ROW | {"id": "d", "source": "clips/1.mp4", "rate": ""},
+        )
+    )
+    assert [row.clip for row in rows] == [
+        (str(folder / "clips/cat"), 12),
+        (str(folder / "clips/cat/*.png"), Fraction(30000, 1001)),
+        (str(folder / "clips/cat/1.png"), 1),
+        (str(folder / "clips/1.mp4"), None),
+    ]
+    assert [row.request.rate for row in rows] == ["12", "30000/1001", "1", None]
+
+
+def test_pictures_of_a_manifest_are_below_its_folder_and_a_rate_is_theirs_alone(
+    manifest: Manifest, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outside = pictures(tmp_path_factory.mktemp("outside"))
+    (folder / "clips" / "linked").mkdir()
+    (folder / "clips" / "linked" / "0.png").symlink_to(outside / "0.png")
+    found = faults(
+        manifest(
+            ROW | {"id": "a", "source": str(outside)},
+            ROW | {"id": "b", "source": f"{outside}/*.png"},
+            ROW | {"id": "c", "source": "clips/linked"},
+            ROW | {"id": "d", "source": "clips/1.mp4", "rate": "12"},
+            ROW | {"id": "e", "source": "clips/*.webp"},
+        )
+    )
+    assert [(row, column) for row, _, column, _ in found] == [
+        (1, "source"),
+        (2, "source"),
+        (3, "source"),
+        (4, "rate"),
+        (5, "source"),
+    ]
+    reasons = [reason for *_, reason in found]
+    assert all("outside of the manifest's folder" in reason for reason in reasons[:3])
+    assert reasons[3] == "it is for pictures, and the source has times of its own"
+    assert "is a glob without pictures" in reasons[4]
+
+
+def test_facts_of_pictures_are_read_again_when_one_of_them_changes(folder: Path, tmp_path: Path) -> None:
+    clip = (str(pictures(folder / "clips" / "cat")), Fraction(12))
+    workspace = Workspace.open(tmp_path / "workspace")
+    first, other = (read_source_facts([each], workspace, remember=True)[each].clip for each in (clip, (clip[0], None)))
+    assert first is not None
+    assert other is not None
+    assert (first.frame_count, first.rate, other.rate) == (3, 12.0, 25.0)
+    Image.new("RGB", (16, 16), "white").save(folder / "clips" / "cat" / "9.png")
+    again = read_source_facts([clip], workspace, remember=True)[clip].clip
+    assert again is not None
+    assert again.frame_count == 4
+    assert again.digest != first.digest

@@ -1,0 +1,1 @@
+"""A fuzzer that is guided by coverage, for what this project parses itself."""

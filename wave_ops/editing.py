@@ -34,6 +34,7 @@ def edit(
     mask: Float[Tensor, "keyframe 1 height width"] | None = None,
     start: tuple[int, Float[Tensor, "keyframe channel height width"]] | None = None,
     keyframe_batch: int | None = None,
+    halved: Callable[[int], None] | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> Float[Tensor, "keyframe channel height width"]:
     """Denoise all keyframes together from x_S, with the branches [source, unconditional, conditional].
@@ -57,6 +58,7 @@ def edit(
         start: (j, edited x_j) to resume from; None to start from the inversion's x_S.
         keyframe_batch: keyframes in one UNet batch, in the order of the step; None for all. Changes memory, not the
             result.
+        halved: receives the smaller batch when memory runs out.
         callback: receives (j, x_j) after each step, j from S - 1 down to 0.
 
     Returns:
@@ -70,7 +72,7 @@ def edit(
         raise WaveOpsError(f"expected the orders of {settings.steps} steps, got {len(orders)}: pass the inversion's")
     texts = (source_prompt, prompt) if settings.guidance_scale == 1 else (source_prompt, negative_prompt, prompt)
     prompts = [encode_prompt(model, text) for text in texts]
-    denoiser = _Denoiser(model, settings, torch.cat(prompts), warps, edges, keyframe_batch)
+    denoiser = _Denoiser(model, settings, torch.cat(prompts), warps, edges, keyframe_batch, halved)
     first, x = start if start is not None else (settings.steps, inverted(settings.steps))
     x = x.float().to(model.device)
     with injected(model.unet, denoiser.session, sites=resolve_sites(model.unet, sites=model.sites)):
@@ -97,8 +99,9 @@ class _Denoiser:
         warps: PairWarps | None,
         edges: Float[Tensor, "keyframe 3 image_height image_width"] | None,
         keyframe_batch: int | None,
+        halved: Callable[[int], None] | None,
     ) -> None:
-        self.model, self.settings, self.prompts = model, settings, prompts
+        self.model, self.settings, self.prompts, self.halved = model, settings, prompts, halved
         self.schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
         self.timesteps = self.schedule.timestep_tensor(model.device)
         self.warped = settings.schedule.warped_steps("editing")
@@ -131,7 +134,7 @@ class _Denoiser:
                 edited[frames] = self.schedule.step(x[frames], noise_pred, step_index)
             return edited
 
-        return within_memory(self.session, len(x), denoise)
+        return within_memory(self.session, len(x), denoise, halved=self.halved)
 
     def _guided_noise(
         self, x: Tensor, source: Tensor | None, step_index: int, *, frames: list[int]

@@ -37,6 +37,7 @@ def invert(
     start: int = 0,
     before: Float[Tensor, "keyframe channel height width"] | None = None,
     keyframe_batch: int | None = None,
+    halved: Callable[[int], None] | None = None,
     callback: Callable[[int, Tensor], None],
 ) -> None:
     """Invert all keyframes together, from x_start to x_S.
@@ -55,6 +56,7 @@ def invert(
         before: x_{start-1}, which extrapolation needs if `start` is not 0.
         keyframe_batch: keyframes in one UNet batch, in the order of the step; None for all. Changes memory, not the
             result.
+        halved: receives the smaller batch when memory runs out.
         callback: receives (j, x_j) after each step, x_j float32.
 
     Raises:
@@ -68,7 +70,7 @@ def invert(
     schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
     warped = settings.schedule.warped_steps("inversion")
     orders = step_orders(len(latents), settings)
-    predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, keyframe_batch)
+    predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, keyframe_batch, halved)
     x = latents.float().to(model.device)
     with injected(model.unet, predictor.session, sites=resolve_sites(model.unet, sites=model.sites)):
         earlier = None if before is None else before.float().to(model.device)
@@ -132,8 +134,9 @@ class _Predictor:
         context: Float[Tensor, "1 token channel"],
         warps: PairWarps | None,
         keyframe_batch: int | None,
+        halved: Callable[[int], None] | None = None,
     ) -> None:
-        self.model, self.schedule, self.context = model, schedule, context
+        self.model, self.schedule, self.context, self.halved = model, schedule, context, halved
         self.timesteps = schedule.timestep_tensor(model.device)
         self.session = FeatureSession(warps=warps, keyframe_batch=keyframe_batch)
 
@@ -158,4 +161,4 @@ class _Predictor:
                 noise_pred[frames] = self.schedule.noise_prediction(output, x[frames], step_index)
             return noise_pred
 
-        return within_memory(self.session, len(x), predict)
+        return within_memory(self.session, len(x), predict, halved=self.halved)

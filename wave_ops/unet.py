@@ -40,6 +40,7 @@ __all__ = [
     "FeatureStep",
     "Sites",
     "injected",
+    "is_out_of_memory",
     "resolve_sites",
     "with_block",
     "within_memory",
@@ -338,23 +339,27 @@ def _grid_sizes(latent_size: tuple[int, int]) -> dict[int, tuple[int, int]]:
         height, width = (height + 1) // 2, (width + 1) // 2
 
 
-def within_memory(session: FeatureSession, keyframes: int, compute: Callable[[], T]) -> T:
+def within_memory(
+    session: FeatureSession, keyframes: int, compute: Callable[[], T], *, halved: Callable[[int], None] | None = None
+) -> T:
     """Compute a step; where the device runs out of memory, halve the session's batch and compute the step again.
 
     Args:
         session: keeps the size that worked for the steps that follow.
         keyframes: of the step.
         compute: iterates the session's `batches`, and changes nothing before it returns.
+        halved: receives each smaller size.
 
     Raises:
         OutOfMemoryError: torch's, if a single keyframe does not fit, or all must pass in one batch.
+        RuntimeError: the same of main memory.
     """
     while True:
         size = min(session.keyframe_batch or keyframes, keyframes)
         try:
             return compute()
-        except torch.OutOfMemoryError:
-            if size == 1 or session.anchor == "time":
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or size == 1 or session.anchor == "time":
                 raise
         # After the handler, which would keep the failed step's tensors by the error's traceback
         torch.cuda.empty_cache()
@@ -362,6 +367,13 @@ def within_memory(session: FeatureSession, keyframes: int, compute: Callable[[],
         _LOG.warning(
             "The device ran out of memory with %d keyframes at a time; going on with %d", size, session.keyframe_batch
         )
+        if halved is not None:
+            halved(session.keyframe_batch)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether torch found no memory, on a device or in main memory, where its error is a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 @contextmanager

@@ -76,13 +76,15 @@ def edit(
     first, x = start if start is not None else (settings.steps, inverted(settings.steps))
     x = x.float().to(model.device)
     with injected(model.unet, denoiser.session, sites=resolve_sites(model.unet, sites=model.sites)):
+        denoiser.session.prepare(orders[:first], latent_size=(x.shape[-2], x.shape[-1]))
+        edited_part = None if mask is None else mask.to(x)
         for j in range(first, 0, -1):
             # Read from storage rather than denoised: the source branch then has no error to accumulate
             injects = settings.injects(j) or settings.injects_features(j)
             source = inverted(j).float().to(model.device) if injects else None
             x = denoiser(x, source, j, order=orders[j - 1])
-            if mask is not None:
-                x = torch.lerp(inverted(j - 1).float().to(x), x, mask.to(x))
+            if edited_part is not None:
+                x = torch.lerp(inverted(j - 1).float().to(x), x, edited_part)
             if callback is not None:
                 callback(j - 1, x)
     return x
@@ -131,16 +133,17 @@ class _Denoiser:
             edited = torch.empty_like(x)
             for frames in self.session.batches(step, latent_size=(x.shape[-2], x.shape[-1])):
                 noise_pred = self._guided_noise(x, source, step_index, frames=frames)
-                edited[frames] = self.schedule.step(x[frames], noise_pred, step_index)
+                edited.index_copy_(0, frames, self.schedule.step(x.index_select(0, frames), noise_pred, step_index))
             return edited
 
         return within_memory(self.session, len(x), denoise, halved=self.halved)
 
     def _guided_noise(
-        self, x: Tensor, source: Tensor | None, step_index: int, *, frames: list[int]
+        self, x: Tensor, source: Tensor | None, step_index: int, *, frames: Tensor
     ) -> Float[Tensor, "frame channel height width"]:
         # The source branch comes first: `FeatureStep.injecting` copies from there
-        branches = ([] if source is None else [source[frames]]) + [x[frames]] * self.edit_branches
+        sources = [] if source is None else [source.index_select(0, frames)]
+        branches = sources + [x.index_select(0, frames)] * self.edit_branches
         latents = torch.cat(branches)
         context = repeat(self.prompts[-len(branches) :], "b n c -> (b f) n c", f=len(frames))
         timestep = self.timesteps[step_index - 1]
@@ -158,7 +161,7 @@ class _Denoiser:
         return uncond + self.settings.guidance_scale * (cond - uncond)
 
     def _control(
-        self, latents: Tensor, timestep: Tensor, context: Tensor, frames: list[int]
+        self, latents: Tensor, timestep: Tensor, context: Tensor, frames: Tensor
     ) -> dict[str, Tensor | list[Tensor]]:
         """Return the UNet's arguments for a ControlNet: residuals of the two edit branches, zeros for the source's."""
         if self.edges is None or self.model.controlnet is None:
@@ -168,7 +171,7 @@ class _Denoiser:
             latents[edits].to(self.model.dtype),
             timestep,
             encoder_hidden_states=context[edits],
-            controlnet_cond=self.edges[frames].repeat(self.edit_branches, 1, 1, 1),
+            controlnet_cond=self.edges.index_select(0, frames).repeat(self.edit_branches, 1, 1, 1),
             conditioning_scale=self.settings.controlnet_scale,
             return_dict=False,
         )

@@ -73,6 +73,7 @@ def invert(
     predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, keyframe_batch, halved)
     x = latents.float().to(model.device)
     with injected(model.unet, predictor.session, sites=resolve_sites(model.unet, sites=model.sites)):
+        predictor.session.prepare(orders[start:], latent_size=(x.shape[-2], x.shape[-1]))
         earlier = None if before is None else before.float().to(model.device)
         for j in range(start + 1, settings.steps + 1):
             following = x
@@ -118,6 +119,7 @@ def reconstruct(
     predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, keyframe_batch)
     x = latents.float().to(model.device)
     with injected(model.unet, predictor.session, sites=resolve_sites(model.unet, sites=model.sites)):
+        predictor.session.prepare(orders, latent_size=(x.shape[-2], x.shape[-1]))
         for j in range(settings.steps, 0, -1):
             noise_pred = predictor(x, j, order=orders[j - 1], warping=j in warped)  # orders[0] is that of step 1
             x = schedule.step(x, noise_pred, j)
@@ -153,12 +155,13 @@ class _Predictor:
         def predict() -> Tensor:
             noise_pred = torch.empty_like(x)
             for frames in self.session.batches(step, latent_size=(x.shape[-2], x.shape[-1])):
+                latents = x.index_select(0, frames)
                 output = self.model.unet(
-                    x[frames].to(self.model.dtype),
+                    latents.to(self.model.dtype),
                     self.timesteps[step_index - 1],
                     encoder_hidden_states=self.context.expand(len(frames), -1, -1),
                 ).sample
-                noise_pred[frames] = self.schedule.noise_prediction(output, x[frames], step_index)
+                noise_pred.index_copy_(0, frames, self.schedule.noise_prediction(output, latents, step_index))
             return noise_pred
 
         return within_memory(self.session, len(x), predict, halved=self.halved)

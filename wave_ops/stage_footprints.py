@@ -139,7 +139,8 @@ def generous_bytes(
 def _keyframe_bytes(model: StableDiffusion, size: tuple[int, int]) -> int:
     """Return what each keyframe takes in whatever batches: latents before and after, edges, and maps of its pairs."""
     area = size[0] * size[1]
-    return area + _CELL_BYTES * (area // model.vae_factor**2)
+    edges = 0 if model.controlnet is None else 3 * int(model.dtype.itemsize) * area
+    return edges + _CELL_BYTES * (area // model.vae_factor**2)
 
 
 def _latents(model: StableDiffusion, keyframes: int, size: tuple[int, int]) -> Tensor:

@@ -32,7 +32,7 @@ M = TypeVar("M", bound=nn.Module)
 _MAPPED: Final = 32 * 2**20
 """Bytes from which the C library of Linux returns a tensor's memory to the system at once."""
 _HEAP: Final = 1.5
-"""What smaller tensors take of main memory over their size, as they leave gaps in the heap: measured from 1.2 to 1.8."""
+"""What smaller tensors take of main memory over their size, as they leave gaps in the heap: from 1.2 to 1.8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

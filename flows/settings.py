@@ -55,7 +55,10 @@ class WaveSettings(BaseSettings):
     dtype: DtypeChoice = "auto"
     """Data type of the networks: auto is float16 on CUDA, float32 elsewhere."""
     keyframe_batch: int | None = Field(default=None, ge=1)
-    """Keyframes in one UNet batch; all of them by default. Fewer take less memory and give the same result."""
+    """Keyframes in one UNet batch at most; by default as many as fit in memory. The result is the same."""
+    memory_limit: ByteSize | None = Field(default=None, gt=0)
+    """Memory, such as 8GB, that a process may take on the device of the networks; by default most of what is free
+    there. It decides how many keyframes pass through the UNet together, and how many frames through the VAE."""
     flow_weights: str = ""
     """A safetensors file of RAFT's weights, or a folder that contains one; empty for torchvision's hub."""
     max_tasks: int = Field(default=os.cpu_count() or 1, ge=1)

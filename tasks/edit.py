@@ -11,6 +11,7 @@ from storage.artifact import Artifact
 from storage.row_access import RowWriter
 from storage.workspace import open_artifact
 from tasks.artifacts import finite_latents, frames_at, require_latents, shard_rows, stored_warps
+from tasks.memory import StageMemory
 from tasks.models.devices import stage_device
 from tasks.models.safe_precision import compute_finite
 from tasks.planning.batches import Job
@@ -24,6 +25,7 @@ from wave_ops.diffusion import StableDiffusion, decode_latents
 from wave_ops.edges import canny_edges
 from wave_ops.editing import edit
 from wave_ops.finite import check_finite
+from wave_ops.stage_footprints import edit_footprint
 
 __all__ = ["edit_keyframes"]
 
@@ -66,18 +68,29 @@ def _store_keyframes(artifact: Artifact, keyframes: NDArray[np.uint8]) -> None:
 
 
 def _edited(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> NDArray[np.uint8]:
-    keyframes = decode_latents(model, _denoise(artifact, model, plan))
     editing = plan[EDIT].settings.editing
+    memory = StageMemory(
+        model,
+        size=plan.size,
+        keyframes=len(plan.keyframes),
+        limit=plan.execution.memory_limit,
+        footprint=lambda: edit_footprint(model, plan.size, editing),
+        key=(plan.inputs.model, plan.inputs.controlnet, plan.execution.dtype, editing),
+    )
+    latents = _denoise(artifact, model, plan, memory)
+    batch = memory.vae_batch(len(latents), decoding=True)
+    keyframes = decode_latents(model, latents, batch=batch.frames, tile=batch.tile)
     if editing.keep and editing.paste:
         return paste_edit(_sources(plan), keyframes, torch.from_numpy(artifact.read_region("mask")))
     return keyframes
 
 
-def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> Tensor:
+def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan, memory: StageMemory) -> Tensor:
     stage, inverted = plan[EDIT].settings, _Inversion(open_artifact(plan[INVERT].ref))
     settings = stage.editing
     step, latents, writer = _start(artifact, settings.steps, inverted)
-    mask = _change_mask(artifact, model, plan, inverted) if settings.keep else None
+    batch = memory.keyframe_batch(plan.execution.keyframe_batch, divisible=settings.anchor == "order")
+    mask = _change_mask(artifact, model, plan, inverted, batch) if settings.keep else None
     edges = None
     if model.controlnet is not None:
         edges = canny_edges(_sources(plan))
@@ -99,14 +112,17 @@ def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> Tens
             edges=edges,
             mask=mask,
             start=(step, latents),
-            keyframe_batch=plan.execution.keyframe_batch,
+            keyframe_batch=batch,
+            halved=memory.halved,
             callback=store,
         )
     writer.flush()
     return edited
 
 
-def _change_mask(artifact: Artifact, model: StableDiffusion, plan: EditPlan, inverted: _Inversion) -> Tensor:
+def _change_mask(
+    artifact: Artifact, model: StableDiffusion, plan: EditPlan, inverted: _Inversion, batch: int | None
+) -> Tensor:
     """Return where the prompts disagree, from the store if it is there: a resumed edit goes on with the same mask."""
     stage, clean = plan[EDIT].settings, inverted(0)
     shape = (len(clean), 1, *clean.shape[2:])
@@ -126,7 +142,7 @@ def _change_mask(artifact: Artifact, model: StableDiffusion, plan: EditPlan, inv
         prompt=stage.prompt,
         steps=stage.editing.steps,
         seed=plan[INVERT].settings.inversion.seed,
-        keyframe_batch=plan.execution.keyframe_batch,
+        keyframe_batch=batch,
     )
     check_finite(difference.numpy(), "the predictions of the change mask")
     editing = stage.editing

@@ -10,6 +10,7 @@ from storage.artifact import Artifact
 from storage.row_access import RowWriter
 from storage.workspace import open_artifact
 from tasks.artifacts import finite_latents, frames_at, require_latents, stored_warps
+from tasks.memory import StageMemory
 from tasks.models.devices import stage_device
 from tasks.models.safe_precision import compute_finite
 from tasks.planning.batches import Job
@@ -20,6 +21,7 @@ from tasks.prompt_notes import prompt_notes
 from tasks.stage import measured, stage_task
 from wave_ops.diffusion import StableDiffusion, encode_frames
 from wave_ops.inversion import InversionSettings, invert, step_orders
+from wave_ops.stage_footprints import inversion_footprint
 
 __all__ = ["invert_keyframes"]
 
@@ -50,8 +52,16 @@ def invert_keyframes(job: Job) -> None:
 
 def _invert(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> None:
     """Compute and store what is missing of the latents."""
-    settings = plan[INVERT].settings.inversion
-    start, points, writer = _start(artifact, model, plan)
+    settings, execution = plan[INVERT].settings.inversion, plan.execution
+    memory = StageMemory(
+        model,
+        size=plan.size,
+        keyframes=len(plan.keyframes),
+        limit=execution.memory_limit,
+        footprint=lambda: inversion_footprint(model, plan.size),
+        key=(plan.inputs.model, execution.dtype),
+    )
+    start, points, writer = _start(artifact, model, plan, memory)
     with stage_progress(plan[INVERT], total=settings.steps, done=start) as progress:
 
         def store(step_index: int, x: Tensor) -> None:
@@ -66,7 +76,8 @@ def _invert(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> None:
             settings=settings,
             start=start,
             before=points[0] if start > 0 else None,
-            keyframe_batch=plan.execution.keyframe_batch,
+            keyframe_batch=memory.keyframe_batch(execution.keyframe_batch),
+            halved=memory.halved,
             callback=store,
         )
     writer.flush()
@@ -81,13 +92,16 @@ def _store_orders(artifact: Artifact, count: int, settings: InversionSettings) -
     artifact.write_region("orders", 0, orders)
 
 
-def _start(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> tuple[int, Tensor, RowWriter]:
+def _start(
+    artifact: Artifact, model: StableDiffusion, plan: EditPlan, memory: StageMemory
+) -> tuple[int, Tensor, RowWriter]:
     """Return the last step that is stored, 0 if none, the latents of the step before and of it, and what writes on.
 
     Latents of step 0 alone are returned where nothing is stored.
     """
     frames = frames_at(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size)
-    latents = encode_frames(model, frames)
+    batch = memory.vae_batch(len(frames), decoding=False)
+    latents = encode_frames(model, frames, batch=batch.frames, tile=batch.tile)
     stored = require_latents(artifact, plan[INVERT].settings.inversion.steps, latents)
     writer = artifact.row_writer("latents", stored)
     if stored > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,15 @@ from torch import Tensor
 
 from wave_ops.errors import NonFiniteError, WaveOpsError
 
-__all__ = ["StableDiffusion", "batch_slices", "decode_latents", "encode_frames", "encode_prompt", "unread_words"]
+__all__ = [
+    "StableDiffusion",
+    "batch_slices",
+    "decode_latents",
+    "encode_frames",
+    "encode_prompt",
+    "tiled",
+    "unread_words",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +99,11 @@ def unread_words(tokenizer: Any, prompt: str) -> str:
 
 @torch.inference_mode()
 def encode_frames(
-    model: StableDiffusion, frames: UInt8[np.ndarray, "frame height width 3"], *, batch: int = 4
+    model: StableDiffusion,
+    frames: UInt8[np.ndarray, "frame height width 3"],
+    *,
+    batch: int = 4,
+    tile: int | None = None,
 ) -> Float[Tensor, "frame channel latent_height latent_width"]:
     """Encode frames to float32 latents: the mean of the VAE's posterior times its scaling factor.
 
@@ -100,6 +113,7 @@ def encode_frames(
         model: its VAE is used.
         frames: uint8 RGB; both sides are multiples of the model's `size_multiple`.
         batch: frames that are encoded at a time; changes memory, not the result.
+        tile: see `tiled`.
 
     Raises:
         WaveOpsError: a side is not a multiple of the model's `size_multiple`.
@@ -111,11 +125,12 @@ def encode_frames(
         )
     vae = model.vae
     latents = []
-    for start in range(0, len(frames), batch):
-        pixels = torch.from_numpy(frames[start : start + batch]).to(model.device).permute(0, 3, 1, 2)
-        images = (pixels.to(vae.dtype) / 127.5) - 1
-        # The mean instead of a sample: the same frames must have the same latents in every run
-        latents.append(vae.encode(images).latent_dist.mean.float() * vae.config.scaling_factor)
+    with tiled(vae, tile):
+        for start in range(0, len(frames), batch):
+            pixels = torch.from_numpy(frames[start : start + batch]).to(model.device).permute(0, 3, 1, 2)
+            images = (pixels.to(vae.dtype) / 127.5) - 1
+            # The mean instead of a sample: the same frames must have the same latents in every run
+            latents.append(vae.encode(images).latent_dist.mean.float() * vae.config.scaling_factor)
     # Convolutions may return channels-last memory, which rounds differently from a stored copy read back
     return torch.cat(latents).contiguous()
 
@@ -126,6 +141,7 @@ def decode_latents(
     latents: Float[Tensor, "frame channel latent_height latent_width"],
     *,
     batch: int = 4,
+    tile: int | None = None,
 ) -> UInt8[np.ndarray, "frame height width 3"]:
     """Decode latents to frames, rounded to uint8.
 
@@ -133,20 +149,46 @@ def decode_latents(
         model: its VAE is used.
         latents: float32, multiplied by the VAE's scaling factor.
         batch: frames that are decoded at a time; changes memory, not the result.
+        tile: see `tiled`.
 
     Raises:
         NonFiniteError: a decoded value is NaN or infinite.
     """
     vae, frames, finite = model.vae, [], []
-    for part in latents.split(batch):
-        images = vae.decode((part.to(model.device) / vae.config.scaling_factor).to(vae.dtype)).sample
-        pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        finite.append(images.isfinite().all())
-        frames.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
+    with tiled(vae, tile):
+        for part in latents.split(batch):
+            images = vae.decode((part.to(model.device) / vae.config.scaling_factor).to(vae.dtype)).sample
+            pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+            finite.append(images.isfinite().all())
+            frames.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
     # Read at the end, when the device has nothing left to do; as pixels NaN would be black
     if not torch.stack(finite).all():
         raise NonFiniteError("decoded frames are not finite: the VAE returns NaN or infinity")
     return np.concatenate(frames)
+
+
+@contextmanager
+def tiled(vae: Any, side: int | None) -> Iterator[None]:
+    """Let a VAE encode and decode in square tiles that overlap and are blended; its settings return afterwards.
+
+    A tile is normalised by itself, so that values differ slightly from those of whole frames.
+
+    Args:
+        vae: an AutoencoderKL.
+        side: of the tiles, pixels; None for whole frames.
+    """
+    if side is None:
+        yield
+        return
+    before = {name: getattr(vae, name) for name in ("use_tiling", "tile_sample_min_size", "tile_latent_min_size")}
+    wanted = (True, side, side // 2 ** (len(vae.config.block_out_channels) - 1))
+    try:
+        for name, value in zip(before, wanted, strict=True):
+            setattr(vae, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(vae, name, value)
 
 
 def batch_slices(count: int, size: int | None) -> Iterator[slice]:

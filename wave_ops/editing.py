@@ -34,6 +34,7 @@ def edit(
     mask: Float[Tensor, "keyframe 1 height width"] | None = None,
     start: tuple[int, Float[Tensor, "keyframe channel height width"]] | None = None,
     keyframe_batch: int | None = None,
+    halved: Callable[[int], None] | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> Float[Tensor, "keyframe channel height width"]:
     """Denoise all keyframes together from x_S, with the branches [source, unconditional, conditional].
@@ -57,6 +58,7 @@ def edit(
         start: (j, edited x_j) to resume from; None to start from the inversion's x_S.
         keyframe_batch: keyframes in one UNet batch, in the order of the step; None for all. Changes memory, not the
             result.
+        halved: receives the smaller batch when memory runs out.
         callback: receives (j, x_j) after each step, j from S - 1 down to 0.
 
     Returns:
@@ -70,17 +72,19 @@ def edit(
         raise WaveOpsError(f"expected the orders of {settings.steps} steps, got {len(orders)}: pass the inversion's")
     texts = (source_prompt, prompt) if settings.guidance_scale == 1 else (source_prompt, negative_prompt, prompt)
     prompts = [encode_prompt(model, text) for text in texts]
-    denoiser = _Denoiser(model, settings, torch.cat(prompts), warps, edges, keyframe_batch)
+    denoiser = _Denoiser(model, settings, torch.cat(prompts), warps, edges, keyframe_batch, halved)
     first, x = start if start is not None else (settings.steps, inverted(settings.steps))
     x = x.float().to(model.device)
     with injected(model.unet, denoiser.session, sites=resolve_sites(model.unet, sites=model.sites)):
+        denoiser.session.prepare(orders[:first], latent_size=(x.shape[-2], x.shape[-1]))
+        edited_part = None if mask is None else mask.to(x)
         for j in range(first, 0, -1):
             # Read from storage rather than denoised: the source branch then has no error to accumulate
             injects = settings.injects(j) or settings.injects_features(j)
             source = inverted(j).float().to(model.device) if injects else None
             x = denoiser(x, source, j, order=orders[j - 1])
-            if mask is not None:
-                x = torch.lerp(inverted(j - 1).float().to(x), x, mask.to(x))
+            if edited_part is not None:
+                x = torch.lerp(inverted(j - 1).float().to(x), x, edited_part)
             if callback is not None:
                 callback(j - 1, x)
     return x
@@ -97,8 +101,9 @@ class _Denoiser:
         warps: PairWarps | None,
         edges: Float[Tensor, "keyframe 3 image_height image_width"] | None,
         keyframe_batch: int | None,
+        halved: Callable[[int], None] | None,
     ) -> None:
-        self.model, self.settings, self.prompts = model, settings, prompts
+        self.model, self.settings, self.prompts, self.halved = model, settings, prompts, halved
         self.schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
         self.timesteps = self.schedule.timestep_tensor(model.device)
         self.warped = settings.schedule.warped_steps("editing")
@@ -128,16 +133,17 @@ class _Denoiser:
             edited = torch.empty_like(x)
             for frames in self.session.batches(step, latent_size=(x.shape[-2], x.shape[-1])):
                 noise_pred = self._guided_noise(x, source, step_index, frames=frames)
-                edited[frames] = self.schedule.step(x[frames], noise_pred, step_index)
+                edited.index_copy_(0, frames, self.schedule.step(x.index_select(0, frames), noise_pred, step_index))
             return edited
 
-        return within_memory(self.session, len(x), denoise)
+        return within_memory(self.session, len(x), denoise, halved=self.halved)
 
     def _guided_noise(
-        self, x: Tensor, source: Tensor | None, step_index: int, *, frames: list[int]
+        self, x: Tensor, source: Tensor | None, step_index: int, *, frames: Tensor
     ) -> Float[Tensor, "frame channel height width"]:
         # The source branch comes first: `FeatureStep.injecting` copies from there
-        branches = ([] if source is None else [source[frames]]) + [x[frames]] * self.edit_branches
+        sources = [] if source is None else [source.index_select(0, frames)]
+        branches = sources + [x.index_select(0, frames)] * self.edit_branches
         latents = torch.cat(branches)
         context = repeat(self.prompts[-len(branches) :], "b n c -> (b f) n c", f=len(frames))
         timestep = self.timesteps[step_index - 1]
@@ -155,7 +161,7 @@ class _Denoiser:
         return uncond + self.settings.guidance_scale * (cond - uncond)
 
     def _control(
-        self, latents: Tensor, timestep: Tensor, context: Tensor, frames: list[int]
+        self, latents: Tensor, timestep: Tensor, context: Tensor, frames: Tensor
     ) -> dict[str, Tensor | list[Tensor]]:
         """Return the UNet's arguments for a ControlNet: residuals of the two edit branches, zeros for the source's."""
         if self.edges is None or self.model.controlnet is None:
@@ -165,7 +171,7 @@ class _Denoiser:
             latents[edits].to(self.model.dtype),
             timestep,
             encoder_hidden_states=context[edits],
-            controlnet_cond=self.edges[frames].repeat(self.edit_branches, 1, 1, 1),
+            controlnet_cond=self.edges.index_select(0, frames).repeat(self.edit_branches, 1, 1, 1),
             conditioning_scale=self.settings.controlnet_scale,
             return_dict=False,
         )

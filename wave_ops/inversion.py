@@ -37,6 +37,7 @@ def invert(
     start: int = 0,
     before: Float[Tensor, "keyframe channel height width"] | None = None,
     keyframe_batch: int | None = None,
+    halved: Callable[[int], None] | None = None,
     callback: Callable[[int, Tensor], None],
 ) -> None:
     """Invert all keyframes together, from x_start to x_S.
@@ -55,6 +56,7 @@ def invert(
         before: x_{start-1}, which extrapolation needs if `start` is not 0.
         keyframe_batch: keyframes in one UNet batch, in the order of the step; None for all. Changes memory, not the
             result.
+        halved: receives the smaller batch when memory runs out.
         callback: receives (j, x_j) after each step, x_j float32.
 
     Raises:
@@ -68,9 +70,10 @@ def invert(
     schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
     warped = settings.schedule.warped_steps("inversion")
     orders = step_orders(len(latents), settings)
-    predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, keyframe_batch)
+    predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, keyframe_batch, halved)
     x = latents.float().to(model.device)
     with injected(model.unet, predictor.session, sites=resolve_sites(model.unet, sites=model.sites)):
+        predictor.session.prepare(orders[start:], latent_size=(x.shape[-2], x.shape[-1]))
         earlier = None if before is None else before.float().to(model.device)
         for j in range(start + 1, settings.steps + 1):
             following = x
@@ -116,6 +119,7 @@ def reconstruct(
     predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, keyframe_batch)
     x = latents.float().to(model.device)
     with injected(model.unet, predictor.session, sites=resolve_sites(model.unet, sites=model.sites)):
+        predictor.session.prepare(orders, latent_size=(x.shape[-2], x.shape[-1]))
         for j in range(settings.steps, 0, -1):
             noise_pred = predictor(x, j, order=orders[j - 1], warping=j in warped)  # orders[0] is that of step 1
             x = schedule.step(x, noise_pred, j)
@@ -132,8 +136,9 @@ class _Predictor:
         context: Float[Tensor, "1 token channel"],
         warps: PairWarps | None,
         keyframe_batch: int | None,
+        halved: Callable[[int], None] | None = None,
     ) -> None:
-        self.model, self.schedule, self.context = model, schedule, context
+        self.model, self.schedule, self.context, self.halved = model, schedule, context, halved
         self.timesteps = schedule.timestep_tensor(model.device)
         self.session = FeatureSession(warps=warps, keyframe_batch=keyframe_batch)
 
@@ -150,12 +155,13 @@ class _Predictor:
         def predict() -> Tensor:
             noise_pred = torch.empty_like(x)
             for frames in self.session.batches(step, latent_size=(x.shape[-2], x.shape[-1])):
+                latents = x.index_select(0, frames)
                 output = self.model.unet(
-                    x[frames].to(self.model.dtype),
+                    latents.to(self.model.dtype),
                     self.timesteps[step_index - 1],
                     encoder_hidden_states=self.context.expand(len(frames), -1, -1),
                 ).sample
-                noise_pred[frames] = self.schedule.noise_prediction(output, x[frames], step_index)
+                noise_pred.index_copy_(0, frames, self.schedule.noise_prediction(output, latents, step_index))
             return noise_pred
 
-        return within_memory(self.session, len(x), predict)
+        return within_memory(self.session, len(x), predict, halved=self.halved)

@@ -17,7 +17,7 @@ Source: WAVE sec. 4 (warping) and 6 (extended attention; injection after plug-an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from wave_ops.diffusion import batch_slices
@@ -40,6 +40,7 @@ __all__ = [
     "FeatureStep",
     "Sites",
     "injected",
+    "is_out_of_memory",
     "resolve_sites",
     "with_block",
     "within_memory",
@@ -179,20 +180,53 @@ class FeatureSession:
     """The frame that extends attention: the first one of the order, or the first one in time."""
     keyframe_batch: int | None = None
     """Keyframes in one UNet batch; None for all. Changes memory, not the result."""
+    _device: torch.device | None = None
+    _levels: int = 0
+    """Grids on which the UNet computes, from that of the latents on."""
     _step: FeatureStep = field(default_factory=lambda: FeatureStep(order=()))
-    _batch: slice = field(default_factory=lambda: slice(0, 0))
+    _more_follow: bool = False
+    """Whether another batch of the step follows."""
+    _anchor_place: int = 0
+    """The anchor's place in the batch; the first batch of several begins with it."""
+    _places: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+    """Orders on the device."""
     _grids: dict[tuple[int, int], GridWarps] = field(default_factory=dict)
     _maps: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    """By grid, the source of each position of the batch."""
     _sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
     _last: dict[str, Tensor] = field(default_factory=dict)
     """By site, the fused feature of the last frame of the batch before, (branch position channel)."""
     _anchors: dict[str, Tensor] = field(default_factory=dict)
     """By projection, the anchor frame's keys or values, (branch position channel), for the batches that follow."""
 
-    def batches(self, step: FeatureStep, *, latent_size: tuple[int, int]) -> Iterator[list[int]]:
+    def enter(self, unet: Any) -> None:
+        """Note where the UNet computes, and on how many grids."""
+        self._device, self._levels = torch.device(unet.device), len(unet.config.block_out_channels)
+
+    def prepare(self, orders: Iterable[Sequence[int]], *, latent_size: tuple[int, int]) -> None:
+        """Copy to the device what steps need, so that a step copies nothing; without, the first step of each does.
+
+        Args:
+            orders: of the steps that follow.
+            latent_size: (height, width) of the latents.
+        """
+        distinct = dict.fromkeys(tuple(order) for order in orders)
+        table = torch.tensor(list(distinct)).to(self._device)
+        self._places |= dict(zip(distinct, table, strict=True))
+        if self.warps is not None and table.shape[-1] > 1:
+            self._resize_warps(latent_size)
+
+    def _resize_warps(self, latent_size: tuple[int, int]) -> None:
+        # They outlive the step, since flows do not change
+        for size in list(_grid_sizes(latent_size).values())[: self._levels]:
+            if size not in self._grids and self.warps is not None:
+                self._grids[size] = self.warps.at(size, device=self._device)
+
+    def batches(self, step: FeatureStep, *, latent_size: tuple[int, int]) -> Iterator[Int[Tensor, " frame"]]:
         """Yield the keyframe indices of each UNet batch of a step; run the UNet on a batch before taking the next.
 
-        The hooks act only in between: after the last batch, the UNet's output is that without hooks.
+        The hooks act only in between: after the last batch, the UNet's output is that without hooks. All maps of the
+        step are built before its first batch.
 
         Args:
             step: the order and the active exchanges of features.
@@ -208,18 +242,32 @@ class FeatureSession:
             warping=step.warping and several and self.warps is not None,
             extending=step.extending and several,
         )
+        in_time = self._step.extending and self.anchor == "time"
+        self._anchor_place = step.order.index(min(step.order)) if in_time else 0
         self._sizes = _grid_sizes(latent_size)
-        # `_grids` outlives the step, since flows do not change; maps depend on the order and on the batch
         try:
-            for batch in self._slices():
-                self._batch = batch
-                self._maps.clear()
-                yield list(step.order[batch])
+            slices = self._slices()
+            if self._step.warping:
+                self._resize_warps(latent_size)
+            maps = [self._step_maps(batch) for batch in slices]
+            places = self._places.get(step.order)
+            places = torch.tensor(step.order, device=self._device) if places is None else places
+            for batch, self._maps in zip(slices, maps, strict=True):
+                self._more_follow = batch.stop < len(step.order)
+                yield places[batch]
         finally:
             self._step = FeatureStep(order=())
-            self._maps.clear()
+            self._maps = {}
             self._last.clear()
             self._anchors.clear()
+
+    def _step_maps(self, batch: slice) -> dict[tuple[int, int], Tensor]:
+        if not self._step.warping:
+            return {}
+        order = self._step.order
+        previous = order[batch.start - 1] if batch.start > 0 else None
+        sizes = list(self._sizes.values())[: self._levels]
+        return {size: gather_map(order[batch], self._grids[size], previous=previous) for size in sizes}
 
     def _slices(self) -> list[slice]:
         slices = list(batch_slices(len(self._step.order), self.keyframe_batch))
@@ -287,8 +335,8 @@ class FeatureSession:
         # The UNet computes earlier batches only once, so each site stores the feature that the next one needs
         last = self._last.get(site)
         joined = features if last is None else torch.cat([last[:, None], features], dim=1)
-        fused = gather_positions(joined, self._map(size, features.device))
-        if self._more_follow():
+        fused = gather_positions(joined, self._maps[size])
+        if self._more_follow:
             self._last[site] = fused[:, -1].clone()  # a view would keep all features of the batch
         return fused
 
@@ -300,29 +348,11 @@ class FeatureSession:
         own = rearrange(projected, "(b f) n c -> b f n c", b=branches)
         anchor = self._anchors.get(name)
         if anchor is None:
-            anchor = own[:, self._anchor_place()]
-            if self._more_follow():
+            anchor = own[:, self._anchor_place]
+            if self._more_follow:
                 self._anchors[name] = anchor.clone()
         extended = torch.cat([anchor[:, None].expand_as(own), own], dim=2)
         return rearrange(extended, "b f n c -> (b f) n c")
-
-    def _more_follow(self) -> bool:
-        more: bool = self._batch.stop < len(self._step.order)
-        return more
-
-    def _anchor_place(self) -> int:
-        """Return the anchor's place in the batch; the first batch of several begins with it."""
-        order = self._step.order
-        return order.index(min(order)) if self._step.extending and self.anchor == "time" else 0
-
-    def _map(self, size: tuple[int, int], device: torch.device) -> Tensor:
-        if size not in self._maps:
-            if size not in self._grids and self.warps is not None:
-                self._grids[size] = self.warps.at(size, device=device)
-            order, start = self._step.order, self._batch.start
-            previous = order[start - 1] if start > 0 else None
-            self._maps[size] = gather_map(order[self._batch], self._grids[size], previous=previous)
-        return self._maps[size]
 
 
 def _grid_sizes(latent_size: tuple[int, int]) -> dict[int, tuple[int, int]]:
@@ -338,23 +368,27 @@ def _grid_sizes(latent_size: tuple[int, int]) -> dict[int, tuple[int, int]]:
         height, width = (height + 1) // 2, (width + 1) // 2
 
 
-def within_memory(session: FeatureSession, keyframes: int, compute: Callable[[], T]) -> T:
+def within_memory(
+    session: FeatureSession, keyframes: int, compute: Callable[[], T], *, halved: Callable[[int], None] | None = None
+) -> T:
     """Compute a step; where the device runs out of memory, halve the session's batch and compute the step again.
 
     Args:
         session: keeps the size that worked for the steps that follow.
         keyframes: of the step.
         compute: iterates the session's `batches`, and changes nothing before it returns.
+        halved: receives each smaller size.
 
     Raises:
         OutOfMemoryError: torch's, if a single keyframe does not fit, or all must pass in one batch.
+        RuntimeError: the same of main memory.
     """
     while True:
         size = min(session.keyframe_batch or keyframes, keyframes)
         try:
             return compute()
-        except torch.OutOfMemoryError:
-            if size == 1 or session.anchor == "time":
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or size == 1 or session.anchor == "time":
                 raise
         # After the handler, which would keep the failed step's tensors by the error's traceback
         torch.cuda.empty_cache()
@@ -362,6 +396,13 @@ def within_memory(session: FeatureSession, keyframes: int, compute: Callable[[],
         _LOG.warning(
             "The device ran out of memory with %d keyframes at a time; going on with %d", size, session.keyframe_batch
         )
+        if halved is not None:
+            halved(session.keyframe_batch)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether torch found no memory, on a device or in main memory, where its error is a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 @contextmanager
@@ -373,6 +414,7 @@ def injected(unet: nn.Module, session: FeatureSession, *, sites: Sites) -> Itera
         session: acts on the UNet's calls while its `batches` are iterated.
         sites: the submodules to hook.
     """
+    session.enter(unet)
     with ExitStack() as stack:
         for name in sites.warp_resnets:
             conv1 = unet.get_submodule(f"{name}.conv1")

@@ -15,6 +15,7 @@ __all__ = [
     "STDERR",
     "STDOUT",
     "FlowWeightsOption",
+    "MemoryLimitOption",
     "NothingStarted",
     "TracebacksOption",
     "VerboseOption",
@@ -38,6 +39,9 @@ WorkspaceOption = Annotated[
 ]
 FlowWeightsOption = Annotated[
     str | None, typer.Option(metavar="PATH", help=f"{described(WaveSettings, 'flow_weights')} (WAVE_FLOW_WEIGHTS)")
+]
+MemoryLimitOption = Annotated[
+    str | None, typer.Option(metavar="SIZE", help=f"{described(WaveSettings, 'memory_limit')} (WAVE_MEMORY_LIMIT)")
 ]
 TracebacksOption = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show Prefect's log, and tracebacks.")]

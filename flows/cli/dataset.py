@@ -15,6 +15,7 @@ from flows.cli.console import (
     STDERR,
     STDOUT,
     FlowWeightsOption,
+    MemoryLimitOption,
     NothingStarted,
     VerboseOption,
     WorkspaceOption,
@@ -51,6 +52,7 @@ def dataset(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be computed, and an estimate.")] = False,
     flow_weights: FlowWeightsOption = None,
     workspace: WorkspaceOption = None,
+    memory_limit: MemoryLimitOption = None,
     verbose: VerboseOption = False,
     **fields: Any,
 ) -> None:
@@ -60,7 +62,7 @@ def dataset(
     """
     with _before_anything_runs():
         request = _request(source, settings, set_default or [], fields)
-        chosen = read_settings(workspace=workspace, flow_weights=flow_weights)
+        chosen = read_settings(workspace=workspace, flow_weights=flow_weights, memory_limit=memory_limit)
         bulk = plan(request, chosen, remember=not dry_run)
         if dry_run:
             _show(bulk)

@@ -10,6 +10,7 @@ from flows.cli.console import (
     STDERR,
     STDOUT,
     FlowWeightsOption,
+    MemoryLimitOption,
     VerboseOption,
     WorkspaceOption,
     app,
@@ -39,6 +40,7 @@ def edit(
     ],
     flow_weights: FlowWeightsOption = None,
     workspace: WorkspaceOption = None,
+    memory_limit: MemoryLimitOption = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -63,7 +65,7 @@ def edit(
     from tasks.planning.input_video import check_video, kept_downloads
     from tasks.planning.prepare import replan
 
-    chosen = read_settings(workspace=workspace, flow_weights=flow_weights)
+    chosen = read_settings(workspace=workspace, flow_weights=flow_weights, memory_limit=memory_limit)
     with using_limits(chosen.limits):
         check_video(request.video, rate=request.picture_rate)
     check_output(output, video=request.video, overwrite=overwrite)

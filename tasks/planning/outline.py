@@ -25,7 +25,9 @@ class Execution:
     """The choice, auto, cpu or cuda, for the process that runs the stage."""
     dtype: str = "float32"
     keyframe_batch: int | None = None
-    """Keyframes in one UNet batch; None for all."""
+    """Keyframes in one UNet batch at most; None for as many as fit in memory."""
+    memory_limit: int | None = None
+    """Bytes that a process may take on the device of the networks; None for most of what is free."""
     propagation: Backend = "numba"
     """What propagates frames: compiled loops, or torch on a CUDA device."""
     limits: Limits = field(default_factory=Limits)

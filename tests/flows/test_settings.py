@@ -29,6 +29,7 @@ def test_what_is_given_goes_before_the_environment(monkeypatch: pytest.MonkeyPat
         ("WAVE_MAX_TASKS", "0", "WAVE_MAX_TASKS cannot be '0'"),
         ("WAVE_DISK_BUDGET", "much", "WAVE_DISK_BUDGET cannot be 'much'"),
         ("WAVE_DISK_BUDGET", "0", "WAVE_DISK_BUDGET cannot be '0'"),
+        ("WAVE_MEMORY_LIMIT", "0", "WAVE_MEMORY_LIMIT cannot be '0'"),
         ("WAVE_WORKSPACE", "", "WAVE_WORKSPACE cannot be ''"),
         ("WAVE_WORKSPCE", "/a", "did you mean WAVE_WORKSPACE"),
         ("WAVE_ZZZZZZZZ", "1", "known are WAVE_"),

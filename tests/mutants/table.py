@@ -34,8 +34,8 @@ EDITING = (
         ("orders of the inversion from the wrong end", "order=orders[j - 1]", "order=orders[-j]"),
         (
             "edges in natural order instead of the step's",
-            "controlnet_cond=self.edges[frames].repeat(self.edit_branches, 1, 1, 1)",
-            "controlnet_cond=self.edges[sorted(frames)].repeat(self.edit_branches, 1, 1, 1)",
+            "controlnet_cond=self.edges.index_select(0, frames).repeat(self.edit_branches, 1, 1, 1)",
+            "controlnet_cond=self.edges.index_select(0, frames.sort().values).repeat(self.edit_branches, 1, 1, 1)",
         ),
         (
             "the ControlNet is given the source prompt and the negative one",

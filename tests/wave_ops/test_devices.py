@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 from tests.wave_ops.conftest import build_model
 from wave_ops.diffusion import encode_frames
@@ -55,6 +57,59 @@ def on_cpu(mode: FakeTensorMode, warps: PairWarps) -> PairWarps:
         flow_to_prev={pair: fake(flow) for pair, flow in warps.flow_to_prev.items()},
         mask={pair: fake(mask) for pair, mask in warps.mask.items()},
     )
+
+
+class CopyRecorder(TorchDispatchMode):
+    """Notes each operation between the host and the device: the shapes of what is copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, tuple[int, ...]]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        tensors = [each for each in tree_iter((args, kwargs, result)) if isinstance(each, torch.Tensor)]
+        # A tensor without dimensions is passed to a kernel by its value
+        devices = {each.device.type for each in tensors if each.ndim > 0}
+        if len(devices) > 1:
+            self.found.append((str(func), tuple(tensors[0].shape)))
+        return result
+
+
+def test_no_step_copies_from_or_to_the_host_but_for_stored_latents(make_warps, fake_cuda):
+    with unset_fake_temporarily():
+        stored = make_warps(KEYFRAMES)
+    model = model_on_cuda(torch.float16)
+    schedule = WarpSchedule(steps=4)
+    given = {"warps": on_cpu(fake_cuda, stored), "keyframe_batch": 2, "source_prompt": "a red star"}
+    trajectory = [torch.zeros(KEYFRAMES, 4, 16, 16)] * 5
+    inversion = InversionSettings(schedule=schedule)
+    recorder, copies = CopyRecorder(), {}
+
+    def note(step_index, x):
+        """Note what was copied since the last step; the first one prepares the others."""
+        copies[step_index] = recorder.found[:]
+        recorder.found.clear()
+
+    with recorder:
+        invert(model, trajectory[0], settings=inversion, callback=note, **given)
+        assert copies.pop(1)
+        assert copies == {step_index: [] for step_index in (2, 3, 4)}
+        edit(
+            model,
+            trajectory.__getitem__,
+            prompt="a blue star",
+            orders=step_orders(KEYFRAMES, inversion),
+            settings=EditingSettings(schedule=schedule),
+            edges=torch.ones(KEYFRAMES, 3, 128, 128),
+            mask=torch.ones(KEYFRAMES, 1, 16, 16),
+            callback=note,
+            **given,
+        )
+    copied = {step_index: [shape for _, shape in found] for step_index, found in copies.items() if step_index < 3}
+    latents = tuple(trajectory[0].shape)
+    # Of the inversion: the latents while it is injected, and those that the mask keeps
+    assert copied == {2: [latents] * 2, 1: [latents], 0: [latents]}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.wave_ops._hooks import recorded_inputs
 from wave_ops.diffusion import batch_slices, decode_latents, encode_frames, encode_prompt
 from wave_ops.errors import WaveOpsError
 
@@ -30,6 +31,16 @@ def test_decoding_inverts_the_scaling_and_rounds(model, frames):
     decoded = decode_latents(model, latents, batch=2)
     assert decoded.shape == frames.shape
     assert np.abs(decoded - expected.permute(0, 2, 3, 1).numpy()).max() <= 0.51
+
+
+def test_tiles_bound_what_the_vae_computes_at_once_and_are_switched_off_afterwards(model, frames):
+    plain = encode_frames(model, frames)
+    with recorded_inputs(model.vae.decoder.conv_in) as calls:
+        decoded = decode_latents(model, plain, tile=64)
+    assert {call["0"].shape[-2:] for call in calls} <= {(8, 8), (8, 4), (8, 6), (8, 2), (2, 8), (2, 2), (2, 4)}
+    assert decoded.shape == frames.shape
+    assert encode_frames(model, frames, tile=64).shape == plain.shape
+    assert torch.equal(encode_frames(model, frames), plain)
 
 
 def test_a_frame_that_does_not_fit_the_factor_is_refused(model):

@@ -402,5 +402,28 @@ def test_what_cannot_be_halved_ends_with_the_error(session):
         within_memory(session, 4, _no_memory)
 
 
+def test_main_memory_that_runs_out_halves_the_batch_too():
+    session, smaller = FeatureSession(warps=None), []
+
+    def compute():
+        if session.keyframe_batch is None:
+            torch.empty(2**60, dtype=torch.uint8)
+        return "noise"
+
+    assert within_memory(session, 6, compute, halved=smaller.append) == "noise"
+    assert smaller == [3]
+
+
+def test_other_errors_do_not_halve_the_batch():
+    session = FeatureSession(warps=None)
+    with pytest.raises(RuntimeError, match="shapes"):
+        within_memory(session, 4, _shapes_differ)
+    assert session.keyframe_batch is None
+
+
+def _shapes_differ():
+    raise RuntimeError("shapes differ")
+
+
 def _no_memory():
     raise torch.OutOfMemoryError("no memory")

@@ -44,6 +44,7 @@ class Run:
     steps: int
     guidance_scale: float = 12.5
     keyframe_batch: int | None = None
+    injection_fraction: float = 0.5
 
     @property
     def name(self) -> str:
@@ -88,7 +89,9 @@ class Run:
             source_prompt="a red star",
             orders=step_orders(self.keyframes, InversionSettings(schedule=schedule)),
             warps=warps,
-            settings=EditingSettings(schedule=schedule, guidance_scale=self.guidance_scale),
+            settings=EditingSettings(
+                schedule=schedule, guidance_scale=self.guidance_scale, injection_fraction=self.injection_fraction
+            ),
             edges=torch.ones(self.keyframes, 3, pixels, pixels) if self.model.controlnet is not None else None,
             keyframe_batch=self.keyframe_batch,
             callback=lambda _, x: copies.append(x.cpu()),

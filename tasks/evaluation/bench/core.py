@@ -13,6 +13,7 @@ from tasks.errors import TaskInputError
 from tasks.evaluation.bench._interval import measure_interval
 from tasks.evaluation.bench._many_keyframes import measure_keyframes
 from tasks.evaluation.bench._matmul import measure_matmul
+from tasks.evaluation.bench._predicted_memory import measure_predictions
 from tasks.evaluation.bench._random_models import ModelWidth, random_model
 from tasks.evaluation.bench._scenes import drawn_interval
 from tasks.evaluation.bench._unet_calls import UNetCalls, measure_calls
@@ -27,6 +28,8 @@ _BATCH: Final = 8
 """Keyframes in one UNet call, where there are many."""
 _KEYFRAMES: Final = (10, 20, 40, 80)
 _QUICK_KEYFRAMES: Final = (8, 16)
+_PREDICTED: Final = ((32, 4, 2), (48, 6, 3), (64, 2, 1))
+_QUICK_PREDICTED: Final = ((16, 4, 2),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,14 @@ class CoreBench:
                     batch=_BATCH,
                     side=8 if request.quick else 16,
                     steps=2,
+                    check_target=check_target,
+                ),
+            ),
+            _section(
+                "predicted memory",
+                partial(
+                    measure_predictions,
+                    _QUICK_PREDICTED if request.quick else _PREDICTED,
                     check_target=check_target,
                 ),
             ),

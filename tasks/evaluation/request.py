@@ -26,6 +26,9 @@ class EvaluationRequest(BaseModel):
     manifest: Words | None = Field(default=None, description="Table of real clips; drawn scenes by default.")
     clips: int | None = Field(default=None, ge=1, description="Number of clips; by default the comparison chooses.")
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the scenes and the methods.")
+    shuffle_seed: int = Field(
+        default=0, ge=0, lt=2**31, description="Seed of the orders of keyframes: another one on the same clips."
+    )
     model: ModelName = "embedded"
     controlnet: ControlNetName = "auto"
     flow: FlowName = "dis"

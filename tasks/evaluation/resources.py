@@ -30,6 +30,7 @@ def resolve_resources(request: EvaluationRequest, *, device: str, dtype: str, fl
         device=device,
         dtype=dtype,
         seed=request.seed,
+        shuffle_seed=request.shuffle_seed,
         lpips_weights=request.lpips and str(Path(request.lpips).expanduser().resolve()),
         clip_model=str(clip.resolve()) if request.clip_model and clip.is_dir() else request.clip_model,
     )
@@ -42,7 +43,7 @@ def resources_digest(resources: Resources) -> str:
         resources.controlnet and resources.controlnet.digest,
         [resources.flow.name, resources.flow.digest],
         resources.dtype,
-        resources.seed,
+        resources.order_seed,
         resources.lpips_weights and digest_file(resources.lpips_weights),
         resources.clip_model and _clip_digest(resources.clip_model),
     )

@@ -67,10 +67,17 @@ class Resources:
     device: str
     dtype: str
     seed: int
+    shuffle_seed: int = 0
+    """Of the orders of keyframes, together with the seed."""
     lpips_weights: str | None = None
     """Safetensors file of LPIPS; None: LPIPS is left out."""
     clip_model: str | None = None
     """A CLIP in the transformers layout; None: its metrics are left out."""
+
+    @property
+    def order_seed(self) -> int | list[int]:
+        """What the orders are drawn from; the seed alone by default, as in outcomes without a shuffle seed."""
+        return [self.seed, self.shuffle_seed] if self.shuffle_seed else self.seed
 
 
 class Comparison(Protocol):

@@ -188,7 +188,7 @@ class KeyframeContext:
     @property
     def shuffle_seed(self) -> int:
         """Return the seed of the clip's orders: each clip draws its own, so that intervals over clips include them."""
-        return int(digest_of("orders", self.resources.seed, self.clip.digest)[:8], 16)
+        return int(digest_of("orders", self.resources.order_seed, self.clip.digest)[:8], 16)
 
     def fit(self, frames: Frames) -> Frames:
         """Return the keyframes among a clip's frames, at the model's size."""

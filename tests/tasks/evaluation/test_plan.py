@@ -41,6 +41,19 @@ def test_the_command_line_repeats_the_option_for_each_method() -> None:
     assert command_line(request) == "wave evaluate inversion --method 'plain*' --method group --clips 4"
 
 
+def test_another_shuffle_seed_keeps_the_clips_and_shares_no_outcome(tmp_path: Path) -> None:
+    plans = [
+        plan_evaluation(
+            EvaluationRequest(comparison="video", quick=True, clips=2, shuffle_seed=seed),
+            execution=Execution(workspace=str(tmp_path)),
+        )
+        for seed in (0, 1, 2)
+    ]
+    assert plans[0].clips == plans[1].clips == plans[2].clips
+    assert len({plan.ref(plan.clips[0], plan.methods[0]).digest for plan in plans}) == 3
+    assert command_line(plans[2].request).endswith("--shuffle-seed 2")
+
+
 def test_reference_rows_stay_in_every_selection_of_methods(tmp_path: Path) -> None:
     request = EvaluationRequest(comparison="video", method=("each frame*",), quick=True, clips=1, controlnet="none")
     plan = plan_evaluation(request, execution=Execution(workspace=str(tmp_path)))

@@ -213,11 +213,12 @@ def test_sampling_in_other_orders_than_the_inversion_lowers_the_psnr(
 def test_each_clip_and_seed_draws_its_own_orders(clip: EvaluationClip) -> None:
     clips = [replace(clip, digest=digest) for digest in ("a", "a", "b")]
     seeds = [KeyframeContext(each, EMBEDDED).shuffle_seed for each in clips]
-    seeds.append(KeyframeContext(clips[0], replace(EMBEDDED, seed=1)).shuffle_seed)
+    others = [{"seed": 1}, {"shuffle_seed": 1}, {"seed": 1, "shuffle_seed": 1}]
+    seeds += [KeyframeContext(clips[0], replace(EMBEDDED, **other)).shuffle_seed for other in others]
     assert seeds[0] == seeds[1]
-    assert len(set(seeds)) == 3
+    assert len(set(seeds)) == 5
     drawn = {step_orders(6, InversionSettings(seed=seed)) for seed in seeds}
-    assert len(drawn) == 3
+    assert len(drawn) == 5
 
 
 def test_each_shot_is_inverted_by_itself_with_its_own_caption(clip: EvaluationClip) -> None:

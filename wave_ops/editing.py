@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from wave_ops.diffusion import StableDiffusion, encode_prompt
+from wave_ops.conditioning import Conditioning, encode_prompts
+from wave_ops.diffusion import StableDiffusion
 from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import PairWarps
 from wave_ops.schedule import DDIMSchedule
@@ -69,8 +69,8 @@ def edit(
     if len(orders) != settings.steps:
         raise WaveOpsError(f"expected the orders of {settings.steps} steps, got {len(orders)}: pass the inversion's")
     texts = (source_prompt, prompt) if settings.guidance_scale == 1 else (source_prompt, negative_prompt, prompt)
-    prompts = [encode_prompt(model, text) for text in texts]
-    denoiser = _Denoiser(model, settings, torch.cat(prompts), warps, edges, keyframe_batch)
+    prompts = encode_prompts(model, texts)
+    denoiser = _Denoiser(model, settings, prompts, warps, edges, keyframe_batch)
     first, x = start if start is not None else (settings.steps, inverted(settings.steps))
     x = x.float().to(model.device)
     with injected(model.unet, denoiser.session, sites=resolve_sites(model.unet, sites=model.sites)):
@@ -93,7 +93,7 @@ class _Denoiser:
         self,
         model: StableDiffusion,
         settings: EditingSettings,
-        prompts: Float[Tensor, "branch token channel"],  # the source's, then those of the edit branches
+        prompts: Conditioning,  # the source's, then those of the edit branches
         warps: PairWarps | None,
         edges: Float[Tensor, "keyframe 3 image_height image_width"] | None,
         keyframe_batch: int | None,
@@ -139,13 +139,12 @@ class _Denoiser:
         # The source branch comes first: `FeatureStep.injecting` copies from there
         branches = ([] if source is None else [source[frames]]) + [x[frames]] * self.edit_branches
         latents = torch.cat(branches)
-        context = repeat(self.prompts[-len(branches) :], "b n c -> (b f) n c", f=len(frames))
         timestep = self.timesteps[step_index - 1]
         output = self.model.unet(
             latents.to(self.model.dtype),
             timestep,
-            encoder_hidden_states=context,
-            **self._control(latents, timestep, context, frames),
+            **self.prompts.last(len(branches)).arguments(latents),
+            **self._control(latents, timestep, frames),
         ).sample
         edits = slice(-self.edit_branches * len(frames), None)  # the last branches, with a source branch or without
         noise_pred = self.schedule.noise_prediction(output[edits], latents[edits], step_index)
@@ -154,9 +153,7 @@ class _Denoiser:
         uncond, cond = noise_pred.chunk(2)
         return uncond + self.settings.guidance_scale * (cond - uncond)
 
-    def _control(
-        self, latents: Tensor, timestep: Tensor, context: Tensor, frames: list[int]
-    ) -> dict[str, Tensor | list[Tensor]]:
+    def _control(self, latents: Tensor, timestep: Tensor, frames: list[int]) -> dict[str, Tensor | list[Tensor]]:
         """Return the UNet's arguments for a ControlNet: residuals of the two edit branches, zeros for the source's."""
         if self.edges is None or self.model.controlnet is None:
             return {}
@@ -164,7 +161,7 @@ class _Denoiser:
         down, mid = self.model.controlnet(
             latents[edits].to(self.model.dtype),
             timestep,
-            encoder_hidden_states=context[edits],
+            **self.prompts.last(self.edit_branches).arguments(latents[edits]),
             controlnet_cond=self.edges[frames].repeat(self.edit_branches, 1, 1, 1),
             conditioning_scale=self.settings.controlnet_scale,
             return_dict=False,

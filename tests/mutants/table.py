@@ -37,13 +37,16 @@ EDITING = (
             "controlnet_cond=self.edges[frames].repeat(self.edit_branches, 1, 1, 1)",
             "controlnet_cond=self.edges[sorted(frames)].repeat(self.edit_branches, 1, 1, 1)",
         ),
-        (
-            "the ControlNet is given the source prompt and the negative one",
-            "encoder_hidden_states=context[edits]",
-            "encoder_hidden_states=context[: 2 * len(frames)]",
-        ),
         ("guidance towards the negative prompt", "(cond - uncond)", "(uncond - cond)"),
         ("attention extended in every step", "extending=warping and", "extending="),
+    ),
+    *_faults(
+        "wave_ops/conditioning.py",
+        "tests/wave_ops/test_conditioning.py tests/tasks/models/test_sdxl.py",
+        ("the edit branches are given the source prompt", "text=self.text[-count:]", "text=self.text[:count]"),
+        ("the pooled prompts of the first branches", "else self.pooled[-count:]", "else self.pooled[:count]"),
+        ("the sizes exchanged", "height, width = (side", "width, height = (side"),
+        ("the states after the last layer of the text encoders", "hidden_states[-2]", "hidden_states[-1]"),
     ),
     *_faults(
         "wave_ops/settings.py",

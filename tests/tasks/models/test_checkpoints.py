@@ -205,7 +205,11 @@ def keep_pickles_only(folder: Path) -> None:
         (lambda folder: change_json(folder / "unet" / "config.json", in_channels=9), "inpainting"),
         (lambda folder: change_json(folder / "unet" / "config.json", sample_size=None), "sample_size"),
         (lambda folder: change_json(folder / "vae" / "config.json", block_out_channels=None), "block_out_channels"),
-        (lambda folder: change_json(folder / "model_index.json", text_encoder_2=["a", "b"]), "1.x and 2.x"),
+        (
+            lambda folder: change_json(folder / "model_index.json", text_encoder_2=["a", "b"]),
+            "no text_encoder_2/config.json",
+        ),
+        (lambda folder: change_json(folder / "model_index.json", transformer=["a", "b"]), "1.x, 2.x and XL"),
         (lambda folder: change_json(folder / "model_index.json", wave={"guidance": 5}), "advice"),
         (lambda folder: change_json(folder / "model_index.json", wave=[1]), "advice"),
     ],

@@ -37,7 +37,7 @@ class StableDiffusion:
     scheduler_config: Mapping[str, Any]
     """The config of any diffusers scheduler; read as a DDIM config."""
     controlnet: Any = None
-    """ControlNetModel for canny edges, or None."""
+    """ControlNetModel, MultiControlNetModel for several, or None."""
     sites: Mapping[str, Sequence[str]] | None = None
     """Warp and injection sites that the checkpoint names; None for those of `wave_ops.unet.resolve_sites`' rule."""
 

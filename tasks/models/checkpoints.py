@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,7 +27,16 @@ from tasks.models.weight_files import choose_variant, weight_files
 from tasks.models.weights_check import check_cross_attention, check_weights
 from tasks.models.weights_digest import weights_digest
 
-__all__ = ["Advice", "LoraIdentity", "ModelIdentity", "NetworkIdentity", "resolve_controlnet", "resolve_model"]
+__all__ = [
+    "Advice",
+    "ControlKind",
+    "LoraIdentity",
+    "ModelIdentity",
+    "NetworkIdentity",
+    "resolve_controlnet",
+    "resolve_model",
+    "split_kind",
+]
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 _KNOWN = {
@@ -35,6 +44,11 @@ _KNOWN = {
     "VAE": "a folder in the diffusers layout, a safetensors file",
     "ControlNet": "'none', 'auto', a folder",
 }
+ControlKind: TypeAlias = Literal[
+    "canny", "depth", "lineart", "normal", "pose", "scribble", "segmentation", "softedge", "tile"
+]
+"""What a ControlNet is trained on."""
+_KINDS: Final = get_args(ControlKind)
 _OTHER_CONTROLS = {
     *("color", "depth", "hed", "inpaint", "ip2p", "lineart", "mlsd", "normal", "normalbae", "openpose", "pidinet"),
     *("pose", "qrcode", "recolor", "scribble", "seg", "segmentation", "shuffle", "sketch", "softedge", "tile"),
@@ -219,8 +233,8 @@ def resolve_controlnet(spec: str, *, model: ModelIdentity, dtype: str = "float32
     """Find a ControlNet by name, without loading it.
 
     Args:
-        spec: "none", "auto" for the one in the model's folder, a folder in the diffusers layout, or a hub id; the last
-            two also as canny=SPEC, which says that the ControlNet is for canny edges whatever its name says.
+        spec: "none", "auto" for the one in the model's folder, a folder in the diffusers layout, or a hub id; also as
+            KIND=SPEC, which says what it is for whatever its name says.
         model: the model that it controls.
         dtype: name of a torch dtype; float16 prefers weights of the fp16 variant.
 
@@ -228,9 +242,9 @@ def resolve_controlnet(spec: str, *, model: ModelIdentity, dtype: str = "float32
         The ControlNet, or None for "none" and for "auto" where the model has none.
 
     Raises:
-        TaskInputError: if the ControlNet does not exist, has no safetensors weights, or is not for canny edges.
+        TaskInputError: if the ControlNet does not exist, has no safetensors weights, or is of an unknown kind.
     """
-    kind, spec = _controlnet_kind(spec)
+    kind, spec = split_kind(spec)
     if spec == "none":
         return None
     if spec == "auto":
@@ -245,14 +259,19 @@ def resolve_controlnet(spec: str, *, model: ModelIdentity, dtype: str = "float32
     return _network(folder, config, network="controlnet", dtype=dtype)
 
 
-def _controlnet_kind(spec: str) -> tuple[str | None, str]:
-    """Split KIND=SPEC; a spec without a kind is returned with None."""
+def split_kind(spec: str) -> tuple[ControlKind | None, str]:
+    """Split KIND=SPEC; a spec without a kind is returned with None.
+
+    Raises:
+        TaskInputError: if the kind is unknown.
+    """
     kind, equals, rest = spec.partition("=")
     if not equals or not kind.isidentifier() or Path(spec).expanduser().exists():
         return None, spec
-    if kind != "canny":
-        raise TaskInputError(f"The ControlNet {spec!r} is for {kind}: wave computes canny edges only, as canny=SPEC.")
-    return kind, rest
+    known: ControlKind | None = next((each for each in _KINDS if each == kind), None)
+    if known is None:
+        raise TaskInputError(f"Unknown kind of ControlNet in {spec!r}: expected one of {', '.join(_KINDS)}.")
+    return known, rest
 
 
 def _check_named_kind(*names: str) -> None:
@@ -261,7 +280,8 @@ def _check_named_kind(*names: str) -> None:
     if "canny" not in words and (found := sorted(words & _OTHER_CONTROLS)):
         raise TaskInputError(
             f"The ControlNet {names[0]!r} is for {found[0]} by its name, and wave computes canny edges: write "
-            f"canny={names[0]} if it is for these."
+            f"canny={names[0]} if it is for these, or name its kind, such as depth={names[0]}, and pass its input "
+            "with --control."
         )
 
 

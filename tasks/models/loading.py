@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
@@ -16,6 +16,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     ControlNetModel,
+    MultiControlNetModel,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -41,7 +42,11 @@ _LOG = logging.getLogger(__name__)
 
 @contextmanager
 def loaded_model(
-    model: ModelIdentity, controlnet: NetworkIdentity | None = None, *, device: str, dtype: str
+    model: ModelIdentity,
+    controlnets: NetworkIdentity | Sequence[NetworkIdentity] | None = None,
+    *,
+    device: str,
+    dtype: str,
 ) -> Iterator[StableDiffusion]:
     """Load a model and lend it to one stage at a time, since its UNet has hooks while in use.
 
@@ -51,7 +56,7 @@ def loaded_model(
 
     Args:
         model: from `resolve_model`.
-        controlnet: from `resolve_controlnet`.
+        controlnets: one from `resolve_controlnet`, or several.
         device: torch device of the networks.
         dtype: name of their torch dtype, such as float16.
 
@@ -65,8 +70,10 @@ def loaded_model(
     with _IN_USE:
         _LOG.info("The networks of %s run on %s in %s", model.name, device, dtype)
         loaded = _load(model.base or model, device, dtype)
-        if controlnet is not None:
-            loaded = replace(loaded, controlnet=_load_controlnet(controlnet, device, dtype))
+        wanted = [controlnets] if isinstance(controlnets, NetworkIdentity) else controlnets or ()
+        networks = [_load_controlnet(each, device, dtype) for each in wanted]
+        if networks:
+            loaded = replace(loaded, controlnet=networks[0] if len(networks) == 1 else MultiControlNetModel(networks))
         with with_loras(loaded, model.loras) if model.loras else nullcontext():
             yield loaded
 

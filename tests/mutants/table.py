@@ -32,13 +32,16 @@ EDITING = (
         "tests/wave_ops/test_editing.py",
         ("the order of the first step at every step", "order=orders[j - 1]", "order=orders[0]"),
         ("orders of the inversion from the wrong end", "order=orders[j - 1]", "order=orders[-j]"),
-        (
-            "edges in natural order instead of the step's",
-            "controlnet_cond=self.edges[frames].repeat(self.edit_branches, 1, 1, 1)",
-            "controlnet_cond=self.edges[sorted(frames)].repeat(self.edit_branches, 1, 1, 1)",
-        ),
         ("guidance towards the negative prompt", "(cond - uncond)", "(uncond - cond)"),
         ("attention extended in every step", "extending=warping and", "extending="),
+    ),
+    *_faults(
+        "wave_ops/controls.py",
+        "tests/wave_ops/test_editing.py tests/wave_ops/test_controls.py",
+        ("edges in natural order instead of the step's", "images[frames].repeat", "images[sorted(frames)].repeat"),
+        ("the last ControlNet alone acts", "if total is not None:", "if False:"),
+        ("a ControlNet acts in the wrong half", "<= steps - step_index <", "<= step_index - 1 <"),
+        ("a ControlNet's own weight is ignored", "if control.weight is None else control.weight", ""),
     ),
     *_faults(
         "wave_ops/conditioning.py",

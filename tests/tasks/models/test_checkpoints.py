@@ -174,8 +174,9 @@ def test_a_controlnet_for_something_else_than_edges_is_refused_unless_it_is_said
     found = resolve_controlnet(f"canny={folder}", model=model)
     assert found is not None
     assert found.location == str(folder)
-    with pytest.raises(TaskInputError, match="is for depth: wave computes canny edges only"):
-        resolve_controlnet(f"depth={folder}", model=model)
+    assert resolve_controlnet(f"depth={folder}", model=model) == found
+    with pytest.raises(TaskInputError, match=r"Unknown kind of ControlNet .* canny, depth"):
+        resolve_controlnet(f"sonar={folder}", model=model)
 
 
 def test_a_controlnet_is_refused_by_the_name_in_its_config(copy: Path) -> None:

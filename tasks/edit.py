@@ -11,6 +11,7 @@ from storage.artifact import Artifact
 from storage.row_access import RowWriter
 from storage.workspace import open_artifact
 from tasks.artifacts import finite_latents, frames_at, require_latents, shard_rows, stored_warps
+from tasks.control_images import edit_controls
 from tasks.memory import StageMemory
 from tasks.models.devices import stage_device
 from tasks.models.safe_precision import compute_finite
@@ -22,7 +23,6 @@ from tasks.prompt_notes import prompt_notes
 from tasks.stage import measured, stage_task
 from wave_ops.change_mask import change_mask, paste_edit, prompt_difference
 from wave_ops.diffusion import StableDiffusion, decode_latents
-from wave_ops.edges import canny_edges
 from wave_ops.editing import edit
 from wave_ops.finite import check_finite
 from wave_ops.stage_footprints import edit_footprint
@@ -47,7 +47,7 @@ def edit_keyframes(job: Job) -> None:
         notes = compute_finite(
             compute,
             parts.model,
-            parts.controlnet,
+            () if parts.controlnet is None else parts.controlnet.networks,
             stage="The edit",
             device=device,
             dtype=execution.dtype,
@@ -91,9 +91,7 @@ def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan, memory:
     step, latents, writer = _start(artifact, settings.steps, inverted)
     batch = memory.keyframe_batch(plan.execution.keyframe_batch, divisible=settings.anchor == "order")
     mask = _change_mask(artifact, model, plan, inverted, batch) if settings.keep else None
-    edges = None
-    if model.controlnet is not None:
-        edges = canny_edges(_sources(plan))
+    controls = edit_controls(plan, lambda: _sources(plan))
     with stage_progress(plan[EDIT], total=settings.steps, done=settings.steps - step) as progress:
 
         def store(step_index: int, x: Tensor) -> None:
@@ -109,7 +107,7 @@ def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan, memory:
             orders=inverted.orders(),
             warps=stored_warps(open_artifact(plan[KEYFRAME_FLOW].ref), plan.pairs),
             settings=settings,
-            edges=edges,
+            controls=controls,
             mask=mask,
             start=(step, latents),
             keyframe_batch=batch,

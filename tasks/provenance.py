@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.video import DIGITAL_SOURCE_TYPE, Labels
+from tasks.models.controlnets import ControlSet
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import ENCODE, STAGES
 from tasks.version import wave_version
@@ -46,11 +47,15 @@ def provenance(plan: EditPlan) -> dict[str, Any]:
         "prompt_sha256": _sha256(request.prompt),
         "source_prompt": request.source_prompt,
         "model": {"name": _plain_name(inputs.model.name), "digest": inputs.model.digest},
-        "controlnet": None if inputs.controlnet is None else {"digest": inputs.controlnet.digest},
+        "controlnet": None if inputs.controlnet is None else _controlnet(inputs.controlnet),
         "flow": {"name": inputs.flow.name, "digest": inputs.flow.digest},
         "seed": request.seed,
         "settings": {spec.name: plan.stages_of(spec)[0].settings.identity() for spec in STAGES},
     }
+
+
+def _controlnet(found: ControlSet) -> dict[str, Any]:
+    return {"digest": found.digest, "networks": [item.described() for item in found.items]}
 
 
 def _plain_name(name: str) -> str:

@@ -1,6 +1,6 @@
-"""Random-weight checkpoints in the diffusers layout, with the exact structure of Stable Diffusion 1.5 and 2.1.
+"""Random-weight checkpoints in the diffusers layout, with the exact structure of Stable Diffusion 1.5, 2.1 and XL.
 
-Four levels, cross-attention in the same blocks, two layers per block; only the widths are reduced.
+The same levels, cross-attention in the same blocks, as many layers and transformers; only the widths are reduced.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 SHARED_TOKENIZER = Path(__file__).parents[2] / "shared" / "weights" / "sd1_tokenizer"
 WORDS = ("a", "an", "red", "blue", "circle", "square", "over", "background", "green", "star")
@@ -47,6 +47,50 @@ def save_sd21(folder: Path, *, dtype: torch.dtype = torch.float32, variant: str 
     )
 
 
+def save_sdxl(folder: Path) -> Path:
+    """Save a checkpoint of Stable Diffusion XL's structure: three levels, two text encoders, embedded sizes, Euler."""
+    torch.manual_seed(0)
+    length, tokens = _save_tokenizer(folder / "tokenizer")
+    _save_tokenizer(folder / "tokenizer_2")
+    padding = folder / "tokenizer_2" / "tokenizer_config.json"
+    padding.write_text(padding.read_text().replace('"pad_token": "<|endoftext|>"', '"pad_token": "a"'))
+    cross, up = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(16, 32, 32),
+        down_block_types=("DownBlock2D", cross, cross),
+        up_block_types=(up, up, "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=(2, 4, 4),
+        use_linear_projection=True,
+        cross_attention_dim=32 + 48,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 24,
+        norm_num_groups=8,
+    )
+    unet.conv_out.weight.data *= 0.2  # as smooth in its input as a trained UNet
+    second = _text_config(tokens, length, hidden_size=48, num_hidden_layers=3, hidden_act="gelu", projection_dim=24)
+    networks = {
+        "unet": unet,
+        "vae": _vae(force_upcast=True),
+        "text_encoder": _text_encoder(tokens, length, hidden_size=32, num_hidden_layers=2, hidden_act="quick_gelu"),
+        "text_encoder_2": CLIPTextModelWithProjection(second),
+    }
+    for name, network in networks.items():
+        network.save_pretrained(folder / name)
+    scheduler = {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading", "clip_sample": False}
+    _write_json(folder / "scheduler" / "scheduler_config.json", _BETAS | scheduler | {"set_alpha_to_one": False})
+    index = {
+        "_class_name": "StableDiffusionXLPipeline",
+        "force_zeros_for_empty_prompt": True,
+        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+        "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    }
+    _write_json(folder / "model_index.json", _INDEX | index)
+    return folder
+
+
 def save_controlnet(folder: Path, checkpoint: Path) -> Path:
     """Save a ControlNet for a checkpoint, with random output layers, so that it has an effect."""
     torch.manual_seed(1)
@@ -71,7 +115,7 @@ def _save(
     length, tokens = _save_tokenizer(folder / "tokenizer")
     networks = {
         "unet": _unet(**unet),
-        "vae": _vae(),
+        "vae": _vae(force_upcast=False),  # as in the published ones, which do not say
         "text_encoder": _text_encoder(tokens, length, **text),
     }
     for name, network in networks.items():
@@ -113,7 +157,7 @@ def _unet(**changes: Any) -> UNet2DConditionModel:
     return network
 
 
-def _vae() -> AutoencoderKL:
+def _vae(**changes: Any) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(8, 16, 16, 16),
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -121,11 +165,16 @@ def _vae() -> AutoencoderKL:
         layers_per_block=2,
         latent_channels=4,
         norm_num_groups=4,
+        **changes,
     )
 
 
 def _text_encoder(tokens: int, length: int, **changes: Any) -> CLIPTextModel:
-    config = CLIPTextConfig(
+    return CLIPTextModel(_text_config(tokens, length, **changes))
+
+
+def _text_config(tokens: int, length: int, **changes: Any) -> CLIPTextConfig:
+    return CLIPTextConfig(
         vocab_size=tokens,
         intermediate_size=64,
         num_attention_heads=4,
@@ -135,7 +184,6 @@ def _text_encoder(tokens: int, length: int, **changes: Any) -> CLIPTextModel:
         pad_token_id=tokens - 1,
         **changes,
     )
-    return CLIPTextModel(config)
 
 
 def _save_tokenizer(folder: Path) -> tuple[int, int]:

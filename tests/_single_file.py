@@ -43,12 +43,16 @@ _OPEN_CLIP = {
 
 
 def save_single_file(file: Path, folder: Path, *, vae: bool = True, metadata: dict[str, str] | None = None) -> Path:
-    """Save a folder in the diffusers layout, of one text encoder, as one file in the layout of its authors."""
+    """Save a folder in the diffusers layout as one file in the layout of its authors; SDXL has two text encoders."""
     tensors = {f"model.diffusion_model.{k}": v for k, v in unet_to_ldm(weights(folder / "unet")).items()}
     if vae:
         tensors |= {f"first_stage_model.{k}": v for k, v in vae_to_ldm(weights(folder / "vae")).items()}
     text = weights(folder / "text_encoder")
-    if _activation(folder) == "gelu":
+    if (folder / "text_encoder_2").is_dir():
+        second = text_to_open_clip(weights(folder / "text_encoder_2"))
+        tensors |= {f"conditioner.embedders.0.transformer.text_model.{k}": v for k, v in text.items()}
+        tensors |= {f"conditioner.embedders.1.model.{k}": v for k, v in second.items()}
+    elif _activation(folder) == "gelu":
         tensors |= {f"cond_stage_model.model.{k}": v for k, v in text_to_open_clip(text).items()}
     else:
         tensors |= {f"cond_stage_model.transformer.text_model.{k}": v for k, v in text.items()}

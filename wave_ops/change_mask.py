@@ -13,7 +13,8 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wave_ops.diffusion import StableDiffusion, encode_prompt
+from wave_ops.conditioning import encode_prompts
+from wave_ops.diffusion import StableDiffusion
 from wave_ops.guided_filter import guided_filter
 from wave_ops.schedule import DDIMSchedule
 
@@ -60,7 +61,7 @@ def prompt_difference(
     """
     schedule = DDIMSchedule.from_config(model.scheduler_config, steps=steps)
     timesteps = schedule.timestep_tensor(model.device)
-    prompts = torch.cat([encode_prompt(model, text) for text in (source_prompt, prompt)])
+    prompts = encode_prompts(model, (source_prompt, prompt))
     clean = latents.float().to(model.device)
     total = torch.zeros(len(clean), *clean.shape[2:], device=model.device)
     count = 0
@@ -68,8 +69,8 @@ def prompt_difference(
         noised = schedule.add_noise(clean, noise.to(model.device), step_index)
         for frames in torch.arange(len(clean)).split(keyframe_batch or len(clean)):
             batch = noised[frames].repeat(2, 1, 1, 1)
-            context = prompts.repeat_interleave(len(frames), dim=0)
-            output = model.unet(batch.to(model.dtype), timesteps[step_index - 1], encoder_hidden_states=context).sample
+            timestep = timesteps[step_index - 1]
+            output = model.unet(batch.to(model.dtype), timestep, **prompts.arguments(batch)).sample
             source, edited = schedule.noise_prediction(output, batch, step_index).chunk(2)
             total[frames] += (edited - source).square().mean(dim=1).sqrt()
         count += 1

@@ -21,18 +21,25 @@ __all__ = [
     "encode_frames",
     "encode_prompt",
     "tiled",
+    "tokenize",
     "unread_words",
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StableDiffusion:
-    """The components of a Stable Diffusion 1.x or 2.x checkpoint, in the diffusers layout."""
+    """The components of a Stable Diffusion 1.x, 2.x or XL checkpoint, in the diffusers layout."""
 
     tokenizer: Any
     """CLIPTokenizer; prompts are padded or cut to its `model_max_length`."""
     text_encoder: Any
     """CLIPTextModel."""
+    tokenizer_2: Any = None
+    """The tokenizer of the second text encoder (SDXL), or None."""
+    text_encoder_2: Any = None
+    """CLIPTextModelWithProjection (SDXL), or None."""
+    zero_empty_prompt: bool = False
+    """Whether an empty prompt is encoded as zeros, with two text encoders."""
     vae: Any
     """AutoencoderKL; may be float32 while the rest is float16."""
     unet: Any
@@ -40,7 +47,7 @@ class StableDiffusion:
     scheduler_config: Mapping[str, Any]
     """The config of any diffusers scheduler; read as a DDIM config."""
     controlnet: Any = None
-    """ControlNetModel for canny edges, or None."""
+    """ControlNetModel, MultiControlNetModel for several, or None."""
     sites: Mapping[str, Sequence[str]] | None = None
     """Warp and injection sites that the checkpoint names; None for those of `wave_ops.unet.resolve_sites`' rule."""
 
@@ -73,19 +80,23 @@ class StableDiffusion:
 
 @torch.inference_mode()
 def encode_prompt(model: StableDiffusion, prompt: str) -> Float[Tensor, "1 token channel"]:
-    """Encode a prompt, padded or cut to the tokenizer's length."""
-    tokenizer, encoder = model.tokenizer, model.text_encoder
-    tokens = tokenizer(
+    """Encode a prompt by a model's only text encoder, padded or cut to the tokenizer's length."""
+    encoder, tokens = model.text_encoder, tokenize(model.tokenizer, prompt, device=model.device)
+    # As in diffusers: the padding is attended to, as in training, unless the checkpoint's config says otherwise
+    mask = tokens.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
+    hidden: Tensor = encoder(tokens.input_ids, attention_mask=mask).last_hidden_state
+    return hidden.to(model.dtype)
+
+
+def tokenize(tokenizer: Any, prompt: str, *, device: torch.device) -> Any:
+    """Return the token ids of a prompt, (1, token), padded or cut to the tokenizer's length, and their mask."""
+    return tokenizer(
         prompt,
         padding="max_length",
         max_length=tokenizer.model_max_length,
         truncation=True,
         return_tensors="pt",
-    ).to(model.device)
-    # As in diffusers: the padding is attended to, as in training, unless the checkpoint's config says otherwise
-    mask = tokens.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
-    hidden: Tensor = encoder(tokens.input_ids, attention_mask=mask).last_hidden_state
-    return hidden.to(model.dtype)
+    ).to(device)
 
 
 def unread_words(tokenizer: Any, prompt: str) -> str:

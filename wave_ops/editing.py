@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from wave_ops.diffusion import StableDiffusion, encode_prompt
+from wave_ops.conditioning import Conditioning, encode_prompts
+from wave_ops.controls import Control, ControlNets, networks_of
+from wave_ops.diffusion import StableDiffusion
 from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import PairWarps
 from wave_ops.schedule import DDIMSchedule
@@ -31,6 +32,7 @@ def edit(
     warps: PairWarps | None,
     settings: EditingSettings,
     edges: Float[Tensor, "keyframe 3 image_height image_width"] | None = None,
+    controls: Sequence[Control] = (),
     mask: Float[Tensor, "keyframe 1 height width"] | None = None,
     start: tuple[int, Float[Tensor, "keyframe channel height width"]] | None = None,
     keyframe_batch: int | None = None,
@@ -44,7 +46,7 @@ def edit(
     unconditional branch only where guidance is not 1, which changes no result.
 
     Args:
-        model: the diffusion model; its ControlNet is used if `edges` are passed.
+        model: the diffusion model; its ControlNets are used if `edges` or `controls` are passed.
         inverted: returns the stored x_j of the inversion for a step j.
         prompt: describes the edited clip.
         source_prompt: the prompt of the inversion.
@@ -52,7 +54,9 @@ def edit(
         orders: the stored orders of the inversion, of steps 1 to S.
         warps: flows and masks of the keyframe pairs; None for no warping.
         settings: see EditingSettings; its schedule must be that of the inversion.
-        edges: canny edges of the source keyframes, 0 or 1, three equal channels, in pixels.
+        edges: canny edges of the source keyframes, 0 or 1, three equal channels, in pixels: the input of the
+            ControlNets in all steps.
+        controls: instead of edges, the inputs of the ControlNets, one for each.
         mask: where the clip is edited, 0 to 1, on the latents' grid (see `change_mask`); elsewhere the latents of each
             step are the inversion's own. None edits everywhere.
         start: (j, edited x_j) to resume from; None to start from the inversion's x_S.
@@ -65,14 +69,16 @@ def edit(
         The edited x_0, float32.
 
     Raises:
-        WaveOpsError: the number of orders is not that of the steps, or keyframes in several batches would all attend
-            to the first one in time.
+        WaveOpsError: the number of orders is not that of the steps, that of controls not that of the ControlNets, or
+            keyframes in several batches would all attend to the first one in time.
     """
     if len(orders) != settings.steps:
         raise WaveOpsError(f"expected the orders of {settings.steps} steps, got {len(orders)}: pass the inversion's")
     texts = (source_prompt, prompt) if settings.guidance_scale == 1 else (source_prompt, negative_prompt, prompt)
-    prompts = [encode_prompt(model, text) for text in texts]
-    denoiser = _Denoiser(model, settings, torch.cat(prompts), warps, edges, keyframe_batch, halved)
+    prompts = encode_prompts(model, texts)
+    if edges is not None:
+        controls = [Control(images=edges)] * len(networks_of(model.controlnet))
+    denoiser = _Denoiser(model, settings, prompts, warps, controls, keyframe_batch, halved)
     first, x = start if start is not None else (settings.steps, inverted(settings.steps))
     x = x.float().to(model.device)
     with injected(model.unet, denoiser.session, sites=resolve_sites(model.unet, sites=model.sites)):
@@ -97,9 +103,9 @@ class _Denoiser:
         self,
         model: StableDiffusion,
         settings: EditingSettings,
-        prompts: Float[Tensor, "branch token channel"],  # the source's, then those of the edit branches
+        prompts: Conditioning,  # the source's, then those of the edit branches
         warps: PairWarps | None,
-        edges: Float[Tensor, "keyframe 3 image_height image_width"] | None,
+        controls: Sequence[Control],
         keyframe_batch: int | None,
         halved: Callable[[int], None] | None,
     ) -> None:
@@ -107,7 +113,7 @@ class _Denoiser:
         self.schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
         self.timesteps = self.schedule.timestep_tensor(model.device)
         self.warped = settings.schedule.warped_steps("editing")
-        self.edges = None if edges is None else edges.to(model.device, model.dtype)
+        self.controls = ControlNets(model.controlnet, controls, weight=settings.controlnet_scale)
         self.edit_branches = len(prompts) - 1
         self.session = FeatureSession(warps=warps, anchor=settings.anchor, keyframe_batch=keyframe_batch)
 
@@ -145,13 +151,12 @@ class _Denoiser:
         sources = [] if source is None else [source.index_select(0, frames)]
         branches = sources + [x.index_select(0, frames)] * self.edit_branches
         latents = torch.cat(branches)
-        context = repeat(self.prompts[-len(branches) :], "b n c -> (b f) n c", f=len(frames))
         timestep = self.timesteps[step_index - 1]
         output = self.model.unet(
             latents.to(self.model.dtype),
             timestep,
-            encoder_hidden_states=context,
-            **self._control(latents, timestep, context, frames),
+            **self.prompts.last(len(branches)).arguments(latents),
+            **self._control(latents, timestep, step_index, frames),
         ).sample
         edits = slice(-self.edit_branches * len(frames), None)  # the last branches, with a source branch or without
         noise_pred = self.schedule.noise_prediction(output[edits], latents[edits], step_index)
@@ -161,20 +166,23 @@ class _Denoiser:
         return uncond + self.settings.guidance_scale * (cond - uncond)
 
     def _control(
-        self, latents: Tensor, timestep: Tensor, context: Tensor, frames: Tensor
+        self, latents: Tensor, timestep: Tensor, step_index: int, frames: Tensor
     ) -> dict[str, Tensor | list[Tensor]]:
-        """Return the UNet's arguments for a ControlNet: residuals of the two edit branches, zeros for the source's."""
-        if self.edges is None or self.model.controlnet is None:
+        """Return the UNet's arguments for ControlNets: residuals of the two edit branches, zeros for the source's."""
+        if not self.controls:
             return {}
-        edits = slice(-self.edit_branches * len(frames), None)
-        down, mid = self.model.controlnet(
-            latents[edits].to(self.model.dtype),
+        edited = latents[-self.edit_branches * len(frames) :]
+        residuals = self.controls.residuals(
+            edited,
             timestep,
-            encoder_hidden_states=context[edits],
-            controlnet_cond=self.edges.index_select(0, frames).repeat(self.edit_branches, 1, 1, 1),
-            conditioning_scale=self.settings.controlnet_scale,
-            return_dict=False,
+            self.prompts.last(self.edit_branches).arguments(edited),
+            step_index=step_index,
+            steps=self.settings.steps,
+            frames=frames,
         )
+        if residuals is None:
+            return {}
+        down, mid = residuals
         # The UNet adds residuals to its whole batch: zeros leave the source branch as it was inverted, without control
         sources = len(latents) - self.edit_branches * len(frames)
         return {

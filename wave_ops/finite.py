@@ -72,7 +72,8 @@ def traced(model: StableDiffusion) -> Iterator[None]:
 
 
 def _networks(model: StableDiffusion) -> Mapping[str, nn.Module]:
-    found = {"text_encoder": model.text_encoder, "vae": model.vae, "unet": model.unet, "controlnet": model.controlnet}
+    names = ("text_encoder", "text_encoder_2", "vae", "unet", "controlnet")
+    found = {name: getattr(model, name) for name in names}
     return {name: network for name, network in found.items() if network is not None}
 
 

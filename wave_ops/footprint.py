@@ -11,7 +11,7 @@ import copy
 import math
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import chain
 from typing import Any, Final, TypeVar
@@ -83,14 +83,8 @@ def peak_bytes(compute: Callable[[], object], *, device: torch.device) -> int:
 
 def without_values(model: StableDiffusion) -> StableDiffusion:
     """Return a copy of a model with its networks on the meta device: structure, shapes and data types alone."""
-    control = model.controlnet
-    return replace(
-        model,
-        text_encoder=_without_values(model.text_encoder),
-        vae=_without_values(model.vae),
-        unet=_without_values(model.unet),
-        controlnet=None if control is None else _without_values(control),
-    )
+    copies = {name: _without_values(network) for name, network in _networks(model).items()}
+    return replace(model, **copies)
 
 
 def _without_values(network: M) -> M:
@@ -104,9 +98,14 @@ def _without_values(network: M) -> M:
 
 def weight_bytes(model: StableDiffusion) -> int:
     """Return the bytes of a model's weights."""
-    networks = (model.text_encoder, model.vae, model.unet, model.controlnet)
-    tensors = (chain(network.parameters(), network.buffers()) for network in networks if network is not None)
+    tensors = (chain(network.parameters(), network.buffers()) for network in _networks(model).values())
     return sum(int(tensor.nbytes) for tensor in chain.from_iterable(tensors))
+
+
+def _networks(model: StableDiffusion) -> dict[str, Any]:
+    """Return the networks that the model has, by the names of its fields."""
+    found = {each.name: getattr(model, each.name) for each in fields(model)}
+    return {name: value for name, value in found.items() if isinstance(value, nn.Module)}
 
 
 class _LiveTensors(TorchDispatchMode):

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wave_ops.diffusion import StableDiffusion, encode_prompt
+from wave_ops.conditioning import Conditioning, encode_prompts
+from wave_ops.diffusion import StableDiffusion
 from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import PairWarps
 from wave_ops.schedule import DDIMSchedule
@@ -70,7 +71,8 @@ def invert(
     schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
     warped = settings.schedule.warped_steps("inversion")
     orders = step_orders(len(latents), settings)
-    predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, keyframe_batch, halved)
+    prompt = encode_prompts(model, [source_prompt])
+    predictor = _Predictor(model, schedule, prompt, warps, keyframe_batch, halved)
     x = latents.float().to(model.device)
     with injected(model.unet, predictor.session, sites=resolve_sites(model.unet, sites=model.sites)):
         predictor.session.prepare(orders[start:], latent_size=(x.shape[-2], x.shape[-1]))
@@ -116,7 +118,7 @@ def reconstruct(
     """
     schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
     warped = settings.schedule.warped_steps("editing")
-    predictor = _Predictor(model, schedule, encode_prompt(model, source_prompt), warps, keyframe_batch)
+    predictor = _Predictor(model, schedule, encode_prompts(model, [source_prompt]), warps, keyframe_batch)
     x = latents.float().to(model.device)
     with injected(model.unet, predictor.session, sites=resolve_sites(model.unet, sites=model.sites)):
         predictor.session.prepare(orders, latent_size=(x.shape[-2], x.shape[-1]))
@@ -133,7 +135,7 @@ class _Predictor:
         self,
         model: StableDiffusion,
         schedule: DDIMSchedule,
-        context: Float[Tensor, "1 token channel"],
+        context: Conditioning,
         warps: PairWarps | None,
         keyframe_batch: int | None,
         halved: Callable[[int], None] | None = None,
@@ -159,7 +161,7 @@ class _Predictor:
                 output = self.model.unet(
                     latents.to(self.model.dtype),
                     self.timesteps[step_index - 1],
-                    encoder_hidden_states=self.context.expand(len(frames), -1, -1),
+                    **self.context.arguments(latents),
                 ).sample
                 noise_pred.index_copy_(0, frames, self.schedule.noise_prediction(output, latents, step_index))
             return noise_pred

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from wave_ops.controls import networks_of
 from wave_ops.diffusion import StableDiffusion
 from wave_ops.editing import edit
 from wave_ops.feature_warping import PairWarps
@@ -137,10 +138,10 @@ def generous_bytes(
 
 
 def _keyframe_bytes(model: StableDiffusion, size: tuple[int, int]) -> int:
-    """Return what each keyframe takes in whatever batches: latents before and after, edges, and maps of its pairs."""
+    """Return what each keyframe takes in whatever batches: latents, inputs of ControlNets, maps of pairs."""
     area = size[0] * size[1]
-    edges = 0 if model.controlnet is None else 3 * int(model.dtype.itemsize) * area
-    return edges + _CELL_BYTES * (area // model.vae_factor**2)
+    images = len(networks_of(model.controlnet)) * 3 * int(model.dtype.itemsize) * area
+    return images + _CELL_BYTES * (area // model.vae_factor**2)
 
 
 def _latents(model: StableDiffusion, keyframes: int, size: tuple[int, int]) -> Tensor:

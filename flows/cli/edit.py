@@ -30,7 +30,16 @@ __all__ = ["plan", "run"]
 
 
 @app.command()
-@request_options(EditRequest, metavars={"size": "WxH", "set": "NAME=VALUE", "lora": "FILE[:WEIGHT]"})
+@request_options(
+    EditRequest,
+    metavars={
+        "size": "WxH",
+        "set": "NAME=VALUE",
+        "lora": "FILE[:WEIGHT]",
+        "controlnet": "[KIND=]SPEC[:WEIGHT[:FROM-TO]]",
+        "control": "KIND=VIDEO",
+    },
+)
 def edit(
     video: Annotated[
         str,

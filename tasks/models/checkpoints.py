@@ -8,26 +8,47 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from storage.digest import digest_of
 from tasks.errors import TaskInputError
-from tasks.models.single_file import check_single_file, config_folder, require_safetensors, tokenizer_folder
+from tasks.models.architecture import (
+    WEIGHTS,
+    check_added_conditions,
+    check_layout,
+    is_xl,
+    networks_of,
+    zeroes_empty_prompt,
+)
+from tasks.models.single_file import check_single_file, config_folder, require_safetensors
 from tasks.models.weight_files import choose_variant, weight_files
 from tasks.models.weights_check import check_cross_attention, check_weights
 from tasks.models.weights_digest import weights_digest
 
-__all__ = ["Advice", "LoraIdentity", "ModelIdentity", "NetworkIdentity", "resolve_controlnet", "resolve_model"]
+__all__ = [
+    "Advice",
+    "ControlKind",
+    "LoraIdentity",
+    "ModelIdentity",
+    "NetworkIdentity",
+    "resolve_controlnet",
+    "resolve_model",
+    "split_kind",
+]
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
-WEIGHTS = {"text_encoder": "model", "vae": "diffusion_pytorch_model", "unet": "diffusion_pytorch_model"}
 _KNOWN = {
     "model": "'embedded', a folder in the diffusers layout, a safetensors file",
     "VAE": "a folder in the diffusers layout, a safetensors file",
     "ControlNet": "'none', 'auto', a folder",
 }
+ControlKind: TypeAlias = Literal[
+    "canny", "depth", "lineart", "normal", "pose", "scribble", "segmentation", "softedge", "tile"
+]
+"""What a ControlNet is trained on."""
+_KINDS: Final = get_args(ControlKind)
 _OTHER_CONTROLS = {
     *("color", "depth", "hed", "inpaint", "ip2p", "lineart", "mlsd", "normal", "normalbae", "openpose", "pidinet"),
     *("pose", "qrcode", "recolor", "scribble", "seg", "segmentation", "shuffle", "sketch", "softedge", "tile"),
@@ -95,6 +116,8 @@ class ModelIdentity:
     native_area: int
     """Pixels in a frame of the size that the model was trained on."""
     advice: Advice
+    upcast_vae: bool = False
+    """Whether its VAE runs in float32 whatever the type of the run, as its config says (`force_upcast`)."""
     base: ModelIdentity | None = None
     """The same model without LoRAs; None where it has none."""
     loras: tuple[LoraIdentity, ...] = ()
@@ -115,20 +138,24 @@ def resolve_model(spec: str, *, vae: str | None = None, dtype: str = "float32") 
     file = _model_file(spec)
     folder = config_folder(file) if file else _model_folder(spec, dtype)
     index = _read_json(folder / "model_index.json", spec)
-    own_vae, unet = (_read_json(folder / part / "config.json", spec) for part in ("vae", "unet"))
+    configs = {part: _read_json(folder / part / "config.json", spec) for part in networks_of(index)}
+    own_vae, unet = configs["vae"], configs["unet"]
     other, vae_config = resolve_vae(vae, config=own_vae, dtype=dtype) if vae else (None, own_vae)
-    _check_layout(folder, index, spec)
+    check_layout(folder, index, spec)
     _check_networks(vae_config, unet, spec)
-    configs = {"unet": unet, "vae": own_vae, "text_encoder": _read_json(folder / "text_encoder" / "config.json", spec)}
     variants = () if file else _checked_variants(folder, configs, dtype)
     if file:
         check_single_file(file, configs, own_vae=other is None)
-    check_cross_attention(unet, configs["text_encoder"], model=spec)
+    encoders = [config for part, config in configs.items() if part.startswith("text_encoder")]
+    check_cross_attention(unet, encoders, model=spec)
+    check_added_conditions(unet, configs.get("text_encoder_2"), model=spec)
     advice = _advice(index, spec)
     factor = int(2 ** (len(vae_config["block_out_channels"]) - 1))
     digest = _model_digest(folder, dict(variants), index)
     others = [weights_digest(file)] if file else []
     others += [other.digest] if other else []
+    upcast_vae = vae_config.get("force_upcast") is True
+    others += ["VAE in float32"] if upcast_vae and dtype != "float32" else []
     return ModelIdentity(
         name=spec,
         location=str(folder),
@@ -140,6 +167,7 @@ def resolve_model(spec: str, *, vae: str | None = None, dtype: str = "float32") 
         size_multiple=factor * int(2 ** (len(unet["block_out_channels"]) - 1)),
         native_area=_native_latent_area(unet["sample_size"]) * factor * factor,
         advice=advice,
+        upcast_vae=upcast_vae,
     )
 
 
@@ -194,7 +222,8 @@ def _checked_variants(
 ) -> tuple[tuple[str, str | None], ...]:
     """Return the variant of each network's weights, which fit its config."""
     half = dtype == "float16"
-    variants = tuple((part, choose_variant(folder / part, stem, half=half)) for part, stem in WEIGHTS.items())
+    stems = {part: stem for part, stem in WEIGHTS.items() if part in configs}
+    variants = tuple((part, choose_variant(folder / part, stem, half=half)) for part, stem in stems.items())
     for part, variant in variants:
         check_weights(weight_files(folder / part, WEIGHTS[part], variant), configs[part], network=part)
     return variants
@@ -204,8 +233,8 @@ def resolve_controlnet(spec: str, *, model: ModelIdentity, dtype: str = "float32
     """Find a ControlNet by name, without loading it.
 
     Args:
-        spec: "none", "auto" for the one in the model's folder, a folder in the diffusers layout, or a hub id; the last
-            two also as canny=SPEC, which says that the ControlNet is for canny edges whatever its name says.
+        spec: "none", "auto" for the one in the model's folder, a folder in the diffusers layout, or a hub id; also as
+            KIND=SPEC, which says what it is for whatever its name says.
         model: the model that it controls.
         dtype: name of a torch dtype; float16 prefers weights of the fp16 variant.
 
@@ -213,9 +242,9 @@ def resolve_controlnet(spec: str, *, model: ModelIdentity, dtype: str = "float32
         The ControlNet, or None for "none" and for "auto" where the model has none.
 
     Raises:
-        TaskInputError: if the ControlNet does not exist, has no safetensors weights, or is not for canny edges.
+        TaskInputError: if the ControlNet does not exist, has no safetensors weights, or is of an unknown kind.
     """
-    kind, spec = _controlnet_kind(spec)
+    kind, spec = split_kind(spec)
     if spec == "none":
         return None
     if spec == "auto":
@@ -230,14 +259,19 @@ def resolve_controlnet(spec: str, *, model: ModelIdentity, dtype: str = "float32
     return _network(folder, config, network="controlnet", dtype=dtype)
 
 
-def _controlnet_kind(spec: str) -> tuple[str | None, str]:
-    """Split KIND=SPEC; a spec without a kind is returned with None."""
+def split_kind(spec: str) -> tuple[ControlKind | None, str]:
+    """Split KIND=SPEC; a spec without a kind is returned with None.
+
+    Raises:
+        TaskInputError: if the kind is unknown.
+    """
     kind, equals, rest = spec.partition("=")
     if not equals or not kind.isidentifier() or Path(spec).expanduser().exists():
         return None, spec
-    if kind != "canny":
-        raise TaskInputError(f"The ControlNet {spec!r} is for {kind}: wave computes canny edges only, as canny=SPEC.")
-    return kind, rest
+    known: ControlKind | None = next((each for each in _KINDS if each == kind), None)
+    if known is None:
+        raise TaskInputError(f"Unknown kind of ControlNet in {spec!r}: expected one of {', '.join(_KINDS)}.")
+    return known, rest
 
 
 def _check_named_kind(*names: str) -> None:
@@ -246,7 +280,8 @@ def _check_named_kind(*names: str) -> None:
     if "canny" not in words and (found := sorted(words & _OTHER_CONTROLS)):
         raise TaskInputError(
             f"The ControlNet {names[0]!r} is for {found[0]} by its name, and wave computes canny edges: write "
-            f"canny={names[0]} if it is for these."
+            f"canny={names[0]} if it is for these, or name its kind, such as depth={names[0]}, and pass its input "
+            "with --control."
         )
 
 
@@ -259,7 +294,7 @@ def _model_folder(spec: str, dtype: str) -> Path:
 
 
 def _hub_patterns() -> list[str]:
-    parts = ("tokenizer", "scheduler", *WEIGHTS, "controlnet")
+    parts = ("tokenizer", "tokenizer_2", "scheduler", *WEIGHTS, "controlnet")
     kinds = ("*.json", "*.txt", "*.safetensors")
     return ["model_index.json", *(f"{part}/{kind}" for part in parts for kind in kinds)]
 
@@ -290,18 +325,6 @@ def _read_json(path: Path, spec: str) -> dict[str, Any]:
     return content
 
 
-def _check_layout(folder: Path, index: Mapping[str, Any], spec: str) -> None:
-    if "text_encoder_2" in index or "transformer" in index:
-        raise TaskInputError(
-            f"The model {spec!r} is a {index.get('_class_name')}; wave edits with Stable Diffusion 1.x and 2.x."
-        )
-    for file in ("scheduler/scheduler_config.json", "text_encoder/config.json"):
-        if not (folder / file).is_file():
-            raise TaskInputError(f"The model {spec!r} is not in the diffusers layout: it has no {file}.")
-    if not (tokenizer_folder(folder / "tokenizer") / "vocab.json").is_file():
-        raise TaskInputError(f"The model {spec!r} is not in the diffusers layout: it has no tokenizer/vocab.json.")
-
-
 def _check_networks(vae: Mapping[str, Any], unet: Mapping[str, Any], spec: str) -> None:
     for name, config in (("VAE", vae), ("UNet", unet)):
         if not isinstance(config.get("block_out_channels"), list):
@@ -329,10 +352,13 @@ def _advice(index: Mapping[str, Any], spec: str) -> Advice:
 
 def _model_digest(folder: Path, variants: Mapping[str, str | None], index: Mapping[str, Any]) -> str:
     """Return the digest of a folder's configs, tokenizer and sites, and of the weights in it."""
-    configs = [folder / part / "config.json" for part in WEIGHTS]
+    configs = [folder / part / "config.json" for part in networks_of(index)]
     configs += [folder / "scheduler" / "scheduler_config.json", *sorted((folder / "tokenizer").glob("*.*"))]
+    configs += sorted((folder / "tokenizer_2").glob("*.*")) if is_xl(index) else []
     weights = [file for part in variants for file in weight_files(folder / part, WEIGHTS[part], variants[part])]
-    return digest_of(_digest_files(folder, configs + weights), (index.get("wave") or {}).get("sites"))
+    sites = (index.get("wave") or {}).get("sites")
+    prompts = [zeroes_empty_prompt(index)] if is_xl(index) else []
+    return digest_of(_digest_files(folder, configs + weights), sites, *prompts)
 
 
 def _digest_files(folder: Path, files: list[Path]) -> str:

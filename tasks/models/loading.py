@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
@@ -13,12 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    MultiControlNetModel,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.utils import logging as diffusers_logging
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from tasks.errors import TaskInputError
+from tasks.models.architecture import is_xl, zeroes_empty_prompt
 from tasks.models.checkpoints import ModelIdentity, NetworkIdentity
 from tasks.models.lora import with_loras
 from tasks.models.single_file import tokenizer_folder
@@ -34,7 +42,11 @@ _LOG = logging.getLogger(__name__)
 
 @contextmanager
 def loaded_model(
-    model: ModelIdentity, controlnet: NetworkIdentity | None = None, *, device: str, dtype: str
+    model: ModelIdentity,
+    controlnets: NetworkIdentity | Sequence[NetworkIdentity] | None = None,
+    *,
+    device: str,
+    dtype: str,
 ) -> Iterator[StableDiffusion]:
     """Load a model and lend it to one stage at a time, since its UNet has hooks while in use.
 
@@ -44,7 +56,7 @@ def loaded_model(
 
     Args:
         model: from `resolve_model`.
-        controlnet: from `resolve_controlnet`.
+        controlnets: one from `resolve_controlnet`, or several.
         device: torch device of the networks.
         dtype: name of their torch dtype, such as float16.
 
@@ -58,8 +70,10 @@ def loaded_model(
     with _IN_USE:
         _LOG.info("The networks of %s run on %s in %s", model.name, device, dtype)
         loaded = _load(model.base or model, device, dtype)
-        if controlnet is not None:
-            loaded = replace(loaded, controlnet=_load_controlnet(controlnet, device, dtype))
+        wanted = [controlnets] if isinstance(controlnets, NetworkIdentity) else controlnets or ()
+        networks = [_load_controlnet(each, device, dtype) for each in wanted]
+        if networks:
+            loaded = replace(loaded, controlnet=networks[0] if len(networks) == 1 else MultiControlNetModel(networks))
         with with_loras(loaded, model.loras) if model.loras else nullcontext():
             yield loaded
 
@@ -69,44 +83,53 @@ def _load(model: ModelIdentity, device: str, dtype: str) -> StableDiffusion:
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()  # the stage shows its own progress
     folder = Path(model.location)
-    tokenizer, vae = _tokenizer(folder / "tokenizer"), model.vae and _load_vae(model, device, dtype)
+    index = _read(folder / "model_index.json")
+    tokenizers = {name: _tokenizer(folder / name) for name in ("tokenizer", "tokenizer_2")[: 1 + is_xl(index)]}
+    vae = _load_vae(model, device, "float32" if model.upcast_vae else dtype)
     read = _read_file if model.file else _read_folder
     return StableDiffusion(
-        tokenizer=tokenizer,
-        **read(model, tokenizer, vae, device=device, dtype=dtype),
+        **tokenizers,
+        **read(model, tokenizers, device=device, dtype=dtype),
+        vae=vae,
+        zero_empty_prompt=zeroes_empty_prompt(index),
         scheduler_config=_read(folder / "scheduler" / "scheduler_config.json"),
-        sites=(_read(folder / "model_index.json").get("wave") or {}).get("sites"),
+        sites=(index.get("wave") or {}).get("sites"),
     )
 
 
-def _read_folder(model: ModelIdentity, _: Any, vae: Any, *, device: str, dtype: str) -> dict[str, Any]:
+def _read_folder(model: ModelIdentity, _: Any, *, device: str, dtype: str) -> dict[str, Any]:
+    """Read the text encoders and the UNet of a checkpoint in the diffusers layout."""
     folder, variants = Path(model.location), dict(model.variants)
 
     def network(family: Any, part: str) -> Any:
         return _network(family, folder / part, variants[part], device=device, dtype=dtype)
 
-    return {
-        "text_encoder": network(CLIPTextModel, "text_encoder"),
-        "vae": vae or network(AutoencoderKL, "vae"),
-        "unet": network(UNet2DConditionModel, "unet"),
+    families = {
+        "text_encoder": CLIPTextModel,
+        "text_encoder_2": CLIPTextModelWithProjection,
+        "unet": UNet2DConditionModel,
     }
+    return {part: network(family, part) for part, family in families.items() if part in variants}
 
 
-def _read_file(model: ModelIdentity, tokenizer: Any, vae: Any, *, device: str, dtype: str) -> dict[str, Any]:
-    """Read the networks of a checkpoint in one file."""
+def _read_file(model: ModelIdentity, tokenizers: dict[str, Any], *, device: str, dtype: str) -> dict[str, Any]:
+    """Read the text encoders and the UNet of a checkpoint in one file."""
+    second = "tokenizer_2" in tokenizers
+    family = StableDiffusionXLPipeline if second else StableDiffusionPipeline
+    others = {"image_encoder": None} if second else {"safety_checker": None, "requires_safety_checker": False}
     with _reading(f"checkpoint {model.file}"):
-        pipeline = StableDiffusionPipeline.from_single_file(
+        pipeline = family.from_single_file(
             model.file,
             config=model.location,
             local_files_only=True,
             torch_dtype=getattr(torch, dtype),
-            tokenizer=tokenizer,
-            safety_checker=None,
+            **tokenizers,
+            vae=None,
             feature_extractor=None,
-            requires_safety_checker=False,
-            **({"vae": vae} if vae else {}),
+            **others,
         )
-    networks = {name: getattr(pipeline, name) for name in ("text_encoder", "vae", "unet")}
+    names = ("text_encoder", *(["text_encoder_2"] if second else []), "unet")
+    networks = {name: getattr(pipeline, name) for name in names}
     for name, network in networks.items():
         _check_complete(network, f"{name} of {model.file}")
     return {name: _ready(network, name, device) for name, network in networks.items()}
@@ -140,19 +163,22 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _load_vae(model: ModelIdentity, device: str, dtype: str) -> Any:
-    """Load the VAE that takes the place of a checkpoint's own."""
-    vae = model.vae
-    if vae is None or Path(vae.location).is_dir():
-        return vae and _network(AutoencoderKL, Path(vae.location), vae.variant, device=device, dtype=dtype)
-    with _reading(f"VAE {vae.location}"):
+    """Load the VAE that takes the place of a checkpoint's own, or its own."""
+    if model.vae and Path(model.vae.location).is_dir():
+        return _network(AutoencoderKL, Path(model.vae.location), model.vae.variant, device=device, dtype=dtype)
+    file = model.vae.location if model.vae else model.file
+    if file is None:
+        variant = dict(model.variants)["vae"]
+        return _network(AutoencoderKL, Path(model.location) / "vae", variant, device=device, dtype=dtype)
+    with _reading(f"VAE {file}"):
         network = AutoencoderKL.from_single_file(
-            vae.location,
+            file,
             config=model.location,
             subfolder="vae",
             local_files_only=True,
             torch_dtype=getattr(torch, dtype),
         )
-    _check_complete(network, f"VAE {vae.location}")
+    _check_complete(network, f"VAE {file}")
     return _ready(network, "vae", device)
 
 

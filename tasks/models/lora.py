@@ -83,24 +83,13 @@ def with_loras(model: StableDiffusion, loras: Sequence[LoraIdentity]) -> Iterato
     """Add LoRAs to a loaded model in this context, as layers apart from its weights, which are never written.
 
     Args:
-        model: its UNet and text encoder are used.
+        model: its UNet and text encoders are used.
         loras: in any order; what they add is summed.
 
     Raises:
         TaskInputError: if a file does not fit the model, or has values that are not finite.
     """
-    from diffusers import DDIMScheduler, StableDiffusionPipeline  # noqa: PLC0415  (plans need neither)
-
-    pipeline = StableDiffusionPipeline(
-        vae=model.vae,
-        text_encoder=model.text_encoder,
-        tokenizer=model.tokenizer,
-        unet=model.unet,
-        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    pipeline = _pipeline(model)
     names = [f"lora_{number}" for number, _ in enumerate(loras)]
     try:
         for name, lora in zip(names, loras, strict=True):
@@ -109,6 +98,23 @@ def with_loras(model: StableDiffusion, loras: Sequence[LoraIdentity]) -> Iterato
         yield
     finally:
         pipeline.unload_lora_weights()
+
+
+def _pipeline(model: StableDiffusion) -> Any:
+    """Return the pipeline of diffusers that adds and removes LoRAs of a model's kind."""
+    from diffusers import (  # noqa: PLC0415  (plans need none of them)
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        StableDiffusionXLPipeline,
+    )
+
+    parts = {name: getattr(model, name) for name in ("vae", "text_encoder", "tokenizer", "unet")}
+    parts["scheduler"] = DDIMScheduler(steps_offset=1, clip_sample=False)
+    if model.text_encoder_2 is not None:
+        return StableDiffusionXLPipeline(
+            **parts, text_encoder_2=model.text_encoder_2, tokenizer_2=model.tokenizer_2, add_watermarker=False
+        )
+    return StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
 
 def _add(pipeline: Any, name: str, lora: LoraIdentity) -> None:
@@ -124,7 +130,8 @@ def _add(pipeline: Any, name: str, lora: LoraIdentity) -> None:
     except (ValueError, RuntimeError, KeyError, AttributeError, IndexError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise TaskInputError(f"The LoRA {lora.location} does not fit the model: {reason}") from None
-    networks = [pipeline.unet, pipeline.text_encoder]
+    encoders = (pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None))
+    networks = [pipeline.unet, *(encoder for encoder in encoders if encoder is not None)]
     found = sum(name in getattr(module, "lora_A", ()) for network in networks for module in network.modules())
     if found != wanted:
         raise TaskInputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tasks.models.checkpoints import ModelIdentity, NetworkIdentity
 from tasks.models.loading import loaded_model
@@ -19,7 +19,7 @@ _LOG = logging.getLogger(__name__)
 def compute_finite(
     compute: Callable[[StableDiffusion], None],
     model: ModelIdentity,
-    controlnet: NetworkIdentity | None = None,
+    controlnets: Sequence[NetworkIdentity] = (),
     *,
     stage: str,
     device: str,
@@ -32,7 +32,7 @@ def compute_finite(
     Args:
         compute: receives the loaded model; raises NonFiniteError before it stores a value that is not finite.
         model: from `resolve_model`.
-        controlnet: from `resolve_controlnet`.
+        controlnets: from `resolve_controlnet`.
         stage: name of the stage, for messages.
         device: torch device of the networks.
         dtype: name of their torch dtype.
@@ -44,20 +44,20 @@ def compute_finite(
         NonFiniteError: with step and module, if float32 does not help or was used from the start.
     """
     try:
-        with loaded_model(model, controlnet, device=device, dtype=dtype) as loaded:
+        with loaded_model(model, controlnets, device=device, dtype=dtype) as loaded:
             compute(loaded)
         return []
     except NonFiniteError as error:
         found = error
-    reason = f"{found}, {_trace(compute, model, controlnet, device=device, dtype=dtype)}"
+    reason = f"{found}, {_trace(compute, model, controlnets, device=device, dtype=dtype)}"
     if dtype == "float32":
         raise NonFiniteError(f"{stage} of the model {model.name} stops: {reason}") from found
     _LOG.warning("%s is computed again in float32: %s", stage, reason)
     try:
-        with loaded_model(model, controlnet, device=device, dtype="float32") as loaded:
+        with loaded_model(model, controlnets, device=device, dtype="float32") as loaded:
             compute(loaded)
     except NonFiniteError as error:
-        where = _trace(compute, model, controlnet, device=device, dtype="float32")
+        where = _trace(compute, model, controlnets, device=device, dtype="float32")
         raise NonFiniteError(
             f"{stage} of the model {model.name} stops, in {dtype} and in float32: {error}, {where}"
         ) from error
@@ -67,14 +67,14 @@ def compute_finite(
 def _trace(
     compute: Callable[[StableDiffusion], None],
     model: ModelIdentity,
-    controlnet: NetworkIdentity | None,
+    controlnets: Sequence[NetworkIdentity],
     *,
     device: str,
     dtype: str,
 ) -> str:
     """Compute again, and return where it fails."""
     try:
-        with loaded_model(model, controlnet, device=device, dtype=dtype) as loaded, traced(loaded):
+        with loaded_model(model, controlnets, device=device, dtype=dtype) as loaded, traced(loaded):
             compute(loaded)
     except NonFiniteError as error:
         return f"since {error}"

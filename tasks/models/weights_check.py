@@ -24,7 +24,7 @@ def check_weights(files: Sequence[Path], config: Mapping[str, Any], *, network: 
     Args:
         files: from `weight_files`; only the headers are read.
         config: of the network.
-        network: unet, controlnet, vae or text_encoder.
+        network: unet, controlnet, vae, text_encoder or text_encoder_2.
 
     Raises:
         TaskInputError: if a file is damaged, or a tensor is missing or has another shape.
@@ -48,16 +48,18 @@ def check_weights(files: Sequence[Path], config: Mapping[str, Any], *, network: 
         raise TaskInputError(f"The weights {file} do not fit the config next to them: it has no place for {surplus}.")
 
 
-def check_cross_attention(unet: Mapping[str, Any], text_encoder: Mapping[str, Any], *, model: str) -> None:
-    """Check that the text encoder returns what the UNet attends to.
+def check_cross_attention(unet: Mapping[str, Any], text_encoders: Sequence[Mapping[str, Any]], *, model: str) -> None:
+    """Check that the text encoders together return what the UNet attends to.
 
     Raises:
         TaskInputError: if the widths differ.
     """
-    width, hidden = unet.get("cross_attention_dim"), text_encoder.get("hidden_size")
-    if isinstance(width, int) and isinstance(hidden, int) and width != hidden:
+    width = unet.get("cross_attention_dim")
+    hidden = [size for encoder in text_encoders if isinstance(size := encoder.get("hidden_size"), int)]
+    if isinstance(width, int) and len(hidden) == len(text_encoders) and width != sum(hidden):
+        returned = " and ".join(map(str, hidden))
         raise TaskInputError(
-            f"The UNet of {model!r} attends to text of {width} channels, and its text encoder returns {hidden}."
+            f"The UNet of {model!r} attends to text of {width} channels, and its text encoder returns {returned}."
         )
 
 
@@ -116,4 +118,15 @@ def _text_encoder(config: Mapping[str, Any]) -> Iterator[Expected]:
         yield f"encoder.layers.{layers - 1}.mlp.fc1.weight", (config.get("intermediate_size"), hidden)
 
 
-_EXPECTED = {"unet": _whole_unet, "controlnet": _unet, "vae": expected_of_vae, "text_encoder": _text_encoder}
+def _projecting_text_encoder(config: Mapping[str, Any]) -> Iterator[Expected]:
+    yield from _text_encoder(config)
+    yield "text_projection.weight", (config.get("projection_dim"), config.get("hidden_size"))
+
+
+_EXPECTED = {
+    "unet": _whole_unet,
+    "controlnet": _unet,
+    "vae": expected_of_vae,
+    "text_encoder": _text_encoder,
+    "text_encoder_2": _projecting_text_encoder,
+}

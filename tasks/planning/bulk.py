@@ -14,9 +14,11 @@ from storage.limits import using_limits
 from storage.reference import ArtifactRef
 from storage.workspace import Workspace
 from tasks.errors import TaskInputError
-from tasks.models.checkpoints import ModelIdentity, NetworkIdentity, resolve_controlnet, resolve_model
+from tasks.models.checkpoints import ControlKind, ModelIdentity, resolve_model
+from tasks.models.controlnets import ControlInput, ControlSet, resolve_controlnets
 from tasks.models.flow_estimators import FlowIdentity, resolve_flow
 from tasks.models.lora import resolve_loras
+from tasks.planning.control_videos import find_control
 from tasks.planning.decoded_facts import read_decoded_facts
 from tasks.planning.outline import ClipFacts, Execution, ResolvedInputs
 from tasks.planning.plan import EditPlan, plan_edit
@@ -187,12 +189,15 @@ def _plan_row(
 def _plan(row: Row, clip: ClipFacts, execution: Execution, flow_weights: str) -> EditPlan:
     request = row.request
     model = _model(request.model, request.vae, request.lora, execution.dtype)
+    clip = clip.trimmed(request.trim, execution.limits)
+    with using_limits(execution.limits):
+        controls = tuple(find_control(text, clip=clip, trim=request.trim) for text in request.control)
     return plan_edit(
         ResolvedInputs(
             request=request,
-            clip=clip.trimmed(request.trim, execution.limits),
+            clip=clip,
             model=model,
-            controlnet=_controlnet(request.controlnet_name, model, execution.dtype),
+            controlnet=_controlnet(request.controlnets, controls, model, execution.dtype),
             flow=_flow(request.flow, flow_weights),
             execution=execution,
         )
@@ -248,8 +253,10 @@ def _model(name: str, vae: str | None, loras: tuple[str, ...], dtype: str) -> Mo
 
 
 @lru_cache(maxsize=64)
-def _controlnet(name: str, model: ModelIdentity, dtype: str) -> NetworkIdentity | None:
-    return resolve_controlnet(name, model=model, dtype=dtype)
+def _controlnet(
+    specs: tuple[str, ...], controls: tuple[tuple[ControlKind, ControlInput], ...], model: ModelIdentity, dtype: str
+) -> ControlSet | None:
+    return resolve_controlnets(specs, controls, model=model, dtype=dtype)
 
 
 @lru_cache(maxsize=8)

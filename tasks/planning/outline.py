@@ -8,7 +8,8 @@ from itertools import pairwise
 from storage.limits import Limits
 from storage.video import SourceEncoding, Trim
 from tasks.errors import TaskInputError
-from tasks.models.checkpoints import ModelIdentity, NetworkIdentity
+from tasks.models.checkpoints import ModelIdentity
+from tasks.models.controlnets import ControlSet
 from tasks.models.devices import Backend
 from tasks.models.flow_estimators import FlowIdentity
 from tasks.planning.request import EditRequest
@@ -89,7 +90,7 @@ class ResolvedInputs:
     request: EditRequest
     clip: ClipFacts
     model: ModelIdentity
-    controlnet: NetworkIdentity | None
+    controlnet: ControlSet | None
     flow: FlowIdentity
     execution: Execution
 

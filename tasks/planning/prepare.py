@@ -7,9 +7,11 @@ from dataclasses import replace
 from storage.digest import digest_file_once
 from storage.limits import using_limits
 from storage.workspace import Workspace, open_artifact
-from tasks.models.checkpoints import resolve_controlnet, resolve_model
+from tasks.models.checkpoints import resolve_model
+from tasks.models.controlnets import resolve_controlnets
 from tasks.models.flow_estimators import resolve_flow
 from tasks.models.lora import resolve_loras
+from tasks.planning.control_videos import find_control
 from tasks.planning.decoded_facts import read_decoded_facts
 from tasks.planning.input_video import clip_name, local_video
 from tasks.planning.plan import EditPlan, Execution, ResolvedInputs, plan_edit
@@ -30,12 +32,14 @@ def prepare_edit(request: EditRequest, *, execution: Execution, flow_weights: st
     """
     with using_limits(execution.limits), local_video(request.video, rate=request.picture_rate) as path:
         clip = clip_facts(clip_name(request.video), digest_file_once(path), path)
+        clip = clip.trimmed(request.trim, execution.limits)
+        controls = [find_control(text, clip=clip, trim=request.trim) for text in request.control]
     model = resolve_loras(resolve_model(request.model, vae=request.vae, dtype=execution.dtype), request.lora)
     inputs = ResolvedInputs(
         request=request,
-        clip=clip.trimmed(request.trim, execution.limits),
+        clip=clip,
         model=model,
-        controlnet=resolve_controlnet(request.controlnet_name, model=model, dtype=execution.dtype),
+        controlnet=resolve_controlnets(request.controlnets, controls, model=model, dtype=execution.dtype),
         flow=resolve_flow(request.flow, weights=flow_weights),
         execution=replace(execution, workspace=Workspace.open(execution.workspace).url),
     )

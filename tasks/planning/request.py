@@ -21,6 +21,7 @@ from pydantic import (
 
 from storage.secrets import has_password, without_secrets
 from tasks.errors import TaskInputError
+from tasks.models.controlnets import parse_control, parse_controlnet
 from tasks.models.lora import parse_lora
 from tasks.planning.option_errors import request_sentence
 
@@ -51,11 +52,16 @@ ModelName = Annotated[
 VaeName = Annotated[
     Words, Field(description="Another VAE than the model's: a folder, a .safetensors file, or a hub id.")
 ]
+_CONTROLNETS = (
+    "A ControlNet, [KIND=]SPEC[:WEIGHT[:FROM-TO]]: 'none', 'auto' (the model's own), a folder, or a hub id, with its "
+    "weight and the part of the steps in which it acts, 0 to 1; may be repeated. The kind is canny unless it is named: depth, "
+    "lineart, normal, pose, scribble, segmentation, softedge, tile. By default none, in the paper auto."
+)
 ControlNetName = Annotated[
     Words,
     Field(
         description="A ControlNet for canny edges: 'none', 'auto' (the model's own), a folder, or a hub id, also as "
-        "canny=SPEC; by default none, in the paper auto."
+        "canny=SPEC."
     ),
 ]
 HdrChoice = Annotated[
@@ -156,13 +162,26 @@ def _known_settings(settings: tuple[str, ...]) -> tuple[str, ...]:
     return settings
 
 
-def _as_loras(value: Any) -> Any:
+def _as_specs(value: Any) -> Any:
     return tuple(spec.strip() for spec in value.split(";") if spec.strip()) if isinstance(value, str) else value
 
 
 def _known_loras(specs: tuple[str, ...]) -> tuple[str, ...]:
     for spec in specs:
         parse_lora(spec)
+    return specs
+
+
+def _known_controlnets(specs: tuple[str, ...]) -> tuple[str, ...]:
+    for spec in specs:
+        parse_controlnet(spec)
+    return specs
+
+
+def _known_controls(specs: tuple[str, ...]) -> tuple[str, ...]:
+    kinds = [parse_control(_without_password(spec))[0] for spec in specs]
+    if repeated := next((kind for kind in kinds if kinds.count(kind) > 1), None):
+        raise TaskInputError(f"There are several control videos for {repeated}: name one.")
     return specs
 
 
@@ -183,7 +202,9 @@ def _without_password(url: str) -> str:
 Location = Annotated[Words, AfterValidator(_without_password)]
 """A path or a URL."""
 Settings = Annotated[tuple[str, ...], BeforeValidator(_as_settings), AfterValidator(_known_settings)]
-Loras = Annotated[tuple[str, ...], BeforeValidator(_as_loras), AfterValidator(_known_loras)]
+Loras = Annotated[tuple[str, ...], BeforeValidator(_as_specs), AfterValidator(_known_loras)]
+ControlNets = Annotated[tuple[str, ...], BeforeValidator(_as_specs), AfterValidator(_known_controlnets)]
+Controls = Annotated[tuple[str, ...], BeforeValidator(_as_specs), AfterValidator(_known_controls)]
 Size = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_size)]
 Seconds = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[str, BeforeValidator(_as_text), AfterValidator(_checked_rate)]
@@ -204,7 +225,12 @@ class EditRequest(BaseModel):
     lora: Loras = Field(
         default=(), description="A LoRA in a .safetensors file, with its weight (1 by default); may be repeated."
     )
-    controlnet: ControlNetName | None = None
+    controlnet: ControlNets = Field(default=(), description=_CONTROLNETS)
+    control: Controls = Field(
+        default=(),
+        description="The input of a ControlNet, KIND=VIDEO, of as many frames as the clip; may be repeated. Canny "
+        "edges are computed.",
+    )
     flow: FlowName = "dis"
     keyframe_interval: int = Field(default=8, ge=1, description="Frames from one keyframe to the next.")
     steps: int = Field(default=50, ge=1, le=1000, description="DDIM steps in either direction.")
@@ -311,9 +337,9 @@ class EditRequest(BaseModel):
         return Trim(start=self.start or 0.0, end=self.end, first=first, stop=stop)
 
     @property
-    def controlnet_name(self) -> str:
-        """The ControlNet, or none: what is named, else what the preset uses."""
-        return self.controlnet or ("auto" if self.preset == "paper" else "none")
+    def controlnets(self) -> tuple[str, ...]:
+        """The ControlNets: what is named, else what the preset uses."""
+        return self.controlnet or (("auto",) if self.preset == "paper" else ())
 
 
 def edit_request(**fields: Any) -> EditRequest:

@@ -135,8 +135,10 @@ def _cell(row: Row, name: str) -> object:
 
 
 def _setting_text(value: Any) -> str:
-    if isinstance(value, tuple) and all(isinstance(item, str) for item in value):  # settings of the method by name
-        return " ".join(value)
+    if isinstance(value, tuple) and all(
+        isinstance(item, str) for item in value
+    ):  # settings by name, LoRAs, ControlNets
+        return "; ".join(value)
     if isinstance(value, tuple):  # a size, height before width
         return "x".join(map(str, reversed(value)))
     return cell_text(value)

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, ValidationError
 
 from tasks.errors import TaskInputError
+from tasks.models.controlnets import parse_control
 from tasks.planning.dataset import DatasetRequest
 from tasks.planning.faults import Fault, ManifestError, near_names
 from tasks.planning.manifest_table import Table, cell_text, is_scalar
@@ -186,7 +187,7 @@ class _Checks:
         shared, numbers = self._row_settings(self._shared, index), self._row_settings(self._numbers, index)
         if source and shared.values.get("rate") and not (is_pictures(source) or is_picture(source)):
             self._fault(index, "rate", "it is for pictures, and the source has times of its own")
-        templates = self._row_templates(index)
+        templates, control = self._row_templates(index), self._controls(index, shared.values.get("control", ()))
         for variant in numbers.variants:
             output = self._claim(index, row_id, variant)
             draws = partial(draw, seed=numbers.seed, row_id=row_id, variant=variant)
@@ -202,7 +203,7 @@ class _Checks:
                 source_prompt=prompts.get("source_prompt", ""),
                 negative_prompt=prompts.get("negative_prompt"),
                 seed=numbers.seed,
-                settings=shared.values,
+                settings={**shared.values, "control": control},
                 output=output,
                 extra={name: self.table.columns[name][index] for name in self._extra},
             )
@@ -240,6 +241,16 @@ class _Checks:
         if reason:
             self._fault(index, "source", reason)
         return source
+
+    def _controls(self, index: int, specs: Sequence[str]) -> tuple[str, ...]:
+        """Return the control videos of a row, KIND=VIDEO, which are named as sources are."""
+        found = []
+        for kind, location in map(parse_control, specs):
+            video, reason = self._sources(location)
+            found.append(f"{kind}={video}")
+            if reason:
+                self._fault(index, "control", reason)
+        return tuple(found)
 
     def _row_settings(self, names: tuple[str, ...], index: int) -> RowSettings:
         found = self._settings(names, tuple([_hashable(self.table.columns[name][index]) for name in names]))

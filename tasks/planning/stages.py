@@ -199,7 +199,7 @@ class EditSettings:
     negative_prompt: str
     editing: EditingSettings
     controlnet: str | None
-    """Digest of the ControlNet; None for none."""
+    """Digest of the ControlNets, their weights and inputs; None for none."""
 
     def identity(self) -> dict[str, Any]:
         """See `StageSettings`; what only a mask needs is left out where there is none."""

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
 from tests.wave_ops._reference import PlainStep
-from wave_ops.diffusion import StableDiffusion, encode_prompt
+from wave_ops.conditioning import Conditioning, encode_prompts
+from wave_ops.diffusion import StableDiffusion
 from wave_ops.feature_warping import PairWarps
 from wave_ops.unet import resolve_sites
 
@@ -46,7 +49,7 @@ class PlainMethod:
     @torch.inference_mode()
     def invert(self, x: Tensor) -> list[Tensor]:
         """Return x_0 to x_S: eps = UNet(x_{j-1}, t_j, source prompt), guidance 1."""
-        trajectory, prompt = [x], encode_prompt(self.model, self.source_prompt)
+        trajectory, prompt = [x], encode_prompts(self.model, [self.source_prompt])
         for j in range(1, self.steps + 1):
             (eps,) = self._noise(x[None], prompt, j)
             x = self._move(x, eps, level=j - 1, target=j)
@@ -63,21 +66,19 @@ class PlainMethod:
         guidance_scale: float,
     ) -> Iterator[Tensor]:
         """Yield x_{S-1} to x_0, with the branches [source, unconditional, conditional] while anything is injected."""
-        source, uncond, cond = (
-            encode_prompt(self.model, text) for text in (self.source_prompt, negative_prompt, prompt)
-        )
+        prompts = encode_prompts(self.model, (self.source_prompt, negative_prompt, prompt))
         x = inverted[self.steps]
         for j in range(self.steps, 0, -1):
             injecting = self.steps - j < round(0.5 * self.steps)
-            latents, context = [x, x], [uncond, cond]
+            latents, context = [x, x], prompts.last(2)
             if injecting:  # the source branch reads the stored latent of that timestep
-                latents, context = [inverted[j], *latents], [source, *context]
-            noise = self._noise(torch.stack(latents), torch.cat(context), j, editing=True, injecting=injecting)
+                latents, context = [inverted[j], *latents], prompts
+            noise = self._noise(torch.stack(latents), context, j, editing=True, injecting=injecting)
             x = self._move(x, noise[-2] + guidance_scale * (noise[-1] - noise[-2]), level=j, target=j - 1)
             yield x
 
     def _noise(
-        self, latents: Tensor, context: Tensor, j: int, *, editing: bool = False, injecting: bool = False
+        self, latents: Tensor, prompts: Conditioning, j: int, *, editing: bool = False, injecting: bool = False
     ) -> Tensor:
         warping = j >= self.first_warped
         step = PlainStep(
@@ -89,9 +90,18 @@ class PlainMethod:
             extending=editing and warping,
             injecting=injecting,
         )
-        return step(latents, self.timesteps[j - 1], context)
+        return step(latents, self.timesteps[j - 1], prompts.text, partial(_added, prompts, latents))
 
     def _move(self, x: Tensor, eps: Tensor, *, level: int, target: int) -> Tensor:
         """x0 = (x - sqrt(1 - a) eps) / sqrt(a), then sqrt(a') x0 + sqrt(1 - a') eps."""
         a, b = self.a[level], self.a[target]
         return sqrt(b) * (x - sqrt(1 - a) * eps) / sqrt(a) + sqrt(1 - b) * eps
+
+
+def _added(prompts: Conditioning, latents: Tensor, *, branch: int, frame: int) -> dict[str, Any]:
+    """Return what SDXL embeds with the timestep: pooled prompt; original size, crop and target size, in pixels."""
+    if prompts.pooled is None:
+        return {}
+    height, width = 8 * latents.shape[-2], 8 * latents.shape[-1]
+    sizes = torch.tensor([[height, width, 0, 0, height, width]])
+    return {"added_cond_kwargs": {"text_embeds": prompts.pooled[branch : branch + 1], "time_ids": sizes}}

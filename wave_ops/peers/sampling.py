@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from wave_ops.diffusion import StableDiffusion, encode_prompt
+from wave_ops.conditioning import Conditioning, encode_prompts
+from wave_ops.diffusion import StableDiffusion
 from wave_ops.editing import EditingSettings
 from wave_ops.inversion import InversionSettings
 from wave_ops.peers.method import PeerMethod, applied
@@ -52,7 +52,7 @@ def sample_peer(
         The edited x_0, float32.
     """
     schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
-    prompts = torch.cat([encode_prompt(model, text) for text in (source_prompt, negative_prompt, prompt)])
+    prompts = encode_prompts(model, (source_prompt, negative_prompt, prompt))
     session = FeatureSession(warps=None)
     x = inverted(settings.steps).float().to(model.device)
     with injected(model.unet, session, sites=_injection_sites(model)), applied(model.unet, method, branches=_BRANCHES):
@@ -89,7 +89,7 @@ def invert_peer(
         method: how frames are bound together.
     """
     schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
-    prompts = encode_prompt(model, source_prompt)
+    prompts = encode_prompts(model, [source_prompt])
     found = [latents.float().to(model.device)]
     with applied(model.unet, method, branches=1):
         for j in range(1, settings.steps + 1):
@@ -106,7 +106,7 @@ def predict_noise(
     model: StableDiffusion,
     schedule: DDIMSchedule,
     latents: Float[Tensor, "branch frame channel height width"],
-    prompts: Float[Tensor, "branch word word_channel"],
+    prompts: Conditioning,
     *,
     step_index: int,
     method: PeerMethod,
@@ -118,7 +118,7 @@ def predict_noise(
     output = model.unet(
         flat.to(model.dtype),
         schedule.timestep_tensor(model.device)[step_index - 1],
-        encoder_hidden_states=repeat(prompts, "b n c -> (b i) n c", i=images.shape[1]),
+        **prompts.arguments(flat),
     ).sample
     return method.restore(schedule.noise_prediction(output, flat, step_index).unflatten(0, images.shape[:2]))
 

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wave_ops.diffusion import StableDiffusion, encode_prompt
+from wave_ops.conditioning import encode_prompts
+from wave_ops.diffusion import StableDiffusion
 from wave_ops.errors import WaveOpsError
 from wave_ops.peers.method import PeerMethod
 from wave_ops.peers.sampling import predict_noise
@@ -74,8 +75,7 @@ def edit_with_shared_noise(
         The edited x_0, float32; the source's if both prompts and guidance scales are equal.
     """
     schedule = DDIMSchedule.from_config(model.scheduler_config, steps=settings.steps)
-    uncond, source, edited = (encode_prompt(model, text) for text in (negative_prompt, source_prompt, prompt))
-    prompts = torch.cat([uncond, source, uncond, edited])
+    prompts = encode_prompts(model, (negative_prompt, source_prompt, negative_prompt, prompt))
     clean = latents.float().to(model.device)
     moved, alone = clean, PeerMethod()
     for j in range(max(1, round(settings.fraction * settings.steps)), 0, -1):

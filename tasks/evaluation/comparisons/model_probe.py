@@ -130,7 +130,7 @@ class Probe:
         )
         inverted, warps = context.invert(self.inversion, Warping()), context.warps(Warping())
         settings = replace(advised.editing, schedule=self.inversion.schedule)
-        controlled = EditRequest(video=self.clip.name, prompt=self.clip.caption).controlnet_name != "none"
+        controlled = EditRequest(video=self.clip.name, prompt=self.clip.caption).controlnets
         with context.model() as model:
             latents = edit(
                 model,

@@ -216,7 +216,6 @@ def test_every_field_of_the_request_is_an_option(clip: Path, tmp_path: Path, mon
         "negative_prompt": "grey",
         "model": "embedded",
         "vae": "some/vae",
-        "controlnet": "auto",
         "flow": "raft",
         "keyframe_interval": 4,
         "steps": 7,
@@ -237,7 +236,9 @@ def test_every_field_of_the_request_is_an_option(clip: Path, tmp_path: Path, mon
         "crf": 30,
         "gop": 12,
     }
-    assert set(given) | {"video", "full_resolution", "like_source", "set", "lora"} == set(EditRequest.model_fields)
+    assert set(given) | {"video", "full_resolution", "like_source", "set", "lora", "controlnet", "control"} == set(
+        EditRequest.model_fields
+    )
     asked: list[EditRequest] = []
     monkeypatch.setattr("flows.cli.edit.plan", lambda request, _: asked.append(request) or plan_of_nothing())
     monkeypatch.setattr("tasks.planning.input_video.check_video", lambda *_, **__: None)  # a video has no --rate

@@ -174,8 +174,9 @@ def test_a_controlnet_for_something_else_than_edges_is_refused_unless_it_is_said
     found = resolve_controlnet(f"canny={folder}", model=model)
     assert found is not None
     assert found.location == str(folder)
-    with pytest.raises(TaskInputError, match="is for depth: wave computes canny edges only"):
-        resolve_controlnet(f"depth={folder}", model=model)
+    assert resolve_controlnet(f"depth={folder}", model=model) == found
+    with pytest.raises(TaskInputError, match=r"Unknown kind of ControlNet .* canny, depth"):
+        resolve_controlnet(f"sonar={folder}", model=model)
 
 
 def test_a_controlnet_is_refused_by_the_name_in_its_config(copy: Path) -> None:
@@ -205,7 +206,11 @@ def keep_pickles_only(folder: Path) -> None:
         (lambda folder: change_json(folder / "unet" / "config.json", in_channels=9), "inpainting"),
         (lambda folder: change_json(folder / "unet" / "config.json", sample_size=None), "sample_size"),
         (lambda folder: change_json(folder / "vae" / "config.json", block_out_channels=None), "block_out_channels"),
-        (lambda folder: change_json(folder / "model_index.json", text_encoder_2=["a", "b"]), "1.x and 2.x"),
+        (
+            lambda folder: change_json(folder / "model_index.json", text_encoder_2=["a", "b"]),
+            "no text_encoder_2/config.json",
+        ),
+        (lambda folder: change_json(folder / "model_index.json", transformer=["a", "b"]), "1.x, 2.x and XL"),
         (lambda folder: change_json(folder / "model_index.json", wave={"guidance": 5}), "advice"),
         (lambda folder: change_json(folder / "model_index.json", wave=[1]), "advice"),
     ],

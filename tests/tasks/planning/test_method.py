@@ -43,8 +43,8 @@ def test_the_paper_is_what_its_authors_ran_whatever_the_model_advises() -> None:
     assert (propagation.fuse_gradients, propagation.restore_detail, propagation.keep_switched) == (False, False, True)
     assert (inversion.seed, propagation.seed) == (7, 7)
     request = edit_request(video="a.mp4", prompt="a star", preset="paper")
-    assert request.controlnet_name == "auto"
-    assert request.model_copy(update={"controlnet": "none"}).controlnet_name == "none"
+    assert request.controlnets == ("auto",)
+    assert request.model_copy(update={"controlnet": ("none",)}).controlnets == ("none",)
 
 
 @pytest.mark.parametrize(("controlled", "guidance"), [(False, 7.5), (True, 12.5)])

@@ -38,7 +38,11 @@ EDITING = (
     *_faults(
         "wave_ops/controls.py",
         "tests/wave_ops/test_editing.py tests/wave_ops/test_controls.py",
-        ("edges in natural order instead of the step's", "images[frames].repeat", "images[sorted(frames)].repeat"),
+        (
+            "edges in natural order instead of the step's",
+            "images.index_select(0, frames).repeat",
+            "images.index_select(0, frames.sort().values).repeat",
+        ),
         ("the last ControlNet alone acts", "if total is not None:", "if False:"),
         ("a ControlNet acts in the wrong half", "<= steps - step_index <", "<= step_index - 1 <"),
         ("a ControlNet's own weight is ignored", "if control.weight is None else control.weight", ""),

@@ -35,7 +35,10 @@ __all__: list[str] = []
 
 
 @app.command()
-@request_options(EvaluationRequest, metavars={"method": "NAME", "manifest": "FILE", "clips": "N", "clip_model": "SPEC"})
+@request_options(
+    EvaluationRequest,
+    metavars={"method": "NAME", "manifest": "FILE", "clips": "N", "clip_model": "SPEC", "lora": "FILE[:WEIGHT]"},
+)
 def evaluate(
     comparison: Annotated[str | None, typer.Argument(help="The comparison; without it, all are listed.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per metric and nothing else.")] = False,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tasks.errors import TaskInputError
 from tasks.evaluation.comparisons.registry import check_name
 from tasks.planning.option_errors import option_name, request_sentence
-from tasks.planning.request import ControlNetName, FlowName, ModelName, Words
+from tasks.planning.request import ControlNetName, FlowName, Loras, ModelName, VaeName, Words
 
 __all__ = ["EvaluationRequest", "command_line", "evaluation_request"]
 
@@ -30,6 +30,10 @@ class EvaluationRequest(BaseModel):
         default=0, ge=0, lt=2**31, description="Seed of the orders of keyframes: another one on the same clips."
     )
     model: ModelName = "embedded"
+    vae: VaeName | None = None
+    lora: Loras = Field(
+        default=(), description="A LoRA in a .safetensors file, with its weight (1 by default); may be repeated."
+    )
     controlnet: ControlNetName = "auto"
     flow: FlowName = "dis"
     lpips: Words | None = Field(default=None, description="Safetensors file of LPIPS; without it LPIPS is left out.")

@@ -10,6 +10,7 @@ from tasks.evaluation.comparisons.comparison import Resources
 from tasks.evaluation.request import EvaluationRequest
 from tasks.models.checkpoints import resolve_controlnet, resolve_model
 from tasks.models.flow_estimators import resolve_flow
+from tasks.models.lora import resolve_loras
 
 __all__ = ["resolve_resources", "resources_digest"]
 
@@ -20,7 +21,8 @@ def resolve_resources(request: EvaluationRequest, *, device: str, dtype: str, fl
     Raises:
         TaskInputError: if one is missing or cannot be used.
     """
-    model, clip = resolve_model(request.model, dtype=dtype), Path(request.clip_model or "").expanduser()
+    model = resolve_loras(resolve_model(request.model, vae=request.vae, dtype=dtype), request.lora)
+    clip = Path(request.clip_model or "").expanduser()
     if request.lpips is not None and not Path(request.lpips).expanduser().is_file():
         raise TaskInputError(f"There are no LPIPS weights at {request.lpips}; leave --lpips out to run without LPIPS.")
     return Resources(

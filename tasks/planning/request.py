@@ -33,8 +33,10 @@ __all__ = [
     "EditRequest",
     "FlowName",
     "Location",
+    "Loras",
     "ModelName",
     "Text",
+    "VaeName",
     "Words",
     "edit_request",
     "parse_size",
@@ -54,8 +56,8 @@ VaeName = Annotated[
 ]
 _CONTROLNETS = (
     "A ControlNet, [KIND=]SPEC[:WEIGHT[:FROM-TO]]: 'none', 'auto' (the model's own), a folder, or a hub id, with its "
-    "weight and the part of the steps in which it acts, 0 to 1; may be repeated. The kind is canny unless it is named: depth, "
-    "lineart, normal, pose, scribble, segmentation, softedge, tile. By default none, in the paper auto."
+    "weight and the part of the steps in which it acts, 0 to 1; may be repeated. The kind is canny unless it is "
+    "named: depth, lineart, normal, pose, scribble, segmentation, softedge, tile. By default none, in the paper auto."
 )
 ControlNetName = Annotated[
     Words,

@@ -320,7 +320,7 @@ def test_a_cut_is_not_bridged(tmp_path: Path, request_: EditRequest) -> None:
     scene = cut(*(random_scene(seed, size=(48, 64), frame_count=4) for seed in (3, 8)))
     path = tmp_path / "cut.mp4"
     write_video(path, scene.frames, timestamps=range(8), time_base=Fraction(1, 12))
-    changes = {"video": str(path), "steps": 1, "controlnet": "auto"}
+    changes = {"video": str(path), "steps": 1, "controlnet": ("auto",)}
     plan = run_stages(make_plan(request_.model_copy(update=changes), tmp_path / "workspace"))
     assert plan.intervals == ((0, 3), (4, 7))
     for shot in plan.shots:
@@ -335,7 +335,7 @@ def test_a_shot_of_a_clip_gives_the_frames_that_it_gives_alone(tmp_path: Path, r
     path = tmp_path / "clip.mp4"
     frames = np.concatenate([scene.frames for scene in scenes])
     write_video(path, frames, timestamps=range(10), time_base=Fraction(1, 12))
-    changes = {"video": str(path), "steps": 2, "controlnet": "auto"}
+    changes = {"video": str(path), "steps": 2, "controlnet": ("auto",)}
     plan = run_stages(make_plan(request_.model_copy(update=changes), tmp_path / "together"))
     assert plan.clip.cuts == (5, 6)
     report = artifact_of(plan, ASSESS).read_json(REPORT)

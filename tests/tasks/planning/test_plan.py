@@ -169,7 +169,7 @@ def test_device_and_batches_change_no_result_but_precision_and_backend_do(plan: 
 
 
 def test_only_the_edit_depends_on_the_controlnet(plan: EditPlan, sd15: Path) -> None:
-    request = plan.inputs.request.model_copy(update={"controlnet": "auto"})
+    request = plan.inputs.request.model_copy(update={"controlnet": ("auto",)})
     with_net = prepare_edit(request, execution=plan.execution)
     assert with_net.inputs.controlnet is not None
     assert shared_with(plan, with_net) == set(NAMES[:4])

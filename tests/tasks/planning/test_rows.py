@@ -71,6 +71,18 @@ def draw(purpose: str, seed: int, row_id: str, variant: int) -> int:
 # Reading
 
 
+def test_control_videos_are_named_as_sources_are(manifest: Manifest, folder: Path) -> None:
+    cells = {"controlnet": "canny=auto:0.3; depth=some/net", "control": "depth=clips/2.mp4"}
+    (row,) = read(manifest({**ROW, **cells}))
+    assert row.request.controlnet == ("canny=auto:0.3", "depth=some/net")
+    assert row.request.control == (f"depth={folder / 'clips' / '2.mp4'}",)
+    write_table(folder / "again.csv", manifest_columns([row]))
+    assert read(str(folder / "again.csv"))[0].request == row.request
+    ((_, _, column, reason),) = faults(manifest({**ROW, **cells, "control": "depth=../x.mp4"}))
+    assert column == "control"
+    assert "x.mp4" in reason
+
+
 @pytest.mark.parametrize("name", ["m.csv", "m.tsv", "m.jsonl", "m.json", "m.parquet"])
 def test_every_form_of_a_manifest_gives_the_same_edit(name: str, manifest: Manifest, folder: Path) -> None:
     text = name.endswith(("csv", "tsv"))

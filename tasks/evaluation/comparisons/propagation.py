@@ -85,7 +85,7 @@ class PropagationComparison:
             _method("full"),
             _method("full", selection="published"),
             _method("full", blend="published"),
-            _method("full", fusion=False),
+            _method("full", fusion=True),
             _method("full", detail=False),
             _method("full", schedule="published"),
             _method("full", guides="published"),
@@ -128,7 +128,7 @@ def _method(kind: str, **factors: Any) -> Method:
         defaults = {
             "selection": "symmetric",
             "blend": "error",
-            "fusion": True,
+            "fusion": PropagationSettings().fuse_gradients,
             "detail": True,
             "schedule": "settling",
             "guides": "default",
@@ -136,7 +136,7 @@ def _method(kind: str, **factors: Any) -> Method:
     names = {
         "selection": "{} selection",
         "blend": "{} blend",
-        "fusion": "no fusion",
+        "fusion": "gradient fusion",
         "detail": "no detail",
         "schedule": "{} schedule",
         "guides": "{} guides",

@@ -137,7 +137,7 @@ class _ComposedFlow:
 
     def __init__(self, frame_flow: Artifact, plan: EditPlan) -> None:
         self._intervals, self._start = plan.intervals, plan.frames.start
-        self._readers = [frame_flow.row_reader(name, keep_bytes=2 * SHARD_BYTES) for name in FLOWS]
+        self._readers = [frame_flow.row_reader(name) for name in FLOWS]
         self._at = lru_cache(maxsize=_INTERVALS_KEPT)(self._interval)
 
     def __call__(self, first: int, second: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

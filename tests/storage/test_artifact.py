@@ -450,3 +450,28 @@ def test_an_array_is_created_without_removing_what_another_writer_made_meanwhile
     monkeypatch.setattr(arrays, "open_array", open_late)
     with_rows(other, 0)
     assert artifact_of(workspace).readable_prefix("rows") == 1
+
+
+@pytest.mark.parametrize("row", [np.zeros((3, 2), np.float32), np.zeros((2, 3), np.complex64)])
+def test_a_row_that_does_not_fit_is_refused(row: npt.NDArray[Any], workspace: Workspace) -> None:
+    writer = with_rows(artifact_of(workspace), 0).row_writer("rows")
+    with pytest.raises(WorkspaceError, match="a row of rows must be"):
+        writer.append(row)
+
+
+def test_a_row_reader_never_has_more_than_it_may_keep_while_it_reads(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = with_rows(artifact_of(workspace), 4)
+    size = 2 * 3 * 4
+    reader, held = artifact.row_reader("rows", keep_bytes=2 * size), []
+    read = Artifact.read_region
+
+    def noted(artifact: Artifact, name: str, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
+        held.append(size + sum(each.nbytes for each in reader._objects.values()))
+        return read(artifact, name, start, stop)
+
+    monkeypatch.setattr(Artifact, "read_region", noted)
+    for row in (0, 1, 0, 2, 0, 3):
+        assert reader[row][0, 0] == row
+    assert held == [size, 2 * size, 2 * size, 2 * size]

@@ -54,7 +54,7 @@ def evaluate(
     if comparison is None:
         _list_comparisons()
         return
-    fields["method"] = tuple(fields["method"] or ())
+    fields |= {name: tuple(fields[name] or ()) for name in ("method", "lora")}
     request = evaluation_request(comparison=comparison, **fields)
     settings = read_settings(workspace=workspace, flow_weights=flow_weights)
     connect(verbose=verbose)

@@ -399,7 +399,7 @@ STORAGE = (
         "storage/row_access.py",
         "tests/storage/test_artifact.py",
         ("the rows of another object", "number = row // self._rows", "number = 0"),
-        ("an object is written before it is whole", "if len(self._pending) == self._rows:", "if self._pending:"),
+        ("an object is written before it is whole", "if self._count == self._rows:", "if self._count:"),
         ("a writer begins inside an object", "if start % self._rows and start != self._length:", "if False:"),
     ),
     *_faults(

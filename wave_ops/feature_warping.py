@@ -106,13 +106,18 @@ class PairWarps:
 
     def at(self, size: tuple[int, int], *, device: torch.device | None = None) -> GridWarps:
         """Resize positions (bilinear, then rounded) and masks (nearest) to a feature grid (height, width)."""
-        index, mask = {}, {}
-        for pair, flow in self.flow_to_prev.items():
-            index[pair] = nearest_indices(flow[None], size)[0].to(device)
+        count, cells = len(self.flow_to_prev), size[0] * size[1]
+        kept_on = next((flow.device for flow in self.flow_to_prev.values()), None)
+        # One tensor for all pairs: small ones among the large flows would leave gaps in memory that no flow fits into
+        index = torch.empty(count, cells, dtype=torch.int64, device=kept_on)
+        mask = torch.empty(count, cells, dtype=torch.bool, device=kept_on)
+        for i, (pair, flow) in enumerate(self.flow_to_prev.items()):
+            index[i] = nearest_indices(flow[None], size)[0]
             full = self.mask[pair][None, None].float()
             # "nearest-exact" takes the pixel at the cell's centre; "nearest" would shift the mask by half a cell
-            mask[pair] = F.interpolate(full, size=size, mode="nearest-exact").flatten().bool().to(device)
-        return GridWarps(index=index, mask=mask, size=size)
+            mask[i] = F.interpolate(full, size=size, mode="nearest-exact").flatten().bool()
+        rows = (dict(zip(self.flow_to_prev, values.to(device), strict=True)) for values in (index, mask))
+        return GridWarps(index=next(rows), mask=next(rows), size=size)
 
 
 def gather_map(order: Sequence[int], grid: GridWarps, *, previous: int | None = None) -> Int[Tensor, " frame_position"]:

@@ -87,3 +87,12 @@ def test_a_flow_with_nan_is_refused():
     mask = torch.ones(1, 4, 4, dtype=torch.bool)
     with pytest.raises(WaveOpsError, match="finite"):
         PairWarps.from_pairs([(0, 1)], to_prev=flows, to_cur=flows, mask_cur=mask, mask_prev=mask)
+
+
+def test_the_maps_of_all_pairs_of_a_grid_are_one_tensor_each() -> None:
+    flow, mask = torch.zeros(2, 2, 32, 32), torch.ones(2, 32, 32, dtype=torch.bool)
+    warps = PairWarps.from_pairs([(0, 1), (1, 2)], to_prev=flow, to_cur=flow, mask_cur=mask, mask_prev=mask)
+    grid = warps.at((4, 4))
+    for maps in (grid.index, grid.mask):
+        assert len(maps) == 4
+        assert len({each.untyped_storage().data_ptr() for each in maps.values()}) == 1

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rich.filesize import decimal
 
+from storage.free_disk import free_bytes
 from tasks.planning.bulk import PlannedRow
 
 __all__ = ["DiskWindow", "free_disk"]
@@ -42,10 +41,7 @@ class DiskWindow:
 
 def free_disk(workspace: str, *, reserve: int) -> str:
     """Return why nothing may start in a workspace: less free than the reserve; empty if it may, or if it has a URL."""
-    if "://" in workspace:
-        return ""
-    folder = next(path for path in (Path(workspace), *Path(workspace).parents) if path.exists())
-    free = shutil.disk_usage(folder).free
-    if free >= reserve:
+    free = free_bytes(workspace)
+    if free is None or free >= reserve:
         return ""
     return f"the disk is full: {decimal(free)} are free, and {decimal(reserve)} are kept in reserve"

@@ -31,7 +31,7 @@ def edit_without_server(request: EditRequest, url: str, folder: Path, *, seconds
         request: what is edited.
         url: workspace of the edit.
         folder: an empty folder for the files of the server.
-        seconds: for how long there is no server.
+        seconds: how long the server stays away.
 
     Raises:
         TaskInputError: if the server does not start, or the edit fails although it is there.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.filesize import decimal
 
 from storage.errors import WorkspaceError
+from storage.free_disk import free_bytes
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import STAGES, StageSettings, StageSpec
 
@@ -46,12 +45,9 @@ def _sentence(plan: EditPlan, spec: StageSpec[StageSettings]) -> str:
         begun = begun or each is spec
         if begun and any(stage.name == each.name for stage in plan.stages):
             needed += each.load(plan).array_bytes
-    free = "" if "://" in workspace else f": {decimal(shutil.disk_usage(_existing(workspace)).free)} are free"
+    known = free_bytes(workspace)
+    free = "" if known is None else f": {decimal(known)} are free"
     return (
         f"the disk is full while {spec.name} of {plan.name} is stored in {workspace}{free}, and what is left needs up "
         f"to {decimal(needed)}; make room, or choose another WAVE_WORKSPACE, and run the same command again"
     )
-
-
-def _existing(workspace: str) -> Path:
-    return next(path for path in (Path(workspace), *Path(workspace).parents) if path.exists())

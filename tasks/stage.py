@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +25,7 @@ from tasks.cancel import cancellable_task, raise_if_stopped, time_limit
 from tasks.freed_memory import keep_few_heaps, return_freed_memory
 from tasks.full_disk import named_full_disk
 from tasks.logs import send_logs_to_run
+from tasks.peak_memory import peak_memory
 from tasks.planning.batches import Batch, Batching, Job, clip_batches, shot_batches
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import Resource, StageSettings, StageSpec
@@ -226,10 +225,8 @@ def _is_stored(job: Job, spec: StageSpec[StageSettings]) -> bool:
 def measured() -> Iterator[Callable[[], dict[str, float]]]:
     """Yield a function that returns the seconds since the context began and the process's peak memory in MiB."""
     start = time.perf_counter()
-    unit = 2**20 if sys.platform == "darwin" else 2**10
 
     def measure() -> dict[str, float]:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return {"seconds": round(time.perf_counter() - start, 2), "peak_memory_mib": round(peak / unit, 1)}
+        return {"seconds": round(time.perf_counter() - start, 2), "peak_memory_mib": round(peak_memory(), 1)}
 
     yield measure

@@ -13,6 +13,8 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from tests._sdxl import sdxl_unet
+
 SHARED_TOKENIZER = Path(__file__).parents[2] / "shared" / "weights" / "sd1_tokenizer"
 WORDS = ("a", "an", "red", "blue", "circle", "square", "over", "background", "green", "star")
 WIDTHS = (32, 64, 64, 64)
@@ -54,22 +56,7 @@ def save_sdxl(folder: Path) -> Path:
     _save_tokenizer(folder / "tokenizer_2")
     padding = folder / "tokenizer_2" / "tokenizer_config.json"
     padding.write_text(padding.read_text().replace('"pad_token": "<|endoftext|>"', '"pad_token": "a"'))
-    cross, up = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
-    unet = UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(16, 32, 32),
-        down_block_types=("DownBlock2D", cross, cross),
-        up_block_types=(up, up, "UpBlock2D"),
-        transformer_layers_per_block=(1, 2, 10),
-        attention_head_dim=(2, 4, 4),
-        use_linear_projection=True,
-        cross_attention_dim=32 + 48,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + 24,
-        norm_num_groups=8,
-    )
-    unet.conv_out.weight.data *= 0.2  # as smooth in its input as a trained UNet
+    unet = sdxl_unet(width=16, heads=(2, 4, 4), texts=32 + 48, pooled=24)
     second = _text_config(tokens, length, hidden_size=48, num_hidden_layers=3, hidden_act="gelu", projection_dim=24)
     networks = {
         "unet": unet,

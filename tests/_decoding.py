@@ -1,4 +1,4 @@
-"""Decode videos whose paths come on standard input, each in a process of its own under limits; print what comes of it.
+"""Decode videos under limits, each in a process of its own; their paths come on standard input. Print what comes of it.
 
 As a program, so that it has one thread and can fork, after everything has been imported once. Each line of its output
 is a JSON object: the frames of a clip that was edited without changes, or the message of the error that refused it.

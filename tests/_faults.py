@@ -1,4 +1,4 @@
-"""Edits whose writes fail, and what must be true afterwards."""
+"""Edits with writes that fail, and what must be true afterwards."""
 
 from __future__ import annotations
 

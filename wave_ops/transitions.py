@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 __all__ = ["Transition", "TransitionFinder"]
 
 _SIDE = 16
-_UNIFORM = 0.02  # contrast, the standard deviation on [0, 1], below which there is no picture
+_UNIFORM = 0.02  # contrast, the standard deviation on [0, 1], below which a frame counts as empty
 _REACHES = (4, 6, 8, 10, 13, 16, 20, 24)  # frames from the middle of a dissolve to the pictures on both sides
 _DIP = 0.72  # of the mean variance on both sides; 0.5 halfway through a dissolve of equal contrasts
 _LEAST_PART = 0.25  # of either picture in the middle frame

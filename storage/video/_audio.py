@@ -73,7 +73,7 @@ def copy_audio(
         notes: where to note what is lost.
 
     Raises:
-        VideoError: if there is no such file, it is not a video, or no frame can be decoded.
+        VideoError: if the file does not exist, it is not a video, or no frame can be decoded.
     """
     notes = Notes() if notes is None else notes
     with opened(path) as (source, stream):

@@ -111,7 +111,7 @@ def probe(path: str | Path) -> VideoInfo:
     """Return the properties of a video file, from its header and its first frame.
 
     Raises:
-        VideoError: if there is no such file, it is not a video, no frame can be decoded, or pictures are too large.
+        VideoError: if the file does not exist, it is not a video, no frame can be decoded, or pictures are too large.
     """
     with opened(path) as (container, stream):
         packets = Packets(container, stream)
@@ -186,7 +186,7 @@ class FrameReader:
             width, 3); all frames have the first one's size.
 
         Raises:
-            VideoError: if there is no such file, it is not a video, or no frame can be decoded.
+            VideoError: if the file does not exist, it is not a video, or no frame can be decoded.
         """
         with opened(self._path) as (container, stream):
             stream.thread_type = "AUTO"

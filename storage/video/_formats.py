@@ -176,7 +176,7 @@ def choose_encoding(
         VideoError: one sentence about the first part of a combination that cannot be written.
     """
     if container not in CONTAINERS:
-        raise VideoError(f"there is no container {container}: known are {', '.join(CONTAINERS)}")
+        raise VideoError(f"the container {container} is unknown: choose one of {', '.join(CONTAINERS)}")
     codecs = CONTAINERS[container]
     codec = codec or codecs[0]
     if codec not in codecs:

@@ -29,7 +29,7 @@ def opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
     """Open a video file and yield its container and video stream.
 
     Raises:
-        VideoError: if there is no such file, it has no video stream, or it exceeds `current_limits`.
+        VideoError: if the file does not exist, it has no video stream, or it exceeds `current_limits`.
     """
     file = Path(path)
     if file.is_dir():

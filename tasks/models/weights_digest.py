@@ -32,7 +32,7 @@ def cache_folder() -> Path:
 def weights_digest(path: Path) -> str:
     """Return `digest_file` of weights, from the user's cache if path, size and modification time are the same.
 
-    A cache that cannot be read or written is no error.
+    A cache that cannot be read or written stops nothing.
 
     Raises:
         StorageError: if the file cannot be read.

@@ -23,7 +23,7 @@ def find_control(text: str, *, clip: ClipFacts, trim: Trim) -> tuple[ControlKind
 
     Raises:
         TaskInputError: if the video has another number of frames than the clip.
-        VideoError: if there is no such file, or it is not a video.
+        VideoError: if the file does not exist, or it is not a video.
     """
     kind, location = parse_control(text)
     with local_video(location) as path:

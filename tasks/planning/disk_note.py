@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 from rich.filesize import decimal
 
+from storage.free_disk import free_bytes
 from storage.workspace import Workspace, open_artifact
 from tasks.planning.bulk import BulkPlan
 from tasks.planning.estimate import Estimate, estimate_dataset, estimate_edit, read_costs
@@ -19,10 +17,10 @@ __all__ = ["dataset_disk_note", "edit_disk_note"]
 def edit_disk_note(plan: EditPlan) -> str:
     """Return one sentence where an edit needs more disk than is free, by the estimate; empty where it does not.
 
-    It is no reason to refuse the edit: without past runs in the workspace the estimate is that of arrays that are not
+    It does not refuse the edit: without past runs in the workspace the estimate is that of arrays that are not
     compressed. Of an object store it is not known what is free.
     """
-    free = _free(plan.execution.workspace)
+    free = free_bytes(plan.execution.workspace)
     missing = {
         spec.name: [part for part in plan.parts(spec) if not open_artifact(part[spec].ref).is_complete()]
         for spec in STAGES
@@ -37,7 +35,7 @@ def edit_disk_note(plan: EditPlan) -> str:
 def dataset_disk_note(bulk: BulkPlan) -> str:
     """Return such a sentence for a data set. Clips that are freed once they are done are counted as well."""
     workspace = bulk.execution.workspace
-    free = _free(workspace)
+    free = free_bytes(workspace)
     loads = {
         digest: load.array_bytes
         for item in bulk.to_run
@@ -57,10 +55,3 @@ def _sentence(workspace: str, free: int, estimate: Estimate) -> str:
         f"{decimal(free)} are free in the workspace {workspace}, and what is to be computed needs {amount} "
         f"{decimal(estimate.disk)}: make room, or choose another WAVE_WORKSPACE."
     )
-
-
-def _free(workspace: str) -> int | None:
-    """Return the bytes that are free in a local workspace; None for another one."""
-    if "://" in workspace:
-        return None
-    return shutil.disk_usage(next(path for path in (Path(workspace), *Path(workspace).parents) if path.exists())).free

@@ -66,8 +66,8 @@ def check_video(video: str, *, rate: Fraction | None = None) -> None:
     """Check quickly that a local clip is a video, that there are pictures, or that a URL may be read.
 
     Raises:
-        TaskInputError: if there is no picture, or a rate is given for a clip with times of its own.
-        VideoError: if there is no such file, or it is not a video.
+        TaskInputError: if no picture is found, or a rate is given for a clip with times of its own.
+        VideoError: if the file does not exist, or it is not a video.
         TaskInputError: if the URL may not be read, or its driver is missing.
     """
     if _has_pictures(video, rate):

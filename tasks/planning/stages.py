@@ -95,7 +95,7 @@ class StageSpec(Generic[S_co]):
     """Version of the stage's algorithm: raise it where results change, and they are computed again."""
     path: str
     """Path in the clip's folder: {digest} is the stage's own, {edits} that of the frames of all shots, {shot} is empty
-    where the clip is one shot, {part} where it is read as a whole, {variant} tells a result at full resolution."""
+    where the clip is one shot, {part} where it is read as a whole, {variant} marks a result at full resolution."""
     inputs: tuple[str, ...]
     """Stages that this one is computed from."""
     settings: Callable[[EditOutline], S_co]

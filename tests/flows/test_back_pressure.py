@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from flows import back_pressure
 from flows.back_pressure import DiskWindow, free_disk
 from tasks.planning.bulk import PlannedRow
 
@@ -61,7 +61,7 @@ def test_nothing_starts_with_less_free_disk_than_the_reserve(tmp_path: Path, mon
         asked.append(folder)
         return SimpleNamespace(free=5 * 10**9)
 
-    monkeypatch.setattr(back_pressure.shutil, "disk_usage", usage)
+    monkeypatch.setattr(shutil, "disk_usage", usage)
     absent = str(tmp_path / "not" / "yet")
     assert free_disk(absent, reserve=5 * 10**9) == ""
     assert asked == [tmp_path]

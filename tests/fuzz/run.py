@@ -1,7 +1,7 @@
 """Fuzz what this project parses itself, guided by coverage, and print how often each target ran.
 
 Run as `make fuzz`, or `python -m tests.fuzz.run [--seconds N] [TARGET ...]` with the dependency group `fuzz` (Atheris).
-A target that fails leaves its input in a file, whose name is printed; once the fault is mended, move it to the corpus.
+A target that fails leaves its input in a file and prints its name; once the fault is mended, move it to the corpus.
 """
 
 from __future__ import annotations

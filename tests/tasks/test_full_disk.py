@@ -29,7 +29,7 @@ def test_a_full_disk_names_the_workspace_what_is_free_and_what_is_needed(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Artifact, "write_region", fail)
-    monkeypatch.setattr("tasks.full_disk.shutil.disk_usage", lambda _: SimpleNamespace(free=12_300_000))
+    monkeypatch.setattr("storage.free_disk.shutil.disk_usage", lambda _: SimpleNamespace(free=12_300_000))
     with pytest.raises(WorkspaceError) as caught:
         decode_clip.run(plan)
     said = str(caught.value)

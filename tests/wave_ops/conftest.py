@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from transformers import BatchEncoding, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from tests._sdxl import sdxl_unet
 from wave_ops.diffusion import StableDiffusion
 from wave_ops.feature_warping import PairWarps
 
@@ -89,21 +90,7 @@ def build_model(*, scheduler: dict[str, Any] | None = None, controlnet: bool = F
 def build_xl_model(*, seed: int = 0) -> StableDiffusion:
     """Build a model of Stable Diffusion XL's structure: three levels, the first and the last without attention."""
     model = build_model(seed=seed)
-    unet = UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(8, 16, 16),
-        down_block_types=("DownBlock2D", CROSS, CROSS),
-        up_block_types=(CROSS_UP, CROSS_UP, "UpBlock2D"),
-        transformer_layers_per_block=(1, 2, 10),
-        attention_head_dim=(2, 2, 2),
-        use_linear_projection=True,
-        cross_attention_dim=16 + 24,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=4,
-        projection_class_embeddings_input_dim=6 * 4 + 12,
-        norm_num_groups=4,
-    )
-    unet.conv_out.weight.data *= 0.2
+    unet = sdxl_unet(width=8, heads=(2, 2, 2), texts=16 + 24, pooled=12)
     text = model.text_encoder.config.to_dict() | {"hidden_size": 24, "num_hidden_layers": 3, "projection_dim": 12}
     second = CLIPTextModelWithProjection(CLIPTextConfig(**text))
     parts = {"unet": unet.eval().requires_grad_(False), "text_encoder_2": second.eval().requires_grad_(False)}

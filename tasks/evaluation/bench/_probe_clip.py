@@ -20,9 +20,9 @@ from tasks.assess import assess_edit
 from tasks.decode import decode_clip
 from tasks.edit import edit_keyframes
 from tasks.encode import encode_edit
-from tasks.evaluation.bench._peak import peak_memory
 from tasks.flow import estimate_frame_flow, estimate_keyframe_flow
 from tasks.invert import invert_keyframes
+from tasks.peak_memory import peak_memory
 from tasks.planning.plan import Execution
 from tasks.planning.prepare import prepare_edit
 from tasks.planning.request import edit_request

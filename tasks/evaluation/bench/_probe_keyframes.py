@@ -6,9 +6,9 @@ import json
 import sys
 from time import process_time
 
-from tasks.evaluation.bench._peak import peak_memory
 from tasks.evaluation.bench._random_models import random_model
 from tasks.evaluation.bench._whole_stages import Run
+from tasks.peak_memory import peak_memory
 
 __all__ = ["main"]
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from time import process_time
 from typing import Final
 
-from tasks.evaluation.bench._peak import peak_memory
 from tasks.evaluation.comparisons.propagation_baselines import warm_up
+from tasks.peak_memory import peak_memory
 from wave_ops.propagation import propagate_interval
 from wave_ops.scenes.rendering import render
 from wave_ops.scenes.specs import random_scene

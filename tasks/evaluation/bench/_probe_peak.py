@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psutil
 
-from tasks.evaluation.bench._peak import peak_memory
 from tasks.evaluation.bench._random_models import random_model
 from tasks.evaluation.bench._whole_stages import Run
+from tasks.peak_memory import peak_memory
 
 __all__ = ["main"]
 

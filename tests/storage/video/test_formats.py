@@ -128,7 +128,7 @@ def test_only_subsampled_colour_needs_even_sides(
 @pytest.mark.parametrize(
     ("container", "choices", "words"),
     [
-        ("avi", {}, "there is no container avi: known are mp4"),
+        ("avi", {}, "the container avi is unknown: choose one of mp4"),
         ("webm", {"codec": "h264"}, "webm cannot contain h264: choose vp9 or av1, or another format"),
         ("mov", {"codec": "av1"}, "mov cannot contain av1: choose h264, hevc or prores"),
         ("mp4", {"pixel_format": "rgb24"}, "h264 cannot be encoded as rgb24: choose yuv420p"),

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from rich.filesize import decimal
 
-from tasks.planning import disk_note
 from tasks.planning.bulk import BulkPlan, plan_rows
 from tasks.planning.dataset import dataset_request
 from tasks.planning.disk_note import dataset_disk_note, edit_disk_note
@@ -23,7 +23,7 @@ def needed(tmp_path: Path) -> int:
 
 
 def set_free(patch: pytest.MonkeyPatch, free: int) -> None:
-    patch.setattr(disk_note.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
 
 
 def test_an_edit_that_needs_more_than_is_free_says_so_before_it_starts(

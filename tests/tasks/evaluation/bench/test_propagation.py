@@ -120,7 +120,7 @@ def test_a_wrong_fusion_misses_the_target(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_peak_memory_of_a_process_excludes_that_of_its_parent() -> None:
     ballast = np.ones(2**28, np.uint8)
-    code = "from tasks.evaluation.bench._peak import peak_memory; print(peak_memory())"
+    code = "from tasks.peak_memory import peak_memory; print(peak_memory())"
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[4]
     )

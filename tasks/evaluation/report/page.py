@@ -22,6 +22,8 @@ from tasks.evaluation.results import Results
 __all__ = ["describe_setup", "report_html", "table_markdown"]
 
 _TEMPLATE = "report.html.j2"
+_COLUMNS_PER_TABLE = 4
+"""Of numbers; what is more stands in tables below, so that a page of 1280 pixels cuts nothing off."""
 _PACKAGES = ("wave-edit", "torch", "diffusers", "transformers", "numpy", "opencv-python", "scikit-image")
 
 
@@ -80,6 +82,7 @@ def report_html(plan: EvaluationPlan, results: Results) -> str:
         clips=shown,
         clips_left_out=_left_out(len(plan.clips), len(chosen), len(shown)),
         gain=GAIN,
+        columns_per_table=_COLUMNS_PER_TABLE,
     )
 
 

@@ -85,6 +85,19 @@ def test_the_report_is_well_formed_and_contains_tables_plots_and_films(page: str
     assert elements.seen.count("table") == 1 + 2 + 2  # targets, means and differences, two groups
 
 
+def test_what_does_not_fit_in_the_width_of_a_page_stands_in_further_tables(
+    page: str, plan: EvaluationPlan, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.evaluation.report.page._COLUMNS_PER_TABLE", 2)
+    narrow = report_html(plan, results)
+    heads = [re.findall("<th>(.*?)</th>", head) for head in re.findall("<thead>(.*?)</thead>", narrow)]
+    assert max(len(head) for head in heads) == 2
+    assert [heading for head in heads for heading in head] == re.findall("<th>(.*?)</th>", page)
+    assert sorted(re.findall('<td class="[^l]*?"><span>(.*?)</span>', narrow)) == sorted(
+        re.findall('<td class="[^l]*?"><span>(.*?)</span>', page)
+    )
+
+
 def test_the_films_decode_to_the_clip_in_their_stated_size(
     page: str, plan: EvaluationPlan, results: Results, tmp_path: Path
 ) -> None:

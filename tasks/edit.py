@@ -51,6 +51,7 @@ def edit_keyframes(job: Job) -> None:
             stage="The edit",
             device=device,
             dtype=execution.dtype,
+            compiled=execution.compiled,
         )
         artifact.complete({"keyframes": plan.keyframes, "notes": [*long, *notes], **cost()})
 
@@ -99,7 +100,7 @@ def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan, memory:
             progress.report(settings.steps - step_index)
 
         edited = edit(
-            model,
+            memory.with_graphs(batch),
             inverted,
             prompt=stage.prompt,
             source_prompt=plan[INVERT].settings.source_prompt,

@@ -184,7 +184,7 @@ def _limits(m: Matching, candidates: Tensor, active: Tensor | None) -> Tensor:
 
 @cache
 def _kernel(device: torch.device) -> Callable[..., Tensor] | None:
-    """Return `triton_errors.errors_below` where it runs, else None: torch for macOS and for CPUs comes without Triton."""
+    """Return `triton_errors.errors_below` where it runs, else None: not every torch comes with Triton."""
     if device.type != "cuda":
         return None
     try:

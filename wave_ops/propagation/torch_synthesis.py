@@ -5,8 +5,8 @@ differ slightly.
 
 The number of kernels depends on the size of the images only through the number of pyramid levels. Both directions of
 an interval are one batch, so K frames from keyframe to keyframe take at most (K - 1) x levels x rounds rounds, each of
-one pass per sweep of the settings. A round of one sweep is about 90 kernels, and the rest of a frame about 2500: at
-most 55 thousand for 8 frames of 512 x 512 pixels. Levels end early where nothing is left to improve.
+one pass per sweep of the settings. With Triton a round of one sweep is about 60 kernels, and the rest of a frame about
+1500: at most 31 thousand for 8 frames of 512 x 512 pixels. Levels end early where nothing is left to improve.
 
 Convention:
     Images are float32 (batch, channel, height, width) in 8-bit units; positions in the keyframe (batch, 2, height,

@@ -82,7 +82,7 @@ def works(device: torch.device) -> bool:
     except torch.OutOfMemoryError:
         raise
     except (TritonError, SubprocessError, OSError, RuntimeError, ImportError) as error:
-        _LOG.warning("patches are searched without Triton, which takes three times as long: %s", error)
+        _LOG.warning("Triton failed, so that patches are compared by torch, more slowly: %s", error)
         return False
     return True
 

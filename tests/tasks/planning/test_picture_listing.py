@@ -63,9 +63,7 @@ def test_a_path_that_cannot_be_reached_is_no_picture(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("read", [check_video, list_pictures, is_listing, read_table])
 def test_a_home_folder_that_does_not_exist_is_refused_in_one_sentence(read: Callable[[str], object]) -> None:
-    with pytest.raises(
-        TaskInputError, match=r"does not exist: write ./~no-such-user/a.csv for a name"
-    ):
+    with pytest.raises(TaskInputError, match=r"does not exist: write ./~no-such-user/a.csv for a name"):
         read("~no-such-user/a.csv")
 
 

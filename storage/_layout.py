@@ -20,12 +20,12 @@ __all__ = [
     "dump",
     "group",
     "has_chunks",
+    "is_whole",
     "load",
     "load_part",
     "load_record",
     "node_digest",
     "part_key",
-    "recorded_sizes",
     "removal_order",
 ]
 
@@ -118,10 +118,16 @@ def _are_sizes(value: object) -> bool:
     return isinstance(value, dict) and all(type(size) is int for size in value.values())
 
 
-def recorded_sizes(record: Mapping[str, Any]) -> dict[str, int]:
+def _recorded_sizes(record: Mapping[str, Any]) -> dict[str, int]:
     """Return the size of every file that a completion record lists, by key."""
     chunks = {f"{name}/{key}": size for name, sizes in record["arrays"].items() for key, size in sizes.items()}
     return {**chunks, **record["files"]}
+
+
+def is_whole(record: Mapping[str, Any], present: Mapping[str, int]) -> bool:
+    """Return whether the group, without which nothing is read, and every file of a record have their sizes."""
+    sizes = _recorded_sizes(record) | {NODE: len(group({"digest": record["digest"]}))}
+    return all(present.get(key) == size for key, size in sizes.items())
 
 
 def load_part(data: bytes | None, *, digest: str | None) -> dict[str, Any] | None:

@@ -21,7 +21,9 @@ def is_owned(files: Files, path: str, digest: str | None) -> bool:
 
 
 def claim(files: Files, path: str, digest: str, *, discard: Callable[[], None]) -> bool:
-    """Create the artifact's group and the groups above it; call `discard` first if another digest owns the path.
+    """Create the artifact's group and the groups above it; call `discard` first if the path is not known to be its own.
+
+    What is below a damaged group may be of any digest, so that it is removed, too.
 
     Returns:
         Whether the group was created, which means that nothing of this artifact is there.
@@ -30,7 +32,7 @@ def claim(files: Files, path: str, digest: str, *, discard: Callable[[], None]) 
     present = files.read_many([own]).get(own)
     if _has_digest(present, digest):
         return False
-    if layout.load(present) is not None:
+    if present is not None:
         discard()
     for key in _missing_groups(files, path):
         files.write(key, layout.group({}))

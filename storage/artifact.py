@@ -54,12 +54,11 @@ class Artifact:
     # --- completion -------------------------------------------------------------------------------------------
 
     def is_complete(self) -> bool:
-        """Return whether there is a record of this digest and every file in it exists with its recorded size."""
+        """Return whether there is a record of this digest, and the group and every file in it have their sizes."""
         record = self._read_record()
         if record is None or record["digest"] != (self.digest or record["digest"]):
             return False
-        present = self.files.sizes(self.path)
-        return all(present.get(key) == size for key, size in layout.recorded_sizes(record).items())
+        return layout.is_whole(record, self.files.sizes(self.path))
 
     def record(self) -> dict[str, Any]:
         """Return the completion record: digest, metadata, and every array and file with the sizes in bytes.

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-__all__ = ["AbsentError", "DamagedError", "StorageError", "UnreachableError", "VideoError", "WorkspaceError"]
+__all__ = [
+    "AbsentError",
+    "DamagedError",
+    "StorageError",
+    "UnreachableError",
+    "VideoError",
+    "WorkspaceError",
+    "printable",
+]
+
+
+def printable(text: str) -> str:
+    """Return a text, which may have words of a stranger, with control characters, which terminals obey, spelt out."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 class StorageError(ValueError):
     """An argument, or a file in storage, cannot be used."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class VideoError(StorageError):

@@ -254,8 +254,7 @@ def _records(
 def _identity(record: Mapping[str, Any] | None, content: Mapping[str, FileEntry]) -> tuple[str | None, bool]:
     if record is None:
         return None, False
-    sizes = {key: entry.size for key, entry in content.items()}
-    return record["digest"], all(sizes.get(key) == size for key, size in layout.recorded_sizes(record).items())
+    return record["digest"], layout.is_whole(record, {key: entry.size for key, entry in content.items()})
 
 
 def _artifact(path: str, content: Mapping[str, FileEntry], digest: str | None, complete: bool) -> StoredArtifact:

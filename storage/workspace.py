@@ -129,7 +129,10 @@ def _local_folder(url: str) -> Path | None:
     if not url:
         raise WorkspaceError("a workspace needs a folder or a URL, got an empty string")
     if "://" not in url:
-        return Path(url).expanduser().absolute()
+        try:
+            return Path(url).expanduser().absolute()
+        except RuntimeError as error:
+            _fail(url, "there is no such home folder", error)
     parts = urlsplit(url)
     if parts.scheme not in ("file", "local"):
         return None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from tasks.errors import TaskInputError
+from tasks.planning.local_path import local_path
 from tasks.sidecar import SIDECAR, sidecar_record
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _is_remote(location: str) -> bool:
 
 def _local_path(location: str) -> Path:
     """Return the path that a location names, a path or a file:// URL."""
-    return Path(unquote(urlsplit(location).path) if location.startswith("file://") else location).expanduser()
+    return local_path(unquote(urlsplit(location).path) if location.startswith("file://") else location)
 
 
 def _check_remote(location: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -32,25 +33,38 @@ def opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
         VideoError: if the file does not exist, it has no video stream, or it exceeds `current_limits`.
     """
     file = Path(path)
-    if file.is_dir():
-        raise VideoError(f"{path} is a folder, not a video file")
-    if not file.is_file():
-        raise VideoError(f"there is no file {path}")
+    is_animation = _check_file(file, str(path))
     current_limits().check_file(file)
     with contextlib.ExitStack() as stack:
-        if is_animated_webp(file):  # which FFmpeg does not read
+        if is_animation:  # which FFmpeg does not read
             _refuse_large_image(file)
             file = _packed_webp(file, stack)
         try:
             # An absolute path, so that a file named "http:x" is not a URL; a whitelist, so that it opens no other
-            # files; a limit that decoders check before they allocate, also where the size changes in mid-stream
-            options = {"protocol_whitelist": "file", "max_pixels": str(current_limits().pixels)}
+            # files; no pattern, so that "a%d.png" is not another picture; a limit that decoders check before they
+            # allocate, also where the size changes in mid-stream
+            options = {"protocol_whitelist": "file", "max_pixels": str(current_limits().pixels), "pattern_type": "none"}
             container = stack.enter_context(av.open(str(file.absolute()), options=options, metadata_errors="replace"))
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise VideoError(f"{path} is not a video that can be read ({_reason(error)})") from error
         stream = _video_stream(path, container)
         _check_size(path, stream)
         yield container, stream
+
+
+def _check_file(file: Path, name: str) -> bool:
+    """Check that a file can be read, and return whether it is an animated WebP. Raises VideoError."""
+    try:
+        mode = file.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise VideoError(f"{name} is a folder, not a video file")
+        if not stat.S_ISREG(mode):
+            raise VideoError(f"{name} is a pipe, a socket or a device, not a video file")
+        return is_animated_webp(file)
+    except (FileNotFoundError, NotADirectoryError):
+        raise VideoError(f"there is no file {name}") from None
+    except OSError as error:
+        raise VideoError(f"{name} cannot be read ({_reason(error)})") from error
 
 
 def _packed_webp(path: Path, stack: contextlib.ExitStack) -> Path:

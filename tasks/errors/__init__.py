@@ -5,6 +5,8 @@ It is a folder of its own since every other folder of `tasks` imports it, and it
 
 from __future__ import annotations
 
+from storage.errors import printable
+
 __all__ = ["TaskInputError"]
 
 
@@ -16,7 +18,7 @@ class TaskInputError(ValueError):
     """
 
     def __str__(self) -> str:
-        return "".join(each if each.isprintable() else repr(each)[1:-1] for each in self._text())
+        return printable(self._text())
 
     def _text(self) -> str:
         return super().__str__()

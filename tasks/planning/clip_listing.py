@@ -14,6 +14,7 @@ from fsspec.utils import glob_translate
 
 from storage.secrets import without_secrets
 from tasks.errors import TaskInputError
+from tasks.planning.local_path import local_path
 from tasks.planning.manifest_table import SUFFIXES, Columns, Table, manifest_suffix
 from tasks.planning.natural_order import natural_key
 from tasks.planning.source_policy import open_filesystem
@@ -35,7 +36,7 @@ def is_listing(source: str) -> bool:
     Raises:
         TaskInputError: for a local path that is none of the three.
     """
-    if "://" not in source and Path(source).expanduser().is_dir():
+    if "://" not in source and local_path(source).is_dir():
         return True
     if manifest_suffix(source):
         return False
@@ -105,7 +106,7 @@ class _Place:
 def _resolve(place: str) -> tuple[Any, str]:
     """Return the file system of a path or URL, and the path in it."""
     if "://" not in place:
-        return fsspec.filesystem("file"), Path(place).expanduser().absolute().as_posix()
+        return fsspec.filesystem("file"), local_path(place).absolute().as_posix()
     try:
         filesystem, path = open_filesystem(place)
     except TaskInputError:

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from storage.secrets import without_secrets
 from storage.video import Notes, pack_pictures, probe
 from tasks.errors import TaskInputError
+from tasks.planning.local_path import local_path
 from tasks.planning.picture_listing import is_picture, is_pictures, list_pictures
 from tasks.planning.source_policy import check_url, open_filesystem
 
@@ -75,7 +76,7 @@ def check_video(video: str, *, rate: Fraction | None = None) -> None:
     elif "://" in video:
         check_url(video)
     else:
-        probe(Path(video).expanduser())
+        probe(local_path(video))
 
 
 def _has_pictures(video: str, rate: Fraction | None) -> bool:
@@ -123,7 +124,7 @@ def local_video(video: str, *, rate: Fraction | None = None) -> Iterator[Path]:
             yield downloads.packed(video, rate)
         return
     if "://" not in video:
-        yield Path(video).expanduser()
+        yield local_path(video)
         return
     with _downloads() as downloads:
         yield downloads.path(video)

@@ -23,6 +23,7 @@ from storage.files import atomic_path
 from storage.secrets import without_secrets
 from tasks.errors import TaskInputError
 from tasks.planning.faults import Fault
+from tasks.planning.local_path import local_path
 from tasks.planning.source_policy import open_filesystem
 
 __all__ = [
@@ -141,13 +142,13 @@ def write_table(path: Path, columns: Columns) -> None:
 
 def _content(path: str) -> bytes:
     if "://" not in path:
-        return Path(path).expanduser().read_bytes()
+        return local_path(path).read_bytes()
     filesystem, remote = open_filesystem(path)
     return bytes(filesystem.cat_file(remote))
 
 
 def _folder(path: str) -> str:
-    return path.rpartition("/")[0] if "://" in path else str(Path(path).expanduser().absolute().parent)
+    return path.rpartition("/")[0] if "://" in path else str(local_path(path).absolute().parent)
 
 
 def _parse(data: bytes, suffix: str) -> tuple[Columns, list[Fault]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import glob
 import itertools
+import os
 import re
 from pathlib import Path
 
 from tasks.errors import TaskInputError
+from tasks.planning.local_path import local_path
 from tasks.planning.natural_order import natural_key
 
 __all__ = ["PICTURE_SUFFIXES", "fixed_part", "is_picture", "is_pictures", "list_pictures"]
@@ -21,8 +23,8 @@ def is_pictures(video: str) -> bool:
     """Return whether a clip is a local folder, or a glob that is no file itself."""
     if "://" in video:
         return False
-    path = Path(video).expanduser()
-    return path.is_dir() or (_MAGIC.search(video) is not None and not path.exists())
+    path = local_path(video)
+    return os.path.isdir(path) or (_MAGIC.search(video) is not None and not os.path.exists(path))  # noqa: PTH110, PTH112  (no error where it cannot be reached)
 
 
 def is_picture(video: str) -> bool:
@@ -44,9 +46,11 @@ def list_pictures(video: str) -> list[Path]:
     Raises:
         TaskInputError: if there is none.
     """
-    path = Path(video).expanduser()
-    if path.is_file():
+    path = local_path(video)
+    if os.path.isfile(path):  # noqa: PTH113
         return [path]
+    if not is_pictures(video):
+        raise TaskInputError(f"There is no file {video}, or it cannot be reached.")
     found = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207  (an absolute pattern)
     names = [str(each) for each in found if not each.name.startswith(".") and each.is_file()]
     pictures = sorted((name for name in names if name.lower().endswith(PICTURE_SUFFIXES)), key=natural_key)

@@ -387,6 +387,12 @@ STORAGE = (
         ("huge pictures are allocated", "    _check_size(path, stream)\n", "    pass\n"),
     ),
     *_faults(
+        "storage/video/_source.py",
+        "tests/storage/video/test_decode.py",
+        ("a name with % is a pattern of names", ', "pattern_type": "none"', ""),
+        ("a device is opened", "if not stat.S_ISREG(mode):", "if False:"),
+    ),
+    *_faults(
         "storage/video/_orientation.py",
         "tests/storage/video/test_decode.py",
         (
@@ -427,11 +433,6 @@ STORAGE = (
     *_faults(
         "storage/artifact.py",
         "tests/storage/test_artifact.py",
-        (
-            "the sizes of an artifact's files do not count",
-            "all(present.get(key) == size for key, size in layout.recorded_sizes(record).items())",
-            "all(key in present for key in layout.recorded_sizes(record))",
-        ),
         ("an artifact of another digest counts", 'record["digest"] != (self.digest or record["digest"])', "False"),
         (
             "an artifact without all chunks is completed",
@@ -453,6 +454,11 @@ STORAGE = (
         "storage/_layout.py",
         "tests/storage",
         ("the record is removed last", "return (0, key)", "return (9, key)"),
+        (
+            "the sizes of an artifact's files do not count",
+            "all(present.get(key) == size for key, size in sizes.items())",
+            "all(key in present for key in sizes)",
+        ),
         (
             "a part counts without its chunks",
             'return all(present.get(key) == size for key, size in part["chunks"].items())',
@@ -824,13 +830,54 @@ PEERS = (
         ("peers: away from the edit's prompt", "(slopes[1] - slopes[0])", "(slopes[0] - slopes[1])"),
     ),
 )
-WORKSPACES = _faults(
-    "storage/_layout.py",
-    "tests/fuzz/test_corpus.py",
-    (
-        "records: one without a digest passes for a record",
-        """ or not isinstance(record.get("digest"), str):""",
-        ":",
+WORKSPACES = (
+    *_faults(
+        "storage/_layout.py",
+        "tests/fuzz/test_corpus.py",
+        (
+            "records: one without a digest passes for a record",
+            """ or not isinstance(record.get("digest"), str):""",
+            ":",
+        ),
+    ),
+    *_faults(
+        "storage/_layout.py",
+        "tests/storage/test_workspace_states.py",
+        ("states: an artifact without its group counts", """ | {NODE: len(group({"digest": record["digest"]}))}""", ""),
+        ("states: the group is removed first", "return (4, key)", "return (-1, key)"),
+    ),
+    *_faults(
+        "storage/artifact.py",
+        "tests/storage/test_workspace_states.py",
+        (
+            "states: one with a record counts",
+            "return layout.is_whole(record, self.files.sizes(self.path))",
+            "return True",
+        ),
+        ("states: the record of another description stays", "gone = (layout.RECORD, f", "gone = (f"),
+        ("states: an artifact is completed before the last write", "        if missing:\n", "        if False:\n"),
+    ),
+    *_faults(
+        "storage/_ownership.py",
+        "tests/storage/test_workspace_states.py",
+        ("states: rows below a damaged group stay", "if present is not None:", "if layout.load(present) is not None:"),
+    ),
+    *_faults(
+        "storage/inventory.py",
+        "tests/storage/test_workspace_states.py",
+        ("states: videos are collected", '_RESULTS: Set[Kind] = {"video", ', "_RESULTS: Set[Kind] = {"),
+        ("states: frames of edits are collected", '{"keyframes", "frames"},', '{"keyframes"},'),
+        ("states: what is complete counts as begun", "if abandoned and not artifact.complete and", "if abandoned and"),
+        (
+            "states: unfinished clips are collected",
+            "if older_than is None and not _is_finished(artifacts):",
+            "if False:",
+        ),
+        (
+            "states: half an artifact counts in an inventory",
+            "layout.is_whole(record, {key: entry.size for key, entry in content.items()})",
+            "True",
+        ),
     ),
 )
 MUTANTS = (*WORKSPACES, *EDITING, *CORE, *PROPAGATION, *STORAGE, *TASKS, *SERVING, *EVALUATION, *PEERS)

@@ -55,7 +55,7 @@ def test_the_record_lists_every_chunk_and_file_with_its_size(local: Workspace, t
     }
 
 
-@pytest.mark.parametrize("key", ["rows/c/2/0/0", "rows/zarr.json", "report.json", "complete.json"])
+@pytest.mark.parametrize("key", ["rows/c/2/0/0", "rows/zarr.json", "report.json", "complete.json", "zarr.json"])
 def test_a_missing_file_makes_an_artifact_incomplete(key: str, workspace: Workspace) -> None:
     artifact = with_rows(artifact_of(workspace), 4)
     artifact.write_json("report.json", {})
@@ -64,7 +64,7 @@ def test_a_missing_file_makes_an_artifact_incomplete(key: str, workspace: Worksp
     assert not artifact.is_complete()
 
 
-@pytest.mark.parametrize("key", ["rows/c/2/0/0", "report.json", "complete.json"])
+@pytest.mark.parametrize("key", ["rows/c/2/0/0", "report.json", "complete.json", "zarr.json"])
 def test_a_truncated_file_makes_an_artifact_incomplete(key: str, workspace: Workspace) -> None:
     artifact = with_rows(artifact_of(workspace), 4)
     artifact.write_json("report.json", {})

@@ -74,6 +74,7 @@ def test_checking_creates_the_folder_and_leaves_nothing_in_it(tmp_path: Path) ->
         ("file://", "three slashes"),
         ("s3://", "does not name a bucket"),
         ("s3:///prefix", "Unable to recognise URL"),
+        ("~no-such-user/x", "there is no such home folder"),
     ],
 )
 def test_a_url_that_is_not_understood_is_refused_in_one_sentence(url: str, reason: str) -> None:

@@ -128,16 +128,29 @@ from flows.cli import main
 try:
     main()
 finally:
-    print("imported:", *sorted({"torch", "numba", "prefect", "diffusers", "transformers"} & set(sys.modules)))
+    slow = {"aiohttp", "cv2", "dask", "diffusers", "distributed", "httpx", "jinja2", "matplotlib", "numba", "prefect"}
+    slow |= {"scipy", "sqlalchemy", "torch", "torchvision", "transformers"}
+    print("imported:", *sorted(slow & set(sys.modules)))
 """
 
 
-def test_a_dry_run_imports_neither_networks_nor_prefect(clip: Path, sd15: Path, tmp_path: Path) -> None:
-    options = ("--prompt", "a star", "--model", str(sd15), "--workspace", str(tmp_path / "workspace"), "--dry-run")
-    command = [sys.executable, "-c", _DRY_RUN, "edit", str(clip), *options]
+@pytest.mark.parametrize("subcommand", ["edit", "dataset"])
+def test_a_dry_run_imports_no_networks_no_prefect_and_nothing_else_that_takes_long(
+    subcommand: str, clip: Path, sd15: Path, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "set.csv"
+    manifest.write_text(f"id,source,prompt\na,{clip},a star\n")
+    options = ["--workspace", str(tmp_path / "workspace"), "--dry-run"]
+    if subcommand == "edit":
+        options += [str(clip), "--prompt", "a star", "--model", str(sd15)]
+    else:
+        options += [str(manifest), "--set", f"model={sd15}"]
+    command = [sys.executable, "-c", _DRY_RUN, subcommand, *options]
     path = os.pathsep.join(filter(None, sys.path))
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": path, "WAVE_SOURCE_ROOTS": str(clip.parent)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "encode" in done.stdout
     assert done.stdout.splitlines()[-1].strip() == "imported:"
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import io
+import os
 import re
 import struct
 from collections.abc import Callable
@@ -11,6 +13,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image as Picture
 
 from storage.errors import VideoError
 from storage.video import probe, read_audio, read_frames
@@ -251,9 +254,47 @@ def test_a_file_that_is_not_a_video_is_refused_in_one_sentence(
     assert name in str(caught.value)
 
 
-def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match="is a folder"):
-        probe(tmp_path)
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("folder", "is a folder"),
+        ("pipe", "is a pipe, a socket or a device"),
+        ("loop", "cannot be read .Too many levels of symbolic links."),
+        ("nowhere", "there is no file"),
+        ("clip.mp4/clip.mp4", "there is no file"),
+        (f"{'x' * 300}.mp4", "cannot be read .File name too long."),
+        ("two\nlines.mp4", r"there is no file .*two.nlines.mp4$"),
+    ],
+)
+def test_what_is_no_file_is_refused_in_one_sentence(name: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "clip.mp4").touch()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "nowhere").symlink_to("absent")
+    with pytest.raises(VideoError, match=reason) as caught:
+        probe(tmp_path / name)
+    assert str(caught.value).isprintable()
+
+
+def test_a_disk_that_cannot_be_read_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "clip.mp4").touch()
+    monkeypatch.setattr("storage.video._source.is_animated_webp", fails)
+    with pytest.raises(VideoError, match=r"clip.mp4 cannot be read .Input/output error"):
+        probe(tmp_path / "clip.mp4")
+
+
+@pytest.mark.parametrize("name", ["a%d.png", "a%03d.png", "a*.png", "a%*.png", "a{1,2}.png", "a[1].png", "-%d.mp4"])
+def test_a_name_is_no_pattern_of_names(name: str, tmp_path: Path) -> None:
+    for other in ("a1.png", "a001.png", "-1.mp4"):
+        Picture.new("RGB", (16, 16), "red").save(tmp_path / other, "PNG")
+    Picture.new("RGB", (32, 24), "blue").save(tmp_path / name, "PNG")
+    ((_, frame),) = read_frames(tmp_path / name)
+    assert frame.shape == (24, 32, 3)
+    assert frame[0, 0].tolist() == [0, 0, 255]
 
 
 def test_audio_alone_is_refused(make_clip: MakeClip, flat_frames: FlatFrames, tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from storage.errors import VideoError
 from storage.video import read_frames
 from tasks.errors import TaskInputError
+from tasks.planning.clip_listing import is_listing
 from tasks.planning.input_video import check_video, clip_name, kept_downloads, local_video, packing_notes
+from tasks.planning.manifest_table import read_table
 from tasks.planning.picture_listing import is_pictures, list_pictures
 from tasks.planning.request import edit_request
 
@@ -46,6 +50,21 @@ def test_pictures_are_listed_in_natural_order(
 def test_a_file_with_a_bracket_in_its_name_is_no_glob(tmp_path: Path) -> None:
     (tmp_path / "clip[1].mp4").write_bytes(b"")
     assert not is_pictures(str(tmp_path / "clip[1].mp4"))
+
+
+def test_a_path_that_cannot_be_reached_is_no_picture(tmp_path: Path) -> None:
+    video = str(tmp_path / f"{'x' * 300}.png")
+    assert not is_pictures(video)
+    with pytest.raises(TaskInputError, match="There is no file"):
+        list_pictures(video)
+    with pytest.raises(VideoError, match="File name too long"):
+        check_video(video)
+
+
+@pytest.mark.parametrize("read", [check_video, list_pictures, is_listing, read_table])
+def test_a_home_folder_that_does_not_exist_is_refused_in_one_sentence(read: Callable[[str], object]) -> None:
+    with pytest.raises(TaskInputError, match=r"does not exist: write ./~no-such-user/a.csv for a name"):
+        read("~no-such-user/a.csv")
 
 
 @pytest.mark.parametrize(("rate", "noted"), [("12", False), (None, True)])

@@ -88,6 +88,7 @@ def content(address: str) -> bytes:
         ("http://[fd00:0:0:0:0:0:0:1]/a.mp4", "is of this machine"),
         ("http://[0:0:0:0:0:ffff:7f00:1]/a.mp4", "is of this machine"),
         ("http://metadata.google.internal/a.mp4", "is of this machine"),
+        ("http://[fd00::1/a.mp4", "The URL http://[fd00::1/a.mp4 cannot be used: Invalid IPv6 URL."),
         ("gs://bucket/a.mp4", "(all of them: wave-edit[urls])"),
     ],
 )

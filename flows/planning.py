@@ -90,6 +90,7 @@ def _execution(settings: WaveSettings) -> Execution:
         device=settings.device,
         dtype=choose_dtype(settings.dtype, device=device),
         keyframe_batch=settings.keyframe_batch,
+        compiled=settings.compile_unet,
         memory_limit=settings.memory_limit,
         propagation=choose_backend(settings.propagation_device, device=device, available=cuda),
         limits=settings.limits,

@@ -56,6 +56,9 @@ class WaveSettings(BaseSettings):
     """Data type of the networks: auto is float16 on CUDA, float32 elsewhere."""
     keyframe_batch: int | None = Field(default=None, ge=1)
     """Keyframes in one UNet batch at most; by default as many as fit in memory. The result is the same."""
+    compile_unet: bool = False
+    """Compile the blocks of the UNet by torch.compile: slower at first, for each size of clip and number of keyframes,
+    and faster afterwards. Not used with LoRAs."""
     memory_limit: ByteSize | None = Field(default=None, gt=0)
     """Memory, such as 8GB, that a process may take on the device of the networks; by default most of what is free
     there. It decides how many keyframes pass through the UNet together, and how many frames through the VAE."""

@@ -52,6 +52,7 @@ def edit_keyframes(job: Job) -> None:
             stage="The edit",
             device=device,
             dtype=execution.dtype,
+            compiled=execution.compiled,
         )
         artifact.complete({"keyframes": plan.keyframes, "notes": [*long, *notes], **cost()})
 
@@ -104,7 +105,7 @@ def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan, memory:
             progress.report(settings.steps - step_index)
 
         return edit(
-            model,
+            memory.with_graphs(batch),
             source,
             prompt=stage.prompt,
             source_prompt=plan[INVERT].settings.source_prompt,

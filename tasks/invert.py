@@ -46,6 +46,7 @@ def invert_keyframes(job: Job) -> None:
             stage="Inversion",
             device=device,
             dtype=execution.dtype,
+            compiled=execution.compiled,
         )
         _store_orders(artifact, len(plan.keyframes), plan[INVERT].settings.inversion)
         artifact.complete({"keyframes": plan.keyframes, "size": plan.size, "notes": [*long, *notes], **cost()})
@@ -63,6 +64,7 @@ def _invert(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> None:
         key=(plan.inputs.model, execution.dtype),
     )
     start, points, writer = _start(artifact, model, plan, memory)
+    batch = memory.keyframe_batch(execution.keyframe_batch)
     with stage_progress(plan[INVERT], total=settings.steps, done=start) as progress, storing_behind(writer) as append:
 
         def store(step_index: int, x: Tensor) -> None:
@@ -70,14 +72,14 @@ def _invert(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> None:
             progress.report(step_index)
 
         invert(
-            model,
+            memory.with_graphs(batch),
             points[-1],
             source_prompt=plan[INVERT].settings.source_prompt,
             warps=stored_warps(open_artifact(plan[KEYFRAME_FLOW].ref), plan.pairs),
             settings=settings,
             start=start,
             before=points[0] if start > 0 else None,
-            keyframe_batch=memory.keyframe_batch(execution.keyframe_batch),
+            keyframe_batch=batch,
             halved=memory.halved,
             callback=store,
         )

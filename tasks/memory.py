@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import psutil
@@ -94,6 +94,19 @@ class StageMemory:
         batch = max(fitting, 1)
         _LOG.info("%d of %d keyframes pass through the UNet together, to fit in memory", batch, self._keyframes)
         return batch
+
+    def with_graphs(self, batch: int | None) -> StableDiffusion:
+        """Return the model; its UNet's calls are recorded as CUDA graphs if these fit in memory as well.
+
+        Args:
+            batch: keyframes in one UNet batch; None for all. Only a step of one batch is recorded.
+        """
+        size = min(batch or self._keyframes, self._keyframes)
+        if self._model.device.type != "cuda" or size < self._keyframes:
+            return self._model
+        fits = self._fits_generously(2 * size, "unet")
+        fits = fits or self._footprint.bytes(self._keyframes, size) + self._footprint.batched * size <= self._budget
+        return replace(self._model, cuda_graphs=fits)
 
     def halved(self, batch: int) -> None:
         """Let later stages of this process take no more than a batch that was halved when memory ran out."""

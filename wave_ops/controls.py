@@ -65,6 +65,10 @@ class ControlNets:
         """Return the number of ControlNets that have an input."""
         return len(self._pairs)
 
+    def acting(self, step_index: int, *, steps: int) -> tuple[bool, ...]:
+        """Return for each ControlNet whether it acts in step j of S."""
+        return tuple(control.acts(step_index, steps=steps) for _, control, _ in self._pairs)
+
     def residuals(
         self,
         latents: Float[Tensor, "branch_frame channel height width"],
@@ -86,8 +90,8 @@ class ControlNets:
             frames: keyframe indices of each branch, int64, on the device.
         """
         total: tuple[list[Tensor], Tensor] | None = None
-        for network, control, images in self._pairs:
-            if control.acts(step_index, steps=steps):
+        for (network, control, images), acts in zip(self._pairs, self.acting(step_index, steps=steps), strict=True):
+            if acts:
                 down, mid = network(
                     latents.to(network.dtype),
                     timestep,

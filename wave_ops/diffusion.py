@@ -50,6 +50,8 @@ class StableDiffusion:
     """ControlNetModel, MultiControlNetModel for several, or None."""
     sites: Mapping[str, Sequence[str]] | None = None
     """Warp and injection sites that the checkpoint names; None for those of `wave_ops.unet.resolve_sites`' rule."""
+    cuda_graphs: bool = False
+    """Whether the UNet's calls are recorded as CUDA graphs, with twice the memory; only for a model on CUDA."""
 
     @property
     def device(self) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from wave_ops.conditioning import Conditioning, encode_prompts
 from wave_ops.controls import Control, ControlNets, networks_of
+from wave_ops.cuda_graphs import CudaGraphs, Inputs
 from wave_ops.diffusion import StableDiffusion
 from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import PairWarps
@@ -115,7 +117,12 @@ class _Denoiser:
         self.warped = settings.schedule.warped_steps("editing")
         self.controls = ControlNets(model.controlnet, controls, weight=settings.controlnet_scale)
         self.edit_branches = len(prompts) - 1
-        self.session = FeatureSession(warps=warps, anchor=settings.anchor, keyframe_batch=keyframe_batch)
+        self.session = FeatureSession(
+            warps=warps,
+            anchor=settings.anchor,
+            keyframe_batch=keyframe_batch,
+            graphs=CudaGraphs() if model.cuda_graphs else None,
+        )
 
     def __call__(
         self,
@@ -151,19 +158,29 @@ class _Denoiser:
         sources = [] if source is None else [source.index_select(0, frames)]
         branches = sources + [x.index_select(0, frames)] * self.edit_branches
         latents = torch.cat(branches)
-        timestep = self.timesteps[step_index - 1]
-        output = self.model.unet(
-            latents.to(self.model.dtype),
-            timestep,
-            **self.prompts.last(len(branches)).arguments(latents),
-            **self._control(latents, timestep, step_index, frames),
-        ).sample
+        inputs = {"latents": latents, "timestep": self.timesteps[step_index - 1], "frames": frames}
+        output = self.session.predict(
+            partial(self._output, branches=len(branches), step_index=step_index),
+            inputs,
+            variant=self.controls.acting(step_index, steps=self.settings.steps),
+        )
         edits = slice(-self.edit_branches * len(frames), None)  # the last branches, with a source branch or without
         noise_pred = self.schedule.noise_prediction(output[edits], latents[edits], step_index)
         if self.edit_branches == 1:
             return noise_pred
         uncond, cond = noise_pred.chunk(2)
         return uncond + self.settings.guidance_scale * (cond - uncond)
+
+    def _output(self, given: Inputs, *, branches: int, step_index: int) -> Tensor:
+        """Return the UNet's output; of the step, only which ControlNets act is read."""
+        latents, timestep = given["latents"], given["timestep"]
+        output: Tensor = self.model.unet(
+            latents.to(self.model.dtype),
+            timestep,
+            **self.prompts.last(branches).arguments(latents),
+            **self._control(latents, timestep, step_index, given["frames"]),
+        ).sample
+        return output
 
     def _control(
         self, latents: Tensor, timestep: Tensor, step_index: int, frames: Tensor

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wave_ops.cuda_graphs import without_graphs
 from wave_ops.diffusion import StableDiffusion
 from wave_ops.errors import NonFiniteError
 
@@ -63,6 +64,8 @@ def traced(model: StableDiffusion) -> Iterator[None]:
         NonFiniteError: with the module's name and its data type.
     """
     with ExitStack() as stack:
+        stack.enter_context(without_graphs())
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
         for name, network in _networks(model).items():
             for path, module in network.named_modules():
                 if next(module.children(), None) is None:

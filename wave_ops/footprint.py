@@ -84,7 +84,7 @@ def peak_bytes(compute: Callable[[], object], *, device: torch.device) -> int:
 def without_values(model: StableDiffusion) -> StableDiffusion:
     """Return a copy of a model with its networks on the meta device: structure, shapes and data types alone."""
     copies = {name: _without_values(network) for name, network in _networks(model).items()}
-    return replace(model, **copies)
+    return replace(model, **copies, cuda_graphs=False)
 
 
 def _without_values(network: M) -> M:

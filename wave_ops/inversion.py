@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wave_ops.conditioning import Conditioning, encode_prompts
+from wave_ops.cuda_graphs import CudaGraphs, Inputs
 from wave_ops.diffusion import StableDiffusion
 from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import PairWarps
@@ -142,7 +143,8 @@ class _Predictor:
     ) -> None:
         self.model, self.schedule, self.context, self.halved = model, schedule, context, halved
         self.timesteps = schedule.timestep_tensor(model.device)
-        self.session = FeatureSession(warps=warps, keyframe_batch=keyframe_batch)
+        graphs = CudaGraphs() if model.cuda_graphs else None
+        self.session = FeatureSession(warps=warps, keyframe_batch=keyframe_batch, graphs=graphs)
 
     def __call__(
         self,
@@ -158,12 +160,15 @@ class _Predictor:
             noise_pred = torch.empty_like(x)
             for frames in self.session.batches(step, latent_size=(x.shape[-2], x.shape[-1])):
                 latents = x.index_select(0, frames)
-                output = self.model.unet(
-                    latents.to(self.model.dtype),
-                    self.timesteps[step_index - 1],
-                    **self.context.arguments(latents),
-                ).sample
+                inputs = {"latents": latents, "timestep": self.timesteps[step_index - 1]}
+                output = self.session.predict(self._output, inputs)
                 noise_pred.index_copy_(0, frames, self.schedule.noise_prediction(output, latents, step_index))
             return noise_pred
 
         return within_memory(self.session, len(x), predict, halved=self.halved)
+
+    def _output(self, given: Inputs) -> Tensor:
+        latents = given["latents"]
+        arguments = self.context.arguments(latents)
+        output: Tensor = self.model.unet(latents.to(self.model.dtype), given["timestep"], **arguments).sample
+        return output

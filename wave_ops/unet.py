@@ -17,18 +17,20 @@ Source: WAVE sec. 4 (warping) and 6 (extended attention; injection after plug-an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from wave_ops.cuda_graphs import CudaGraphs, Inputs
 from wave_ops.diffusion import batch_slices
 from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import GridWarps, PairWarps, gather_map, gather_positions
@@ -39,15 +41,20 @@ __all__ = [
     "FeatureSession",
     "FeatureStep",
     "Sites",
+    "compile_blocks",
     "injected",
     "is_out_of_memory",
     "resolve_sites",
+    "uncompile_blocks",
     "with_block",
     "within_memory",
 ]
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
+_COMPILABLE: Final = ("BasicTransformerBlock", "ResnetBlock2D")
+_VARIANTS: Final = 512
+"""Compiled forms that the blocks of one class may have: by shape, and by what they exchange."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,10 +187,14 @@ class FeatureSession:
     """The frame that extends attention: the first one of the order, or the first one in time."""
     keyframe_batch: int | None = None
     """Keyframes in one UNet batch; None for all. Changes memory, not the result."""
+    graphs: CudaGraphs | None = None
+    """Records the calls of steps that are one batch; None launches every kernel by itself."""
     _device: torch.device | None = None
     _levels: int = 0
     """Grids on which the UNet computes, from that of the latents on."""
     _step: FeatureStep = field(default_factory=lambda: FeatureStep(order=()))
+    _whole: bool = False
+    """Whether the step is one batch."""
     _more_follow: bool = False
     """Whether another batch of the step follows."""
     _anchor_place: int = 0
@@ -247,6 +258,7 @@ class FeatureSession:
         self._sizes = _grid_sizes(latent_size)
         try:
             slices = self._slices()
+            self._whole = len(slices) == 1
             if self._step.warping:
                 self._resize_warps(latent_size)
             maps = [self._step_maps(batch) for batch in slices]
@@ -260,6 +272,27 @@ class FeatureSession:
             self._maps = {}
             self._last.clear()
             self._anchors.clear()
+
+    def predict(self, compute: Callable[[Inputs], Tensor], inputs: Inputs, *, variant: Hashable = None) -> Tensor:
+        """Compute the UNet's output for the current batch, or replay the recorded call of an earlier step.
+
+        Args:
+            compute: calls the UNet with the inputs.
+            inputs: whatever differs between two steps with the same exchanges of features.
+            variant: what else the call depends on.
+
+        Returns:
+            What `compute` returns; valid until the next call.
+        """
+        if self.graphs is None or not self._whole:
+            return compute(inputs)
+        key = (replace(self._step, order=()), self._anchor_place, variant)
+
+        def with_maps(given: Inputs) -> Tensor:
+            self._maps = given["maps"]
+            return compute(given["inputs"])
+
+        return self.graphs(key, with_maps, {"maps": self._maps, "inputs": inputs})
 
     def _step_maps(self, batch: slice) -> dict[tuple[int, int], Tensor]:
         if not self._step.warping:
@@ -388,10 +421,14 @@ def within_memory(
         try:
             return compute()
         except RuntimeError as error:
-            if not is_out_of_memory(error) or size == 1 or session.anchor == "time":
+            recorded = is_out_of_memory(error) and session.graphs is not None and session.graphs.release()
+            if not recorded and (not is_out_of_memory(error) or size == 1 or session.anchor == "time"):
                 raise
         # After the handler, which would keep the failed step's tensors by the error's traceback
         torch.cuda.empty_cache()
+        if recorded:
+            _LOG.warning("The device ran out of memory; going on without recorded calls, which take as much again")
+            continue
         session.keyframe_batch = (size + 1) // 2
         _LOG.warning(
             "The device ran out of memory with %d keyframes at a time; going on with %d", size, session.keyframe_batch
@@ -413,31 +450,134 @@ def injected(unet: nn.Module, session: FeatureSession, *, sites: Sites) -> Itera
         unet: a UNet2DConditionModel.
         session: acts on the UNet's calls while its `batches` are iterated.
         sites: the submodules to hook.
+
+    Raises:
+        WaveOpsError: the UNet was compiled with other sites.
     """
     session.enter(unet)
+    compiled = _COMPILED.get(unet)
+    if compiled is not None:
+        if compiled.sites != sites:
+            raise WaveOpsError("the UNet was compiled with other sites: compile it again")
+        compiled.link.session = session
+        try:
+            yield session
+        finally:
+            compiled.link.session = _idle()
+        return
     with ExitStack() as stack:
-        for name in sites.warp_resnets:
-            conv1 = unet.get_submodule(f"{name}.conv1")
-            warp_resnet = partial(session.warp_resnet, name)
-            stack.callback(conv1.register_forward_pre_hook(warp_resnet).remove)
-        for name in sites.warp_attentions:
-            warp_attention = partial(session.warp_attention, name)
-            stack.callback(unet.get_submodule(name).register_forward_pre_hook(warp_attention).remove)
-        for name, inject, extend in _projections(sites):
-            projection = unet.get_submodule(name)
-            if inject:
-                stack.callback(projection.register_forward_pre_hook(session.enter_projection).remove)
-            leave = partial(session.leave_projection, name, inject=inject, extend=extend)
-            stack.callback(projection.register_forward_hook(leave).remove)
-        for name in sites.inject_resnets:
-            conv1, time_emb_proj, conv2 = (
-                unet.get_submodule(f"{name}.{layer}") for layer in ("conv1", "time_emb_proj", "conv2")
-            )
-            # After the hook that warps, which needs all branches
-            stack.callback(conv1.register_forward_pre_hook(session.enter_resnet).remove)
-            stack.callback(time_emb_proj.register_forward_hook(session.embed_time).remove)
-            stack.callback(conv2.register_forward_hook(session.leave_resnet).remove)
+        _add_hooks(unet, _Link(session), sites, stack)
         yield session
+
+
+def compile_blocks(unet: nn.Module, *, sites: Sites, **options: Any) -> None:
+    """Compile the ResNets and transformer blocks of a UNet by torch.compile, with the hooks of a session inside.
+
+    Each is compiled when it is first called, for each shape and each combination of exchanges, which takes a minute for
+    Stable Diffusion 1.5. The hooks stay, and act on the session of `injected`. Values change as by rounding. Nothing
+    happens where the UNet is compiled already.
+
+    Args:
+        unet: a UNet2DConditionModel.
+        sites: those of all sessions that will use it.
+        options: further arguments of `torch.compile`.
+    """
+    if unet in _COMPILED:
+        return
+    from torch._dynamo import config  # noqa: PLC0415  (takes seconds)
+
+    # Blocks of one class share their compiled code, so that the guards must see whether hooks differ
+    config.skip_nnmodule_hook_guards = False
+    config.recompile_limit = max(config.recompile_limit, _VARIANTS)
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, _VARIANTS)
+    link, stack = _Link(_idle()), ExitStack()
+    _add_hooks(unet, link, sites, stack)
+    for block in _compilable(unet):
+        block.compile(dynamic=False, **options)
+    _COMPILED[unet] = _Compiled(sites=sites, link=link, hooks=stack)
+
+
+def uncompile_blocks(unet: nn.Module) -> None:
+    """Take back what `compile_blocks` did, if it did."""
+    compiled = _COMPILED.pop(unet, None)
+    if compiled is not None:
+        compiled.hooks.close()
+        for block in _compilable(unet):
+            block._compiled_call_impl = None
+
+
+def _compilable(unet: nn.Module) -> list[nn.Module]:
+    return [module for module in unet.modules() if type(module).__name__ in _COMPILABLE]
+
+
+class _Link:
+    """Leads hooks to a session; those of a compiled UNet outlive it."""
+
+    def __init__(self, session: FeatureSession) -> None:
+        self.session = session
+
+    def warp_resnet(self, site: str, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return self.session.warp_resnet(site, module, args)
+
+    def warp_attention(self, site: str, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return self.session.warp_attention(site, module, args)
+
+    def enter_projection(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return self.session.enter_projection(module, args)
+
+    def leave_projection(
+        self, name: str, inject: bool, extend: bool, module: nn.Module, args: tuple[Any, ...], output: Tensor
+    ) -> Tensor | None:
+        return self.session.leave_projection(name, module, args, output, inject=inject, extend=extend)
+
+    def enter_resnet(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return self.session.enter_resnet(module, args)
+
+    def embed_time(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        return self.session.embed_time(module, args, output)
+
+    def leave_resnet(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        return self.session.leave_resnet(module, args, output)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Compiled:
+    """The hooks of a compiled UNet."""
+
+    sites: Sites
+    link: _Link
+    hooks: ExitStack
+
+
+_COMPILED: WeakKeyDictionary[nn.Module, _Compiled] = WeakKeyDictionary()
+
+
+def _idle() -> FeatureSession:
+    return FeatureSession(warps=None)
+
+
+def _add_hooks(unet: nn.Module, link: _Link, sites: Sites, stack: ExitStack) -> None:
+    """Add hooks that lead to a link's session; closing the stack removes them."""
+    for name in sites.warp_resnets:
+        conv1 = unet.get_submodule(f"{name}.conv1")
+        stack.callback(conv1.register_forward_pre_hook(partial(link.warp_resnet, name)).remove)
+    for name in sites.warp_attentions:
+        attention = unet.get_submodule(name)
+        stack.callback(attention.register_forward_pre_hook(partial(link.warp_attention, name)).remove)
+    for name, inject, extend in _projections(sites):
+        projection = unet.get_submodule(name)
+        if inject:
+            stack.callback(projection.register_forward_pre_hook(link.enter_projection).remove)
+        leave = partial(link.leave_projection, name, inject, extend)
+        stack.callback(projection.register_forward_hook(leave).remove)
+    for name in sites.inject_resnets:
+        conv1, time_emb_proj, conv2 = (
+            unet.get_submodule(f"{name}.{layer}") for layer in ("conv1", "time_emb_proj", "conv2")
+        )
+        # After the hook that warps, which needs all branches
+        stack.callback(conv1.register_forward_pre_hook(link.enter_resnet).remove)
+        stack.callback(time_emb_proj.register_forward_hook(link.embed_time).remove)
+        stack.callback(conv2.register_forward_hook(link.leave_resnet).remove)
 
 
 def _projections(sites: Sites) -> Iterator[tuple[str, bool, bool]]:

@@ -32,6 +32,7 @@ from tasks.models.lora import with_loras
 from tasks.models.single_file import tokenizer_folder
 from wave_ops.diffusion import StableDiffusion
 from wave_ops.finite import check_finite_weights
+from wave_ops.unet import compile_blocks, resolve_sites, uncompile_blocks
 
 __all__ = ["loaded_model"]
 
@@ -47,6 +48,7 @@ def loaded_model(
     *,
     device: str,
     dtype: str,
+    compiled: bool = False,
 ) -> Iterator[StableDiffusion]:
     """Load a model and lend it to one stage at a time, since its UNet has hooks while in use.
 
@@ -59,6 +61,7 @@ def loaded_model(
         controlnets: one from `resolve_controlnet`, or several.
         device: torch device of the networks.
         dtype: name of their torch dtype, such as float16.
+        compiled: whether the UNet's blocks are compiled, but for a stage with LoRAs, which change its structure.
 
     Yields:
         The model in evaluation mode, without gradients.
@@ -74,6 +77,10 @@ def loaded_model(
         networks = [_load_controlnet(each, device, dtype) for each in wanted]
         if networks:
             loaded = replace(loaded, controlnet=networks[0] if len(networks) == 1 else MultiControlNetModel(networks))
+        if compiled and not model.loras:
+            compile_blocks(loaded.unet, sites=resolve_sites(loaded.unet, sites=loaded.sites))
+        else:
+            uncompile_blocks(loaded.unet)
         with with_loras(loaded, model.loras) if model.loras else nullcontext():
             yield loaded
 

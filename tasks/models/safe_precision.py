@@ -24,6 +24,7 @@ def compute_finite(
     stage: str,
     device: str,
     dtype: str,
+    compiled: bool = False,
 ) -> list[str]:
     """Compute a stage with a model; where it meets NaN or infinity, find the module, and use float32 once.
 
@@ -36,6 +37,7 @@ def compute_finite(
         stage: name of the stage, for messages.
         device: torch device of the networks.
         dtype: name of their torch dtype.
+        compiled: whether the UNet's blocks are compiled.
 
     Returns:
         One note if it was computed in float32 instead, else none.
@@ -44,7 +46,7 @@ def compute_finite(
         NonFiniteError: with step and module, if float32 does not help or was used from the start.
     """
     try:
-        with loaded_model(model, controlnets, device=device, dtype=dtype) as loaded:
+        with loaded_model(model, controlnets, device=device, dtype=dtype, compiled=compiled) as loaded:
             compute(loaded)
         return []
     except NonFiniteError as error:

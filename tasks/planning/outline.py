@@ -27,6 +27,8 @@ class Execution:
     dtype: str = "float32"
     keyframe_batch: int | None = None
     """Keyframes in one UNet batch at most; None for as many as fit in memory."""
+    compiled: bool = False
+    """Whether the blocks of the UNet are compiled."""
     memory_limit: int | None = None
     """Bytes that a process may take on the device of the networks; None for most of what is free."""
     propagation: Backend = "numba"

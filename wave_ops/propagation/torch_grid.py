@@ -128,11 +128,10 @@ class Grid:
         A neighbour outside the image is replaced by the pixel on the border.
         """
         own = self.own_place[0, 0]
-        pixels = []
-        for down, across in ((far * down, far * across) for far in distances for down, across in _DIRECTIONS):
-            row = (self.rows + down).clamp(0, self.size[0] - 1)
-            pixels.append(row * self.size[1] + (self.columns + across).clamp(0, self.size[1] - 1))
-        neighbours = torch.stack(pixels)
+        steps = own.new_tensor([(far * down, far * across) for far in distances for down, across in _DIRECTIONS])
+        rows = (self.rows + steps[:, :1]).clamp_(0, self.size[0] - 1)
+        columns = (self.columns + steps[:, 1:]).clamp_(0, self.size[1] - 1)
+        neighbours = rows * self.size[1] + columns
         offsets = own - own.index_select(0, neighbours.flatten()).view_as(neighbours)
         return (neighbours + self.exemplar * self.pixels).flatten(), offsets
 

@@ -5,13 +5,18 @@ floats. Instead of scanning from pixel to pixel, each pass compares for every pi
 and several random matches at once, on the state left by the pass before (PatchMatch, Barnes et al. 2009; neighbours at
 several distances after jump flooding, Rong and Tan 2006).
 
-Apart from gathers only integers are summed, in an order that differs from run to run, and their sum does not depend on
-it: a device returns the same bytes every time.
+Patch errors are computed by `triton_errors` on a GPU with Triton, and by torch elsewhere.
+
+Only integers are summed in an order that differs from run to run, and their sum does not depend on it: a device returns
+the same bytes every time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +25,7 @@ from torch import Tensor
 from wave_ops.propagation.patch_match import CHANNELS, PATCH, RADIUS
 from wave_ops.propagation.torch_grid import Grid
 
-__all__ = ["Matching", "match_errors", "search", "try_candidates", "vote", "vote_image"]
+__all__ = ["Matching", "errors_below", "match_errors", "search", "try_candidates", "vote", "vote_image"]
 
 _MAX_ROW_FRACTION = 0.5  # of the error to beat: a candidate with more than this in its middle row alone is dropped
 _CPU_PAIRS = 2**9  # pairs of patches compared at once: on a CPU what stays in its cache
@@ -62,15 +67,19 @@ class Matching:
         """Set the error per unit of usage."""
         self.uniformity_penalty = uniformity_penalty
         self.self_use_discount = self.grid.overlap * uniformity_penalty
-        self.self_use_discount[len(self.self_use_discount) // 2] = -torch.inf
+        # Assigned by index, the number would be copied to a GPU, and the copy waits for all work before it.
+        self.self_use_discount.select(0, len(self.self_use_discount) // 2).fill_(-torch.inf)
 
 
-def match_errors(m: Matching, where: Tensor) -> int:
-    """Compute the patch errors of the matches of some pixels, (batch, 1, pixel); return the number of these pixels."""
+def match_errors(m: Matching, where: Tensor) -> None:
+    """Compute the patch errors of the matches of some pixels, (batch, 1, pixel)."""
+    if (kernel := _kernel(m.grid.device)) is not None:
+        errors = _fused_errors(kernel, m, m.nearest, torch.where(where, torch.inf, 0.0))
+        m.error = errors.where(where, m.error)
+        return
     pixels = where.flatten().nonzero().squeeze(1)
     source, target = (places.flatten().index_select(0, pixels) for places in (m.nearest, m.grid.own_place))
     m.error.view(-1).index_copy_(0, pixels, _patch_errors(m, source, target, m.grid.patch_rows))
-    return len(pixels)
 
 
 def search(m: Matching, number: int, active: Tensor, *, search_above: float, max_radius: int) -> None:
@@ -103,14 +112,29 @@ def try_candidates(m: Matching, candidates: Tensor, *, active: Tensor | None = N
     """
     candidates = candidates.clamp(m.grid.first, m.grid.last)
     limit = _limits(m, candidates, active)
-    pairs = (limit > 0).flatten().nonzero().squeeze(1)
-    errors = torch.full_like(limit, torch.inf)
-    compared, found = _compare(m, candidates, limit, pairs)
-    errors.view(-1).index_copy_(0, compared, found)
+    errors = errors_below(m, candidates, limit)
     gain, best = (errors - limit).min(dim=1, keepdim=True)
     better = gain < 0
     m.error = torch.where(better, errors.gather(1, best), m.error)
     m.nearest = torch.where(better, candidates.gather(1, best), m.nearest)
+
+
+def errors_below(m: Matching, candidates: Tensor, limit: Tensor) -> Tensor:
+    """Return the patch errors of the candidates that may be below their limit, and infinity for the others.
+
+    These are the candidates with a limit above 0, and with less than `_MAX_ROW_FRACTION` of it in their middle row.
+
+    Args:
+        m: the state.
+        candidates: (batch, candidate, pixel), places.
+        limit: (batch, candidate, pixel).
+    """
+    if (kernel := _kernel(m.grid.device)) is not None:
+        return _fused_errors(kernel, m, candidates, limit)
+    errors = torch.full_like(limit, torch.inf)
+    compared, found = _compare(m, candidates, limit, (limit > 0).flatten().nonzero().squeeze(1))
+    errors.view(-1).index_copy_(0, compared, found)
+    return errors
 
 
 def vote(m: Matching) -> None:
@@ -156,6 +180,26 @@ def _limits(m: Matching, candidates: Tensor, active: Tensor | None) -> Tensor:
     if active is not None:
         cost = cost.where(active, -torch.inf)
     return (cost - penalties.index_select(0, candidates.flatten()).view_as(discount)).add_(discount)
+
+
+@cache
+def _kernel(device: torch.device) -> Callable[..., Tensor] | None:
+    """Return `triton_errors.errors_below` where it runs, else None: not every torch comes with Triton."""
+    if device.type != "cuda":
+        return None
+    try:
+        module = import_module("wave_ops.propagation.triton_errors")
+    except ImportError:
+        return None
+    kernel: Callable[..., Tensor] = module.errors_below
+    return kernel if module.works(device) else None
+
+
+def _fused_errors(kernel: Callable[..., Tensor], m: Matching, candidates: Tensor, limit: Tensor) -> Tensor:
+    own_place = m.grid.own_place
+    return kernel(
+        m.source, m.target, candidates, limit, own_place=own_place, patch=PATCH, row_fraction=_MAX_ROW_FRACTION
+    )
 
 
 def _compare(m: Matching, candidates: Tensor, limit: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,8 @@ differ slightly.
 
 The number of kernels depends on the size of the images only through the number of pyramid levels. Both directions of
 an interval are one batch, so K frames from keyframe to keyframe take at most (K - 1) x levels x rounds rounds, each of
-one pass per sweep of the settings. A round of one sweep is about 90 kernels, and the rest of a frame about 2500: at
-most 55 thousand for 8 frames of 512 x 512 pixels. Levels end early where nothing is left to improve.
+one pass per sweep of the settings. With Triton a round of one sweep is about 60 kernels, and the rest of a frame about
+1500: at most 31 thousand for 8 frames of 512 x 512 pixels. Levels end early where nothing is left to improve.
 
 Convention:
     Images are float32 (batch, channel, height, width) in 8-bit units; positions in the keyframe (batch, 2, height,
@@ -86,7 +86,7 @@ def synthesise(
     targets = _pyramid(_stack(guides.temporal, guides, exemplars.settings), sizes)
     found: list[Matching] = []
     for level, target in zip(reversed(exemplars.levels), reversed(targets), strict=True):
-        fields = [_at_size(start, level.grid) for start in starts]
+        fields = _at_size(starts, level.grid)
         fields += [_enlarged(coarser, level.grid) for coarser in found]
         found = [_matched(level, target, fields or [level.grid.random_places()], exemplars.settings)]
     return _result(found[0], exemplars)
@@ -119,8 +119,9 @@ def _search_and_vote(m: Matching, candidates: Sequence[Tensor], settings: Propag
             search(m, number, active, search_above=search_above, max_radius=max_radius)
         vote(m)
         active = m.grid.tiles_around(m.nearest != before)
-        if match_errors(m, active) == 0:
+        if not active.any():
             break
+        match_errors(m, active)
 
 
 def _result(m: Matching, exemplars: Exemplars) -> Synthesis:
@@ -163,13 +164,15 @@ def _vote_table(images: Tensor) -> Tensor:
     return F.pad(table, (0, 0, 0, PATCH * padded.shape[3]))
 
 
-def _at_size(start: Tensor, grid: Grid) -> Tensor:
-    """Return positions in the keyframe as matches on a grid of another size, (batch, 1, pixel)."""
-    height, width = start.shape[2:]
-    x, y = shrink(start, grid.size).flatten(2).split(1, dim=1)
+def _at_size(starts: Sequence[Tensor], grid: Grid) -> list[Tensor]:
+    """Return fields of positions in the keyframe as matches on a grid of another size, each (batch, 1, pixel)."""
+    if not starts:
+        return []
+    height, width = starts[0].shape[2:]
+    x, y = shrink(torch.cat(list(starts)), grid.size).unflatten(0, (len(starts), -1)).flatten(3).split(1, dim=2)
     rows = (y + 0.5) * (grid.size[0] / height) - 0.5
     columns = (x + 0.5) * (grid.size[1] / width) - 0.5
-    return grid.place(rows, columns)
+    return list(grid.place(rows, columns))
 
 
 def _enlarged(found: Matching, grid: Grid) -> Tensor:

@@ -41,9 +41,15 @@ class _Tokenizer:
 
 
 def random_model(
-    width: ModelWidth, *, device: str = "cpu", dtype: torch.dtype = torch.float32, controlnet: bool = False
+    width: ModelWidth,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    controlnet: bool = False,
 ) -> StableDiffusion:
     """Build a model of Stable Diffusion 1.5's structure with random weights, in evaluation mode.
+
+    On CUDA its UNet's calls are recorded as CUDA graphs, as in a stage that has the memory.
 
     Args:
         width: "full" for the exact configuration.
@@ -97,6 +103,7 @@ def random_model(
             "steps_offset": 1,
         },
         controlnet=control and ready(control),
+        cuda_graphs=torch.device(device).type == "cuda",
     )
 
 

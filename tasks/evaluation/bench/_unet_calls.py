@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter, process_time
 from typing import Any, Final
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tasks.evaluation.bench._random_models import random_warps
 from tasks.evaluation.bench.measurements import Measurement, without_target
 from tasks.evaluation.comparisons.comparison import Measure
+from wave_ops.cuda_graphs import CudaGraphs, Inputs
 from wave_ops.diffusion import StableDiffusion
 from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites
 
@@ -28,6 +29,7 @@ _EXTENDED_PLAIN: Final = Measure(name="UNet call with extended attention over pl
 _INJECTED: Final = Measure(
     name="UNet call of three branches with injection over three calls", unit="", better="lower", target=1.05
 )
+_RECORDED: Final = Measure(name="UNet call as a CUDA graph over plain", unit="", better="lower")
 _SECONDS: Final = Measure(name="plain UNet call", unit="s", better="lower")
 _TOKENS: Final = 77
 
@@ -41,27 +43,42 @@ class UNetCalls:
     side: int
     """Height and width of the latents."""
     repeats: int
+    _graphs: CudaGraphs = field(default_factory=CudaGraphs)
 
     @property
     def name(self) -> str:
         """What is measured, for tables."""
         return f"{self.keyframes} keyframes, latents {self.side}x{self.side}"
 
-    def plain(self, branches: int = 1) -> Tensor:
-        """Call the UNet on copies of all keyframes."""
-        count = branches * self.keyframes
+    def plain(self, branches: int = 1, *, long: bool = False) -> Tensor:
+        """Call the UNet on copies of all keyframes, as a recorded call where the model records them.
+
+        Args:
+            branches: copies of the keyframes.
+            long: with keys and values of twice the length in the extended self-attentions.
+        """
+        with twice_as_long(self.model.unet) if long else nullcontext():
+            if self.model.cuda_graphs:
+                return self._graphs((branches, long), self.output, self.inputs(branches))
+            return self.output(self.inputs(branches))
+
+    def inputs(self, branches: int) -> Inputs:
+        """Return the UNet's inputs of a call."""
+        count, cross = branches * self.keyframes, self.model.unet.config.cross_attention_dim
+        return {
+            "latents": self._random(count, 4, self.side, self.side),
+            "timestep": torch.full((), 500, device=self.model.device),
+            "context": self._random(count, _TOKENS, cross),
+        }
+
+    def output(self, given: Inputs) -> Tensor:
+        """Call the UNet."""
         unet = self.model.unet
-        latents = torch.ones(count, 4, self.side, self.side, device=self.model.device, dtype=self.model.dtype)
-        context = torch.ones(
-            count, _TOKENS, unet.config.cross_attention_dim, device=self.model.device, dtype=self.model.dtype
-        )
-        output: Tensor = unet(latents, self.timestep, encoder_hidden_states=context).sample
+        output: Tensor = unet(given["latents"], given["timestep"], encoder_hidden_states=given["context"]).sample
         return output
 
-    @property
-    def timestep(self) -> Tensor:
-        """A timestep on the UNet's device."""
-        return torch.tensor(500, device=self.model.device)
+    def _random(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, device=self.model.device, dtype=self.model.dtype)
 
 
 def measure_calls(calls: UNetCalls, *, check_target: bool) -> Iterator[Measurement]:
@@ -71,7 +88,10 @@ def measure_calls(calls: UNetCalls, *, check_target: bool) -> Iterator[Measureme
         calls: the UNet and its batch.
         check_target: whether the targets apply, which are set for at least half of Stable Diffusion's width.
     """
-    session = FeatureSession(warps=random_warps(calls.keyframes, (8 * calls.side, 8 * calls.side)))
+    session = FeatureSession(
+        warps=random_warps(calls.keyframes, (8 * calls.side, 8 * calls.side)),
+        graphs=CudaGraphs() if calls.model.cuda_graphs else None,
+    )
 
     def measured(measure: Measure, value: float) -> Measurement:
         return Measurement(
@@ -79,23 +99,26 @@ def measure_calls(calls: UNetCalls, *, check_target: bool) -> Iterator[Measureme
         )
 
     run = partial(interleaved, device=calls.model.device, repeats=calls.repeats)
+    if calls.model.cuda_graphs:
+        launched, recorded = run(lambda: calls.output(calls.inputs(1)), calls.plain)
+        yield measured(_RECORDED, recorded / launched)
     plain, gathers = run(calls.plain, partial(_with, calls, session, warping=True))
     yield measured(_SECONDS, plain)
     yield measured(_GATHERS, gathers / plain)
     plain, longer, extended = run(
-        calls.plain, partial(_with_long_keys, calls, 1), partial(_with, calls, session, warping=True, extending=True)
+        calls.plain, partial(calls.plain, long=True), partial(_with, calls, session, warping=True, extending=True)
     )
     yield measured(_EXTENDED_PLAIN, extended / plain)
     yield measured(_EXTENDED, extended / longer)
     acting = {"warping": True, "extending": True, "injecting": True, "injecting_features": True}
-    longer, injecting = run(partial(_with_long_keys, calls, 1), partial(_with, calls, session, branches=3, **acting))
+    longer, injecting = run(partial(calls.plain, long=True), partial(_with, calls, session, branches=3, **acting))
     yield measured(_INJECTED, injecting / (3 * longer))
 
 
 @torch.inference_mode()
 def interleaved(*work: Callable[[], Any], device: torch.device, repeats: int) -> list[float]:
-    """Return the minimum seconds of each function, called in turn after a first round that is not counted."""
-    for each in work:
+    """Return the minimum seconds of each function, called in turn after first rounds that are not counted."""
+    for each in work * 2:  # a call is recorded the second time
         each()
     rounds = [[seconds_of(each, device) for each in work] for _ in range(repeats)]
     return [min(times) for times in zip(*rounds, strict=True)]
@@ -120,12 +143,7 @@ def _with(calls: UNetCalls, session: FeatureSession, *, branches: int = 1, **act
     step = FeatureStep(order=tuple(range(calls.keyframes)), branches=branches, **acting)
     with injected(calls.model.unet, session, sites=resolve_sites(calls.model.unet)):
         for _ in session.batches(step, latent_size=size):
-            calls.plain(branches)
-
-
-def _with_long_keys(calls: UNetCalls, branches: int) -> None:
-    with twice_as_long(calls.model.unet):
-        calls.plain(branches)
+            session.predict(calls.output, calls.inputs(branches))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.evaluation.bench._random_models import random_warps
-from tasks.evaluation.bench._unet_calls import UNetCalls, seconds_of, twice_as_long
+from tasks.evaluation.bench._unet_calls import UNetCalls, seconds_of
 from tasks.evaluation.bench.measurements import Measurement, without_target
 from tasks.evaluation.comparisons.comparison import Measure
 from wave_ops.diffusion import StableDiffusion, decode_latents, encode_frames
@@ -133,15 +134,19 @@ def measure_stages(run: Run, *, check_target: bool) -> Iterator[Measurement]:
     def invert_all() -> None:
         trajectory[:] = run.invert(run.latents(), warps)
 
-    invert_all()  # a first run is not counted
+    invert_all()  # first runs are not counted
+    run.edit(trajectory, warps)
     stage["inversion"] = seconds_of(invert_all, run.model.device)
     stage["edit"] = seconds_of(lambda: run.edit(trajectory, warps), run.model.device)
     calls = UNetCalls(model=run.model, keyframes=run.keyframes, side=run.side, repeats=1)
     schedule = WarpSchedule(steps=run.steps)
     settings = EditingSettings(schedule=schedule)
-    bare = {"inversion": seconds_of(lambda: _bare(calls, [(1, False)] * run.steps), run.model.device)}
+    inversions = [(1, False)] * run.steps
     edits = [(3 if settings.injects(j) else 2, j in schedule.warped_steps("editing")) for j in range(run.steps, 0, -1)]
-    bare["edit"] = seconds_of(lambda: _bare(calls, edits), run.model.device)
+    bare = {}
+    for name, steps in (("inversion", inversions), ("edit", edits)):
+        _bare(calls, steps)
+        bare[name] = seconds_of(partial(_bare, calls, steps), run.model.device)
     for measure, name in ((_INVERSION, "inversion"), (_EDIT, "edit")):
         yield Measurement(
             measure=measure if check_target else without_target(measure),
@@ -154,11 +159,7 @@ def measure_stages(run: Run, *, check_target: bool) -> Iterator[Measurement]:
 def _bare(calls: UNetCalls, steps: list[tuple[int, bool]]) -> None:
     """Call the UNet once for each step, with some branches, and long keys or not."""
     for branches, long in steps:
-        if long:
-            with twice_as_long(calls.model.unet):
-                calls.plain(branches)
-        else:
-            calls.plain(branches)
+        calls.plain(branches, long=long)
 
 
 def measure_whole_edit(run: Run, *, singly: bool, check_target: bool) -> Iterator[Measurement]:

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests._operations import Operations
 from tests._propagation import to_array, to_tensor
 from wave_ops.propagation.pyramid import enlarge, pyramid_sizes, shrink
 
@@ -31,3 +32,14 @@ def test_enlarging_is_bilinear_between_pixel_centres(size, torch_device):
     double = 2 * size[0], 2 * size[1] - 1
     expected = cv2.resize(image(size), double[::-1], interpolation=cv2.INTER_LINEAR)
     np.testing.assert_allclose(to_array(enlarge(to_tensor(image(size), torch_device), double)), expected, atol=1e-3)
+
+
+def test_the_weights_of_a_size_are_computed_once():
+    images = to_tensor(image((48, 60)))
+    first = shrink(images, (12, 20))
+    operations = Operations()
+    with operations:
+        again = shrink(images, (12, 20))
+    # A scale of 3 has four terms, and one of 4 has five: each is a gather and a product, added to the terms before.
+    assert operations.by_name == {"index_select": 9, "mul": 9, "add": 7}
+    assert first.equal(again)

@@ -22,12 +22,13 @@ WAVE_OPS = Path(__file__).parents[1] / "wave_ops"
 
 
 def shaped_modules() -> list[str]:
-    """Find the modules that annotate shapes, but for those with compiled (numba) functions: they cannot be wrapped."""
+    """Find the modules that annotate shapes, but for those with functions that numba or Triton compiles."""
     sources = {path: path.read_text(encoding="utf-8") for path in sorted(WAVE_OPS.rglob("*.py"))}
     return [
         ".".join(path.relative_to(WAVE_OPS.parent).with_suffix("").parts)
         for path, source in sources.items()
-        if "from jaxtyping import" in source and not re.search(r"^(import numba|from \S+\._jit import)", source, re.M)
+        if "from jaxtyping import" in source
+        and not re.search(r"^(import numba|import triton|from \S+\._jit import)", source, re.M)
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Final
 import torch
 
 from tasks.errors import TaskInputError
+from tasks.evaluation.bench._compiled_blocks import measure_compiled
 from tasks.evaluation.bench._interval import measure_interval
 from tasks.evaluation.bench._many_keyframes import measure_keyframes
 from tasks.evaluation.bench._matmul import measure_matmul
@@ -108,6 +109,7 @@ class CoreBench:
                 ),
             ),
             *((_section("an interval", _interval),) if on_gpu else ()),
+            *((_section("compiled blocks", lambda: measure_compiled(_calls(scale, model(False)))),) if on_gpu else ()),
         )
 
 

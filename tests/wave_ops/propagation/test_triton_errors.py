@@ -20,7 +20,7 @@ from wave_ops.propagation.torch_search import Matching
 
 CUDA = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 CANDIDATES = 2
-SIZES = [(9, 8), (8, 8), (5, 1)]  # more than one part of 64 pixels, a whole one, and less than one
+SIZES = [(13, 10), (8, 8), (5, 1)]  # three parts of 64 pixels, the last one not whole; a whole one; less than one
 
 
 def cases(m: Matching) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -53,7 +53,7 @@ def test_only_candidates_that_may_be_below_their_limit_have_errors(size, torch_d
 
 
 def test_the_cases_drop_candidates_before_and_after_their_middle_row():
-    m = make_matching((9, 8))
+    m = make_matching(SIZES[0])
     candidates, limit = cases(m)["some"]
     finite = expected_errors(m, candidates, limit).isfinite()
     assert finite.any()
@@ -115,6 +115,16 @@ def test_a_search_by_a_kernel_is_the_same(make_texture, monkeypatch):
     assert torch.equal(found.matches, expected.matches)
     torch.testing.assert_close(found.error, expected.error)
     torch.testing.assert_close(found.image, expected.image)
+
+
+def test_errors_of_other_pixels_stay_as_they_are(monkeypatch):
+    m = make_matching(SIZES[0])
+    expected, where = m.error.clone(), torch.zeros_like(m.error, dtype=torch.bool)
+    where[..., ::3] = True
+    m.error.fill_(7)
+    monkeypatch.setattr(torch_search, "_kernel", lambda device: plain_errors_below)
+    torch_search.match_errors(m, where)
+    torch.testing.assert_close(m.error, expected.where(where, 7.0))
 
 
 def test_a_round_is_sixty_operations_and_the_kernel(make_texture, monkeypatch):

@@ -5,13 +5,15 @@ import torch
 
 from tasks.errors import TaskInputError
 from tasks.evaluation.bench import _many_keyframes
+from tasks.evaluation.bench._compiled_blocks import measure_compiled
 from tasks.evaluation.bench._many_keyframes import measure_keyframes
 from tasks.evaluation.bench._random_models import random_model
-from tasks.evaluation.bench._unet_calls import twice_as_long
+from tasks.evaluation.bench._unet_calls import UNetCalls, twice_as_long
 from tasks.evaluation.bench._whole_stages import measure_evaluations
 from tasks.evaluation.bench.core import BENCH
 from tasks.evaluation.bench.measurements import BenchRequest, measurement_record, whole_numbers
 from tests.wave_ops._hooks import has_hooks, recorded_inputs
+from wave_ops import unet as unet_module
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,18 @@ def test_twice_as_long_keys_are_those_of_extended_self_attentions_alone(tiny) ->
     assert [call["0"].shape[1] for call in long] == [128, 64]
     assert [call["0"].shape[1] for call in short] == [1, 1]
     assert not has_hooks(unet)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_compiled_blocks_are_measured_and_taken_back(tiny) -> None:
+    """Without a block to compile: torch cannot compile the shape checks of the tests."""
+    calls = UNetCalls(model=tiny, keyframes=1, side=8, repeats=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unet_module, "_COMPILABLE", ())
+        first, ratio = measure_compiled(calls, backend="eager")
+    assert first.value > 0
+    assert 0.1 < ratio.value < 10
+    assert not has_hooks(tiny.unet)
 
 
 @pytest.mark.slow

@@ -169,8 +169,8 @@ CORE = (
         "tests/wave_ops/test_inversion.py",
         (
             "the noise at the timestep before",
-            "self.timesteps[step_index - 1],",
-            "self.timesteps[max(step_index - 2, 0)],",
+            "self.timesteps[step_index - 1]}",
+            "self.timesteps[max(step_index - 2, 0)]}",
         ),
         (
             "refinement from the refined latent",

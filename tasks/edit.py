@@ -10,7 +10,7 @@ from torch import Tensor
 from storage.artifact import Artifact
 from storage.row_access import RowWriter
 from storage.workspace import open_artifact
-from tasks.artifacts import finite_latents, frames_at, require_latents, shard_rows, stored_warps
+from tasks.artifacts import frames_at, require_latents, shard_rows, stored_warps
 from tasks.control_images import edit_controls
 from tasks.memory import StageMemory
 from tasks.models.devices import stage_device
@@ -21,6 +21,7 @@ from tasks.planning.stages import DECODE, EDIT, INVERT, KEYFRAME_FLOW
 from tasks.progress import stage_progress
 from tasks.prompt_notes import prompt_notes
 from tasks.stage import measured, stage_task
+from tasks.stored_latents import reading_ahead, storing_behind
 from wave_ops.change_mask import change_mask, paste_edit, prompt_difference
 from wave_ops.diffusion import StableDiffusion, decode_latents
 from wave_ops.editing import edit
@@ -93,15 +94,19 @@ def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan, memory:
     batch = memory.keyframe_batch(plan.execution.keyframe_batch, divisible=settings.anchor == "order")
     mask = _change_mask(artifact, model, plan, inverted, batch) if settings.keep else None
     controls = edit_controls(plan, lambda: _sources(plan))
-    with stage_progress(plan[EDIT], total=settings.steps, done=settings.steps - step) as progress:
+    with (
+        stage_progress(plan[EDIT], total=settings.steps, done=settings.steps - step) as progress,
+        reading_ahead(inverted, device=model.device) as source,
+        storing_behind(writer) as append,
+    ):
 
         def store(step_index: int, x: Tensor) -> None:
-            writer.append(finite_latents(x, step_index))
+            append(x, step_index)
             progress.report(settings.steps - step_index)
 
-        edited = edit(
+        return edit(
             memory.with_graphs(batch),
-            inverted,
+            source,
             prompt=stage.prompt,
             source_prompt=plan[INVERT].settings.source_prompt,
             negative_prompt=stage.negative_prompt,
@@ -115,8 +120,6 @@ def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan, memory:
             halved=memory.halved,
             callback=store,
         )
-    writer.flush()
-    return edited
 
 
 def _change_mask(

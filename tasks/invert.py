@@ -19,6 +19,7 @@ from tasks.planning.stages import DECODE, INVERT, KEYFRAME_FLOW
 from tasks.progress import stage_progress
 from tasks.prompt_notes import prompt_notes
 from tasks.stage import measured, stage_task
+from tasks.stored_latents import storing_behind
 from wave_ops.diffusion import StableDiffusion, encode_frames
 from wave_ops.inversion import InversionSettings, invert, step_orders
 from wave_ops.stage_footprints import inversion_footprint
@@ -64,10 +65,10 @@ def _invert(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> None:
     )
     start, points, writer = _start(artifact, model, plan, memory)
     batch = memory.keyframe_batch(execution.keyframe_batch)
-    with stage_progress(plan[INVERT], total=settings.steps, done=start) as progress:
+    with stage_progress(plan[INVERT], total=settings.steps, done=start) as progress, storing_behind(writer) as append:
 
         def store(step_index: int, x: Tensor) -> None:
-            writer.append(finite_latents(x, step_index))
+            append(x, step_index)
             progress.report(step_index)
 
         invert(
@@ -82,7 +83,6 @@ def _invert(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> None:
             halved=memory.halved,
             callback=store,
         )
-    writer.flush()
 
 
 def _store_orders(artifact: Artifact, count: int, settings: InversionSettings) -> None:

@@ -58,7 +58,7 @@ class GridWarps:
     """Source cells and warp masks on one feature grid, by ordered keyframe pair (previous, current)."""
 
     index: Mapping[tuple[int, int], Int[Tensor, " position"]]
-    """Flat index of the previous frame's cell for each cell of the current one."""
+    """Flat index of the previous frame's cell for each cell of the current one: int16 where it fits, else int32."""
     mask: Mapping[tuple[int, int], Bool[Tensor, " position"]]
     """True where the warped feature is taken."""
     size: tuple[int, int]
@@ -109,7 +109,7 @@ class PairWarps:
         count, cells = len(self.flow_to_prev), size[0] * size[1]
         kept_on = next((flow.device for flow in self.flow_to_prev.values()), None)
         # One tensor for all pairs: small ones among the large flows would leave gaps in memory that no flow fits into
-        index = torch.empty(count, cells, dtype=torch.int64, device=kept_on)
+        index = torch.empty(count, cells, dtype=_cell_type(cells), device=kept_on)
         mask = torch.empty(count, cells, dtype=torch.bool, device=kept_on)
         for i, (pair, flow) in enumerate(self.flow_to_prev.items()):
             index[i] = nearest_indices(flow[None], size)[0]
@@ -120,8 +120,13 @@ class PairWarps:
         return GridWarps(index=next(rows), mask=next(rows), size=size)
 
 
+def _cell_type(cells: int) -> torch.dtype:
+    """Return the smallest type of the indices of so many cells: maps of all pairs stay in memory for the stage."""
+    return torch.int16 if cells <= torch.iinfo(torch.int16).max + 1 else torch.int32
+
+
 def gather_map(order: Sequence[int], grid: GridWarps, *, previous: int | None = None) -> Int[Tensor, " frame_position"]:
-    """Compose the recursion along an order into one map from fused to generated positions.
+    """Compose the recursion along an order into one map, int32, from fused to generated positions.
 
     Source: WAVE sec. 4, z^_cur = B W(z^_prev) + (1 - B) z_cur with z^_prev already fused.
 
@@ -137,7 +142,7 @@ def gather_map(order: Sequence[int], grid: GridWarps, *, previous: int | None = 
     Raises:
         WaveOpsError: a pair of the order has no flow.
     """
-    cells = torch.arange(grid.size[0] * grid.size[1], device=_device(grid))
+    cells = torch.arange(grid.size[0] * grid.size[1], dtype=torch.int32, device=_device(grid))
     offset = 0 if previous is None else 1
     source, maps = cells, []
     for i, frame in enumerate(order, start=offset):
@@ -154,7 +159,7 @@ def _follow(
     if pair not in grid.index:
         raise WaveOpsError(f"no flow for the keyframe pair {pair}: compute flow for all pairs of the shuffle mode")
     # `source` is composed already, so the fused cell of the previous frame is followed to the cell it is a copy of
-    return torch.where(grid.mask[pair], source[grid.index[pair]], own)
+    return torch.where(grid.mask[pair], source[grid.index[pair].int()], own)
 
 
 def _device(grid: GridWarps) -> torch.device | None:

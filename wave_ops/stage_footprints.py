@@ -21,8 +21,9 @@ __all__ = ["edit_footprint", "generous_bytes", "inversion_footprint", "vae_bytes
 
 _GENEROUS_UNET, _GENEROUS_VAE = 128, 24
 """Copies of the first level's features: twice as much as networks take that were measured."""
-_CELL_BYTES = 192
-"""For each cell and keyframe: six times the latents, and the source cells and masks of five pairs on all grids."""
+_CELL_BYTES = 160
+"""For each cell and keyframe: eight times the latents, of which on a CPU two are stored behind and read ahead; on all
+grids the source cells, as int16, and the masks of five pairs; and the composed map twice."""
 _TILED = 4
 """Copies of a frame, where it is cut into tiles: with their overlaps, blended, joined in rows, and whole."""
 _STEP = WarpSchedule(steps=1, warp_fraction=1.0)

@@ -132,8 +132,8 @@ CORE = (
         "tests/wave_ops/test_feature_warping.py tests/wave_ops/test_unet.py",
         (
             "the mask inverted",
-            "torch.where(grid.mask[pair], source[grid.index[pair]], own)",
-            "torch.where(grid.mask[pair], own, source[grid.index[pair]])",
+            "torch.where(grid.mask[pair], source[grid.index[pair].int()], own)",
+            "torch.where(grid.mask[pair], own, source[grid.index[pair].int()])",
         ),
         ("the pair reversed", "(previous, frame))\n", "(frame, previous))\n"),
         (
@@ -142,6 +142,12 @@ CORE = (
             "return index.clamp(0, length - 1)",
         ),
         ("flow in pixels of the full grid", " * (width / flow_to_prev.shape[-1])", ""),
+        (
+            "the last cell of a grid does not fit in its type",
+            "torch.iinfo(torch.int16).max + 1",
+            "torch.iinfo(torch.int16).max + 2",
+        ),
+        ("maps of eight bytes a cell", "torch.int16 if cells", "torch.int64 if cells"),
     ),
     *_faults(
         "wave_ops/schedule.py",
@@ -163,8 +169,8 @@ CORE = (
         "tests/wave_ops/test_inversion.py",
         (
             "the noise at the timestep before",
-            "self.timesteps[step_index - 1],",
-            "self.timesteps[max(step_index - 2, 0)],",
+            "self.timesteps[step_index - 1]}",
+            "self.timesteps[max(step_index - 2, 0)]}",
         ),
         (
             "refinement from the refined latent",
@@ -561,6 +567,30 @@ TASKS = (
         "tasks/edit.py",
         "tests/tasks/test_stages.py",
         ("a resumed edit repeats a step", "return steps - stored + 1,", "return min(steps - stored + 2, steps),"),
+    ),
+    *_faults(
+        "tasks/stored_latents.py",
+        "tests/tasks/test_stored_latents.py",
+        (
+            "each step is stored before the next",
+            "self.running.append(_submit(self.thread, self._store, x, step_index))",
+            "self._store(x, step_index)",
+        ),
+        ("any number of steps wait", "or len(self.running) == _BACKLOG)", ")"),
+        ("a step after one that failed takes its place", "        if self.failed:\n", "        if False:\n"),
+        (
+            "a stage that fails hides the error of storing",
+            "        except Exception:\n            steps.wait()\n",
+            "        except Exception:\n",
+        ),
+        (
+            "a failure of storing hides a cancellation",
+            "        except RunCancelled:\n",
+            "        except ZeroDivisionError:\n",
+        ),
+        ("the last steps are not waited for", "        steps.wait()\n    rows.flush()", "    rows.flush()"),
+        ("threads know nothing of the run", "copy_context().run, function", "function"),
+        ("nothing is read ahead", "(step_index, step_index - 1)[: step_index + 1]", "(step_index,)"),
     ),
     *_faults(
         "tasks/assess.py",

@@ -96,3 +96,15 @@ def test_the_maps_of_all_pairs_of_a_grid_are_one_tensor_each() -> None:
     for maps in (grid.index, grid.mask):
         assert len(maps) == 4
         assert len({each.untyped_storage().data_ptr() for each in maps.values()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"), [((4, 4), torch.int16), ((128, 256), torch.int16), ((1, 32769), torch.int32)]
+)
+def test_maps_take_the_smallest_type_that_holds_the_cells(size: tuple[int, int], dtype: torch.dtype) -> None:
+    flow, mask = torch.zeros(1, 2, *size), torch.ones(1, *size, dtype=torch.bool)
+    warps = PairWarps.from_pairs([(0, 1)], to_prev=flow, to_cur=flow, mask_cur=mask, mask_prev=mask)
+    grid = warps.at(size)
+    assert {each.dtype for each in grid.index.values()} == {dtype}
+    assert torch.equal(grid.index[0, 1].long(), torch.arange(size[0] * size[1]))  # zero flow: the last cell fits too
+    assert gather_map((0, 1), grid).dtype == torch.int32

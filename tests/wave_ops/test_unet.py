@@ -122,7 +122,7 @@ def assert_warped_along(order, grid, *, before, after):
     """Compare with the recursion, frame by frame; features (frame, position, channel) in the order of the step."""
     expected = before.clone()
     for place, pair in enumerate(pairwise(order), start=1):
-        warped = expected[place - 1][grid.index[pair]]
+        warped = expected[place - 1][grid.index[pair].int()]
         expected[place] = torch.where(grid.mask[pair][:, None], warped, before[place])
     assert torch.equal(after, expected)
     assert not torch.equal(after, before)

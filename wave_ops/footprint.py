@@ -2,7 +2,7 @@
 
 A step is run on copies of the networks that have shapes and no values. All tensors that it creates are counted from
 their creation to their release, so the prediction follows whatever the networks and the hooks do. Memory grows linearly
-with the keyframes of a stage and with those in one UNet batch: two small runs predict all others.
+with the keyframes of a stage and with those in one UNet batch: three small runs predict all others.
 """
 
 from __future__ import annotations
@@ -56,16 +56,19 @@ class Footprint:
 
 
 def footprint(compute: Callable[[int, int], object], *, keyframe: float, device: torch.device) -> Footprint:
-    """Predict the memory of a stage from two small ones, each in three batches: the middle one receives and passes on.
+    """Predict the memory of a stage from three small ones, in three batches or more: one receives and passes on.
 
     Args:
         compute: computes a step of a number of keyframes in batches of another, on meta tensors.
         keyframe: bytes for each keyframe of the stage, in whatever batches.
         device: where the stage will run.
     """
-    single, double = (peak_bytes(partial(compute, 3 * batch, batch), device=device) for batch in (1, 2))
-    batched = double - single - 3 * keyframe
-    return Footprint(fixed=single - batched - 3 * keyframe, keyframe=keyframe, batched=batched)
+    few, more, in_pairs = (
+        peak_bytes(partial(compute, keyframes, batch), device=device) for keyframes, batch in ((3, 1), (6, 1), (6, 2))
+    )
+    batched = in_pairs - more
+    # What a keyframe takes of what was simulated, which is less than `keyframe`
+    return Footprint(fixed=few - batched - (more - few), keyframe=keyframe, batched=batched)
 
 
 def peak_bytes(compute: Callable[[], object], *, device: torch.device) -> int:

@@ -49,7 +49,7 @@ def inversion_footprint(model: StableDiffusion, size: tuple[int, int]) -> Footpr
             callback=lambda _, x: None,
         )
 
-    return footprint(step, keyframe=_keyframe_bytes(model, size), device=model.device)
+    return footprint(step, keyframe=_keyframe_bytes(replace(model, controlnet=None), size), device=model.device)
 
 
 def edit_footprint(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -57,7 +59,7 @@ def test_small_tensors_leave_gaps_in_main_memory():
     assert peak_bytes(lambda: empty(40), device=CPU) == 40 * MIB
 
 
-def test_two_small_runs_predict_a_large_one():
+def test_three_small_runs_predict_a_large_one():
     def compute(keyframes: int, batch: int) -> None:
         _stage, _network, _batch = empty(5), empty(40 * keyframes), empty(100 * batch)
 
@@ -88,11 +90,15 @@ def test_a_copy_without_values_has_the_structure_and_leaves_the_model(model):
 def test_the_footprint_of_a_stage_follows_its_size_and_its_branches(model):
     settings = EditingSettings(guidance_scale=1.0)
     inversion = inversion_footprint(model, (128, 128))
+    plain = replace(model, controlnet=None)
+    assert inversion == inversion_footprint(plain, (128, 128))
+    controlled = edit_footprint(model, (128, 128), settings)
     unguided, guided, larger = (
-        edit_footprint(model, size, chosen)
+        edit_footprint(plain, size, chosen)
         for size, chosen in (((128, 128), settings), ((128, 128), EditingSettings()), ((256, 256), settings))
     )
     assert 1.5 < unguided.batched / inversion.batched < 3.5  # two branches, and longer keys
+    assert controlled.batched > unguided.batched
     assert 1.3 < guided.batched / unguided.batched < 1.7
     assert guided.bytes(4) < generous_bytes(model, (128, 128), frames=4, network="unet")
     assert 3.5 < larger.batched / unguided.batched < 4.5
@@ -108,3 +114,11 @@ def test_tiles_bound_the_memory_of_the_vae(model):
     assert 1.8 < two / whole < 2.2
     assert tiled < whole / 2
     assert whole < generous_bytes(model, size, frames=1, network="vae")
+
+
+def test_keyframes_that_take_less_than_said_do_not_lower_what_a_batch_takes():
+    def compute(keyframes: int, batch: int) -> None:
+        _stage, _network, _batch = empty(5), empty(40 * keyframes), empty(100 * batch)
+
+    found = footprint(compute, keyframe=90 * MIB, device=GPU)
+    assert found == Footprint(fixed=5 * MIB, keyframe=90 * MIB, batched=100 * MIB)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,9 +12,9 @@ from torch import Tensor
 from storage.artifact import Artifact
 from storage.row_access import RowWriter
 from storage.workspace import open_artifact
-from tasks.artifacts import frames_at, require_latents, shard_rows, stored_warps
+from tasks.artifacts import frames_at, require_latents, shard_rows, stored_warps, stream_frames
 from tasks.control_images import edit_controls
-from tasks.memory import StageMemory
+from tasks.memory import StageMemory, VaeBatch
 from tasks.models.devices import stage_device
 from tasks.models.safe_precision import compute_finite
 from tasks.planning.batches import Job
@@ -42,7 +44,7 @@ def edit_keyframes(job: Job) -> None:
     def compute(model: StableDiffusion) -> None:
         stage = plan[EDIT].settings
         long[:] = prompt_notes(model, {"prompt": stage.prompt, "negative prompt": stage.negative_prompt})
-        _store_keyframes(artifact, _edited(artifact, model, plan))
+        _edit(artifact, model, plan)
 
     with measured() as cost:
         notes = compute_finite(
@@ -57,19 +59,8 @@ def edit_keyframes(job: Job) -> None:
         artifact.complete({"keyframes": plan.keyframes, "notes": [*long, *notes], **cost()})
 
 
-def _store_keyframes(artifact: Artifact, keyframes: NDArray[np.uint8]) -> None:
-    artifact.require_array(
-        "frames",
-        shape=keyframes.shape,
-        chunks=(1, *keyframes.shape[1:]),
-        dtype="uint8",
-        shard_rows=shard_rows(keyframes.shape, "uint8"),
-        dimension_names=("keyframe", "height", "width", "channel"),
-    )
-    artifact.write_region("frames", 0, keyframes)
-
-
-def _edited(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> NDArray[np.uint8]:
+def _edit(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> None:
+    """Compute and store what is missing of the latents, and then the edited keyframes."""
     editing = plan[EDIT].settings.editing
     memory = StageMemory(
         model,
@@ -81,10 +72,34 @@ def _edited(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> NDArr
     )
     latents = _denoise(artifact, model, plan, memory)
     batch = memory.vae_batch(len(latents), decoding=True)
-    keyframes = decode_latents(model, latents, batch=batch.frames, tile=batch.tile)
+    _store_frames(artifact, plan, _decoded(model, latents, batch))
+
+
+def _decoded(model: StableDiffusion, latents: Tensor, batch: VaeBatch) -> Iterator[NDArray[np.uint8]]:
+    """Decode one batch at a time: the frames of a long shot take more memory than its latents."""
+    for part in latents.split(batch.frames):
+        yield from decode_latents(model, part, batch=batch.frames, tile=batch.tile)
+
+
+def _store_frames(artifact: Artifact, plan: EditPlan, frames: Iterator[NDArray[np.uint8]]) -> None:
+    shape = (len(plan.keyframes), *plan.size, 3)
+    artifact.require_array(
+        "frames",
+        shape=shape,
+        chunks=(1, *shape[1:]),
+        dtype="uint8",
+        shard_rows=shard_rows(shape, "uint8"),
+        dimension_names=("keyframe", "height", "width", "channel"),
+    )
+    editing, writer = plan[EDIT].settings.editing, artifact.row_writer("frames")
     if editing.keep and editing.paste:
-        return paste_edit(_sources(plan), keyframes, torch.from_numpy(artifact.read_region("mask")))
-    return keyframes
+        mask = torch.from_numpy(artifact.read_region("mask"))
+        sources = stream_frames(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size)
+        three = zip(sources, frames, mask, strict=True)
+        frames = (paste_edit(source[None], frame[None], part[None])[0] for source, frame, part in three)
+    for frame in frames:
+        writer.append(frame)
+    writer.flush()
 
 
 def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan, memory: StageMemory) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,8 +11,8 @@ from torch import Tensor
 from storage.artifact import Artifact
 from storage.row_access import RowWriter
 from storage.workspace import open_artifact
-from tasks.artifacts import finite_latents, frames_at, require_latents, stored_warps
-from tasks.memory import StageMemory
+from tasks.artifacts import finite_latents, require_latents, stored_warps, stream_frames
+from tasks.memory import StageMemory, VaeBatch
 from tasks.models.devices import stage_device
 from tasks.models.safe_precision import compute_finite
 from tasks.planning.batches import Job
@@ -94,6 +96,13 @@ def _store_orders(artifact: Artifact, count: int, settings: InversionSettings) -
     artifact.write_region("orders", 0, orders)
 
 
+def _encoded(model: StableDiffusion, plan: EditPlan, batch: VaeBatch) -> Tensor:
+    """Encode one batch at a time: the frames of a long shot take more memory than its latents."""
+    frames = stream_frames(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size)
+    parts = iter(lambda: list(islice(frames, batch.frames)), [])
+    return torch.cat([encode_frames(model, np.stack(part), batch=batch.frames, tile=batch.tile) for part in parts])
+
+
 def _start(
     artifact: Artifact, model: StableDiffusion, plan: EditPlan, memory: StageMemory
 ) -> tuple[int, Tensor, RowWriter]:
@@ -101,9 +110,7 @@ def _start(
 
     Latents of step 0 alone are returned where nothing is stored.
     """
-    frames = frames_at(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size)
-    batch = memory.vae_batch(len(frames), decoding=False)
-    latents = encode_frames(model, frames, batch=batch.frames, tile=batch.tile)
+    latents = _encoded(model, plan, memory.vae_batch(len(plan.keyframes), decoding=False))
     stored = require_latents(artifact, plan[INVERT].settings.inversion.steps, latents)
     writer = artifact.row_writer("latents", stored)
     if stored > 0:

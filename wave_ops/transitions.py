@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 __all__ = ["Transition", "TransitionFinder"]
 
 _SIDE = 16
+_BLOCK = 4096  # thumbnails that are stored together: 3 MB
 _UNIFORM = 0.02  # contrast, the standard deviation on [0, 1], below which a frame counts as empty
 _REACHES = (4, 6, 8, 10, 13, 16, 20, 24)  # frames from the middle of a dissolve to the pictures on both sides
 _DIP = 0.72  # of the mean variance on both sides; 0.5 halfway through a dissolve of equal contrasts
@@ -52,13 +53,17 @@ class TransitionFinder:
     def __init__(self, is_new: Callable[[NDArray[np.uint8], NDArray[np.uint8]], bool]) -> None:
         """Begin before the first frame, with what decides whether the second of two pictures is a new one."""
         self._is_new = is_new
-        self._thumbnails: list[Thumbnails] = []
+        self._blocks: list[Thumbnails] = []
+        """Many thumbnails in an array: one by one among the frames, they would keep the memory of frames from reuse."""
         self._variances: list[float] = []
 
     def add(self, frame: NDArray[np.uint8]) -> None:
         """Add the next frame, uint8 (height, width, 3)."""
-        thumbnail: Thumbnails = cv2.resize(frame, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-        self._thumbnails.append(thumbnail)
+        block, place = divmod(len(self._variances), _BLOCK)
+        if block == len(self._blocks):
+            self._blocks.append(np.empty((_BLOCK, _SIDE, _SIDE, 3), np.uint8))
+        thumbnail = self._blocks[block][place]
+        cv2.resize(frame, (_SIDE, _SIDE), dst=thumbnail, interpolation=cv2.INTER_AREA)
         self._variances.append(float((_details(thumbnail) ** 2).mean()))
 
     def transitions(self) -> list[Transition]:
@@ -111,13 +116,17 @@ class TransitionFinder:
             if first < 0 or last >= len(variances):
                 break
             if _is_dip(variances[first], variances[middle], variances[last]):
-                explained = _explained(*(_details(self._thumbnails[each]) for each in (first, middle, last)))
+                explained = _explained(*(_details(self._thumbnail(each)) for each in (first, middle, last)))
                 if explained > best:
                     best, result = explained, reach
         return result
 
     def _differ(self, first: int, last: int) -> bool:
-        return self._is_new(self._thumbnails[first], self._thumbnails[last])
+        return self._is_new(self._thumbnail(first), self._thumbnail(last))
+
+    def _thumbnail(self, frame: int) -> Thumbnails:
+        found: Thumbnails = self._blocks[frame // _BLOCK][frame % _BLOCK]
+        return found
 
 
 def _details(thumbnail: Thumbnails) -> NDArray[np.float32]:

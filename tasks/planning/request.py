@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from reprlib import Repr
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -41,6 +42,9 @@ __all__ = [
     "edit_request",
     "parse_size",
 ]
+
+_QUOTED: Final = Repr()
+_QUOTED.maxstring = 200
 
 Preset = Annotated[
     Literal["default", "paper"], Field(description="default, or paper: everything as the authors of WAVE ran it.")
@@ -124,7 +128,7 @@ def _frame_range(text: str) -> tuple[int, int | None]:
     first, stop = (int(match[1] or 0), int(match[2]) if match[2] else None) if match else (0, 0)
     if text in ("", ":") or (stop is not None and stop <= first):
         raise TaskInputError(
-            f"The frames {text!r} are neither a number, such as 48 for the first 48, nor FIRST:STOP, such as 24:72."
+            f"The frames {_quoted(text)} are neither a number, such as 48, nor FIRST:STOP, such as 24:72."
         )
     return first, stop
 
@@ -148,7 +152,9 @@ def _checked_rate(text: str) -> str:
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if not (0 < rate <= _LARGEST_RATE and rate.denominator <= _FINEST_RATE):
-        raise TaskInputError(f"The rate {text!r} is not a number of pictures per second, such as 25 or 30000/1001.")
+        raise TaskInputError(
+            f"The rate {_quoted(text)} is not a number of pictures per second, such as 25 or 30000/1001."
+        )
     return str(rate)
 
 
@@ -354,3 +360,8 @@ def edit_request(**fields: Any) -> EditRequest:
         return EditRequest(**fields)
     except ValidationError as error:
         raise TaskInputError(request_sentence(error, arguments=("video",))) from None
+
+
+def _quoted(text: str) -> str:
+    """Return a text in quotation marks, shortened in the middle: it may be of any length."""
+    return _QUOTED.repr(text)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from wave_ops import transitions as transitions_module
 from wave_ops.scenes.rendering import render
 from wave_ops.scenes.specs import random_scene
 from wave_ops.shot_detection import detect_cuts
@@ -125,6 +126,14 @@ def test_more_dissolves_are_found_than_by_pyscenedetect(names: tuple[str, ...]) 
     theirs = counted(detect)
     print(names, theirs)  # noqa: T201  (the table of the documentation)
     assert theirs["dissolve"][0] < 12
+
+
+def test_thumbnails_of_a_long_shot_are_stored_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, _ = dissolved([pan(seed, 1, 40) for seed in (0, 1)], 12)
+    expected = detect_cuts(frames)
+    monkeypatch.setattr(transitions_module, "_BLOCK", 7)  # the dissolve is in several blocks
+    assert detect_cuts(frames) == expected
+    assert len(expected) == 1
 
 
 def test_a_fade_to_white_and_a_long_black_pause_are_found() -> None:

@@ -118,15 +118,19 @@ def change_mask(
 def _fitted(difference: Tensor, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Enlarge a difference so that it has the edges of the frames."""
     size = frames.shape[1:3]
-    enlarged = F.interpolate(difference[:, None].float(), size=size, mode="bilinear")[:, 0].numpy()
-    pairs = zip(frames.astype(np.float32), enlarged, strict=True)
     side = 2 * (size[0] // difference.shape[1]) + 1
-    return np.stack([guided_filter(frame, values, side=side, ridge=_RIDGE) for frame, values in pairs]).clip(0)
+    fitted = np.empty((len(frames), *size))
+    for target, frame, values in zip(fitted, frames, difference, strict=True):  # a long shot has thousands
+        enlarged = F.interpolate(values[None, None].float(), size=size, mode="bilinear")[0, 0].numpy()
+        guided_filter(frame.astype(np.float32), enlarged, side=side, ridge=_RIDGE).clip(0, out=target)
+    return fitted
 
 
 def _above(values: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
     scale = _BRIGHTEST / values.max()
-    levels = (values * scale).round().astype(np.uint16)
+    levels = np.empty(values.shape, np.uint16)
+    for target, each in zip(levels, values, strict=True):
+        target[...] = (each * scale).round()
     otsu, _ = cv2.threshold(levels.reshape(len(levels), -1), 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     return np.asarray(levels > threshold * otsu)
 

@@ -115,7 +115,7 @@ def _as_seconds(value: Any) -> Any:
     if not isinstance(value, str) or ":" not in value:
         return value
     if not _CLOCK_TIME.fullmatch(value.strip()):
-        raise TaskInputError(f"The time {value!r} is neither seconds nor H:MM:SS, for example 83.5 or 1:23.5.")
+        raise TaskInputError(f"The time {_quoted(value)} is neither seconds nor H:MM:SS, for example 83.5 or 1:23.5.")
     seconds = 0.0
     for part in value.split(":"):
         seconds = 60 * seconds + float(part)

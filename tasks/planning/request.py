@@ -102,7 +102,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     width, cross, height = text.lower().partition("x")
     if not (cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
-        raise TaskInputError(f"The size {text!r} is not of the form WxH, for example 512x288.")
+        raise TaskInputError(f"The size {_quoted(text)} is not of the form WxH, for example 512x288.")
     return int(height), int(width)
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "frames_at",
     "planned_name",
     "require_latents",
+    "require_pictures",
     "shard_rows",
     "stored_warps",
     "stream_flow",
@@ -105,6 +106,28 @@ def _by_shot(plan: EditPlan, indices: Iterable[int]) -> Iterator[tuple[EditPlan,
     starts = [shot.frames.start for shot in plan.shots]
     for number, own in groupby(indices, key=lambda index: bisect_right(starts, index) - 1):
         yield plan.shots[number], list(own)
+
+
+def require_pictures(
+    artifact: Artifact, shape: tuple[int, int, int, int], *, axis: str, name: str = "frames", rows: int | None = None
+) -> None:
+    """Create an array of RGB pictures, uint8 (axis, height, width, channel), a chunk for each, or reopen it.
+
+    Args:
+        artifact: receives it.
+        shape: of the array.
+        axis: what its first axis counts.
+        name: of the array.
+        rows: pictures in one shard; None for `shard_rows`.
+    """
+    artifact.require_array(
+        name,
+        shape=shape,
+        chunks=(1, *shape[1:]),
+        dtype="uint8",
+        shard_rows=rows or shard_rows(shape, "uint8"),
+        dimension_names=(axis, "height", "width", "channel"),
+    )
 
 
 def shard_rows(shape: Sequence[int], dtype: npt.DTypeLike, *, most: int | None = None) -> int:

@@ -16,7 +16,7 @@ from storage.digest import digest_file_once
 from storage.limits import using_limits
 from storage.video import FrameReader, Notes, VideoInfo, copy_audio, probe, source_tags
 from storage.workspace import open_artifact
-from tasks.artifacts import AUDIO, shard_rows
+from tasks.artifacts import AUDIO, require_pictures
 from tasks.errors import TaskInputError
 from tasks.planning.batches import Job
 from tasks.planning.decoded_facts import remember_decoded_facts
@@ -87,15 +87,7 @@ class _StoringFrames:
         self._artifact, self._progress = artifact, progress
         self._timestamps: list[int] = []
         self._length = max(count, 1)
-        shape = (self._length, info.height, info.width, 3)
-        artifact.require_array(
-            "frames",
-            shape=shape,
-            chunks=(1, *shape[1:]),
-            dtype="uint8",
-            shard_rows=shard_rows(shape, "uint8"),
-            dimension_names=("time", "height", "width", "channel"),
-        )
+        require_pictures(artifact, (self._length, info.height, info.width, 3), axis="time")
         self._writer = artifact.row_writer("frames")
 
     def read(self, pairs: Iterable[tuple[int, NDArray[np.uint8]]]) -> Iterator[NDArray[np.uint8]]:

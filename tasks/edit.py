@@ -12,7 +12,7 @@ from torch import Tensor
 from storage.artifact import Artifact
 from storage.row_access import RowWriter
 from storage.workspace import open_artifact
-from tasks.artifacts import frames_at, require_latents, shard_rows, stored_warps, stream_frames
+from tasks.artifacts import frames_at, require_latents, require_pictures, stored_warps, stream_frames
 from tasks.control_images import edit_controls
 from tasks.memory import StageMemory, VaeBatch
 from tasks.models.devices import stage_device
@@ -82,15 +82,7 @@ def _decoded(model: StableDiffusion, latents: Tensor, batch: VaeBatch) -> Iterat
 
 
 def _store_frames(artifact: Artifact, plan: EditPlan, frames: Iterator[NDArray[np.uint8]]) -> None:
-    shape = (len(plan.keyframes), *plan.size, 3)
-    artifact.require_array(
-        "frames",
-        shape=shape,
-        chunks=(1, *shape[1:]),
-        dtype="uint8",
-        shard_rows=shard_rows(shape, "uint8"),
-        dimension_names=("keyframe", "height", "width", "channel"),
-    )
+    require_pictures(artifact, (len(plan.keyframes), *plan.size, 3), axis="keyframe")
     editing, writer = plan[EDIT].settings.editing, artifact.row_writer("frames")
     if editing.keep and editing.paste:
         mask = torch.from_numpy(artifact.read_region("mask"))

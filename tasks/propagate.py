@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from storage.artifact import Artifact
 from storage.errors import WorkspaceError
 from storage.workspace import open_artifact
-from tasks.artifacts import frames_at
+from tasks.artifacts import frames_at, require_pictures
 from tasks.models.devices import choose_device
 from tasks.planning.batches import Batch, FrameRange, Job, stretch_batches, stretch_rows
 from tasks.planning.plan import EditPlan
@@ -33,15 +33,8 @@ def begin_propagation(plan: EditPlan) -> None:
 
 def require_frames(artifact: Artifact, plan: EditPlan) -> None:
     """Create the array of the frames of a shot, or reopen it."""
-    shape = (len(plan.frames), *plan.size, 3)
-    artifact.require_array(
-        "frames",
-        shape=shape,
-        chunks=(1, *shape[1:]),
-        dtype="uint8",
-        shard_rows=min(stretch_rows(plan), shape[0]),
-        dimension_names=("time", "height", "width", "channel"),
-    )
+    count = len(plan.frames)
+    require_pictures(artifact, (count, *plan.size, 3), axis="time", rows=min(stretch_rows(plan), count))
 
 
 @stage_task(PROPAGATE, batches=stretch_batches)

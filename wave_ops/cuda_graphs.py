@@ -37,7 +37,7 @@ class CudaGraphs:
         """None for what was computed once."""
         self._pool: Any = None
         self._stream: Any = None
-        self._failed = False
+        self._off = False
 
     def __call__(self, key: Hashable, compute: Callable[[Inputs], Tensor], inputs: Inputs) -> Tensor:
         """Compute, or replay what was computed with the same key and shapes.
@@ -50,7 +50,7 @@ class CudaGraphs:
         Returns:
             What `compute` returns; overwritten by the next call of the same kind.
         """
-        if self._failed or not _ALLOWED.get():
+        if self._off or not _ALLOWED.get():
             return compute(inputs)
         leaves, structure = tree_flatten(inputs)
         key = (key, str(structure), tuple((leaf.shape, leaf.dtype, leaf.stride()) for leaf in leaves))
@@ -69,7 +69,7 @@ class CudaGraphs:
         """Free the memory of all graphs, and record no more; return whether there were any."""
         found = any(graph is not None for graph in self._graphs.values())
         self._graphs.clear()
-        self._failed = True
+        self._off = True
         return found
 
     def _record(self, compute: Callable[[list[Tensor]], Tensor], leaves: list[Tensor]) -> _Graph | None:

@@ -272,7 +272,7 @@ def other_process() -> Iterator[None]:
 
 @pytest.fixture
 def states() -> Iterator[Workspaces]:
-    """Return a workspace whose rules a test follows in its own order."""
+    """Return a workspace with rules that a test follows in its own order."""
     states = Workspaces()
     yield states
     states.is_absent_or_whole_and_never_wrong()

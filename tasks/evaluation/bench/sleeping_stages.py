@@ -18,7 +18,7 @@ from PIL import Image
 
 from storage.artifact import Artifact
 from storage.workspace import open_artifact
-from tasks.artifacts import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE, require_latents, shard_rows
+from tasks.artifacts import CONTACT_SHEET, EDITED, REPORT, SIDE_BY_SIDE, require_latents, require_pictures
 from tasks.costs import record_costs, stage_costs
 from tasks.flow import require_flow
 from tasks.planning.batches import Job
@@ -128,15 +128,7 @@ def _fill(artifact: Artifact, *names: str) -> None:
 
 
 def _images(artifact: Artifact, name: str, count: int, size: tuple[int, int], axis: str) -> None:
-    shape = (count, *size, 3)
-    artifact.require_array(
-        name,
-        shape=shape,
-        chunks=(1, *shape[1:]),
-        dtype="uint8",
-        shard_rows=shard_rows(shape, "uint8"),
-        dimension_names=(axis, "height", "width", "channel"),
-    )
+    require_pictures(artifact, (count, *size, 3), axis=axis, name=name)
     _fill(artifact, name)
 
 

@@ -49,7 +49,7 @@ class StableDiffusion:
     controlnet: Any = None
     """ControlNetModel, MultiControlNetModel for several, or None."""
     sites: Mapping[str, Sequence[str]] | None = None
-    """Warp and injection sites that the checkpoint names; None for those of `wave_ops.unet.resolve_sites`' rule."""
+    """Warp and injection sites that the checkpoint names; None for those of `wave_ops.sites.resolve_sites`' rule."""
     cuda_graphs: bool = False
     """Whether the UNet's calls are recorded as CUDA graphs, with twice the memory; only for a model on CUDA."""
 

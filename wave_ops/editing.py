@@ -17,7 +17,8 @@ from wave_ops.errors import WaveOpsError
 from wave_ops.feature_warping import PairWarps
 from wave_ops.schedule import DDIMSchedule
 from wave_ops.settings import NEGATIVE_PROMPT, EditingSettings
-from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites, within_memory
+from wave_ops.sites import resolve_sites
+from wave_ops.unet import FeatureSession, FeatureStep, injected, within_memory
 
 __all__ = ["NEGATIVE_PROMPT", "EditingSettings", "edit"]
 

@@ -16,7 +16,8 @@ from wave_ops.feature_warping import PairWarps
 from wave_ops.schedule import DDIMSchedule
 from wave_ops.settings import InversionSettings, NoisePoint
 from wave_ops.shuffle import step_order
-from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites, within_memory
+from wave_ops.sites import resolve_sites
+from wave_ops.unet import FeatureSession, FeatureStep, injected, within_memory
 
 __all__ = ["InversionSettings", "NoisePoint", "invert", "reconstruct", "step_orders"]
 

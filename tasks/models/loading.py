@@ -32,7 +32,8 @@ from tasks.models.lora import with_loras
 from tasks.models.single_file import tokenizer_folder
 from wave_ops.diffusion import StableDiffusion
 from wave_ops.finite import check_finite_weights
-from wave_ops.unet import compile_blocks, resolve_sites, uncompile_blocks
+from wave_ops.sites import resolve_sites
+from wave_ops.unet import compile_blocks, uncompile_blocks
 
 __all__ = ["loaded_model"]
 

@@ -18,7 +18,8 @@ from wave_ops.editing import EditingSettings, edit
 from wave_ops.feature_warping import PairWarps
 from wave_ops.inversion import InversionSettings, invert, step_orders
 from wave_ops.schedule import WarpSchedule
-from wave_ops.unet import compile_blocks, resolve_sites, uncompile_blocks
+from wave_ops.sites import resolve_sites
+from wave_ops.unet import compile_blocks, uncompile_blocks
 
 KEYFRAMES = 3
 SCHEDULE = WarpSchedule(steps=4)

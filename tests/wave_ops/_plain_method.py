@@ -20,7 +20,7 @@ from tests.wave_ops._reference import PlainStep
 from wave_ops.conditioning import Conditioning, encode_prompts
 from wave_ops.diffusion import StableDiffusion
 from wave_ops.feature_warping import PairWarps
-from wave_ops.unet import resolve_sites
+from wave_ops.sites import resolve_sites
 
 __all__ = ["Orders", "PlainMethod"]
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wave_ops.feature_warping import PairWarps
-from wave_ops.unet import Sites
+from wave_ops.sites import Sites
 
 __all__ = ["PlainStep", "source_cells", "warp_features"]
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from wave_ops.errors import WaveOpsError
-from wave_ops.unet import FeatureSession, Sites, compile_blocks, injected, resolve_sites, uncompile_blocks
+from wave_ops.sites import Sites, resolve_sites
+from wave_ops.unet import FeatureSession, compile_blocks, injected, uncompile_blocks
 
 ROOT = Path(__file__).parents[2]
 

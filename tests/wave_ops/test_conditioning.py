@@ -10,7 +10,7 @@ from wave_ops.conditioning import encode_prompts
 from wave_ops.editing import NEGATIVE_PROMPT, EditingSettings, edit
 from wave_ops.inversion import InversionSettings, invert, reconstruct, step_orders
 from wave_ops.settings import WarpSchedule
-from wave_ops.unet import resolve_sites
+from wave_ops.sites import resolve_sites
 
 SOURCE, TARGET = "a red star", "a blue star"
 STEPS, KEYFRAMES = 5, 3

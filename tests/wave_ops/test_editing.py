@@ -12,7 +12,7 @@ from wave_ops.editing import NEGATIVE_PROMPT, EditingSettings, edit
 from wave_ops.errors import WaveOpsError
 from wave_ops.inversion import InversionSettings, invert, step_orders
 from wave_ops.schedule import DDIMSchedule, WarpSchedule
-from wave_ops.unet import resolve_sites
+from wave_ops.sites import resolve_sites
 
 STEPS = 6
 

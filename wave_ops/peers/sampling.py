@@ -15,7 +15,8 @@ from wave_ops.editing import EditingSettings
 from wave_ops.inversion import InversionSettings
 from wave_ops.peers.method import PeerMethod, applied
 from wave_ops.schedule import DDIMSchedule
-from wave_ops.unet import FeatureSession, FeatureStep, Sites, injected, resolve_sites
+from wave_ops.sites import Sites, resolve_sites
+from wave_ops.unet import FeatureSession, FeatureStep, injected
 
 __all__ = ["invert_peer", "predict_noise", "sample_peer"]
 

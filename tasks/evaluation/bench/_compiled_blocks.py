@@ -11,7 +11,8 @@ from tasks.evaluation.bench._unet_calls import UNetCalls, interleaved
 from tasks.evaluation.bench.measurements import Measurement
 from tasks.evaluation.comparisons.comparison import Measure
 from wave_ops.cuda_graphs import CudaGraphs
-from wave_ops.unet import compile_blocks, resolve_sites, uncompile_blocks
+from wave_ops.sites import resolve_sites
+from wave_ops.unet import compile_blocks, uncompile_blocks
 
 __all__ = ["measure_compiled"]
 

@@ -17,7 +17,8 @@ from tasks.evaluation.bench.measurements import Measurement, without_target
 from tasks.evaluation.comparisons.comparison import Measure
 from wave_ops.cuda_graphs import CudaGraphs, Inputs
 from wave_ops.diffusion import StableDiffusion
-from wave_ops.unet import FeatureSession, FeatureStep, injected, resolve_sites
+from wave_ops.sites import resolve_sites
+from wave_ops.unet import FeatureSession, FeatureStep, injected
 
 __all__ = ["UNetCalls", "interleaved", "measure_calls", "seconds_of", "twice_as_long"]
 

@@ -32,7 +32,7 @@ from wave_ops.metrics import psnr
 from wave_ops.resize import analysis_size, fit_size, resize_frames, to_images
 from wave_ops.scenes.rendering import Scene, match_frames
 from wave_ops.shuffle import ShuffleMode, reachable_pairs
-from wave_ops.unet import Sites, resolve_sites, with_block
+from wave_ops.sites import Sites, resolve_sites, with_block
 
 __all__ = [
     "KEYFRAME_INTERVAL",

@@ -15,7 +15,7 @@ from tasks.evaluation.comparisons.editing import EditingComparison, Recipe
 from tasks.evaluation.comparisons.keyframes import KeyframeContext, SiteChoice
 from tests._editing_clips import EMBEDDED, SIDE, recoloured
 from wave_ops.scenes.specs import random_scene
-from wave_ops.unet import resolve_sites
+from wave_ops.sites import resolve_sites
 
 ABLATIONS = (ANCHOR, MASK, REFINEMENT, SITES, STEPS, WINDOW)
 FEW = 6  # with fewer, no step reaches so little further than the one before that its noise point is extrapolated

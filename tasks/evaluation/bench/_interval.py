@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tasks.evaluation.bench._child import run_probe
@@ -28,22 +27,21 @@ _LENGTHS: Final = (4, 8)
 _PROBE: Final = "tasks.evaluation.bench._probe_memory"
 
 
-def measure_interval(interval: KeyframeInterval, *, name: str, check_target: bool) -> Iterator[Measurement]:
+def measure_interval(
+    interval: KeyframeInterval, *, devices: Sequence[str], name: str, check_target: bool
+) -> Iterator[Measurement]:
     """Propagate an edit through an interval from both keyframes, blend and fuse: CPU seconds, and CUDA seconds.
 
     Args:
         interval: frames, edited keyframes and flow.
+        devices: one measurement for each: "cpu", or a CUDA device.
         name: the subject of the measurement.
         check_target: whether the targets apply, which are set for 8 frames of 512 x 512 pixels.
     """
-    warm_up()
-    seconds, _ = least_seconds(lambda: propagate(interval))
-    yield Measurement(measure=_SECONDS if check_target else without_target(_SECONDS), subject=name, value=seconds)
-    if torch.cuda.is_available():
+    for device in devices:
+        measure, seconds = (_SECONDS, _cpu_seconds) if device == "cpu" else (_CUDA_SECONDS, _cuda_seconds)
         yield Measurement(
-            measure=_CUDA_SECONDS if check_target else without_target(_CUDA_SECONDS),
-            subject=name,
-            value=_cuda_seconds(interval),
+            measure=measure if check_target else without_target(measure), subject=name, value=seconds(interval)
         )
 
 
@@ -57,6 +55,12 @@ def propagate(interval: KeyframeInterval, **options: Any) -> NDArray[np.uint8]:
         flows_to_cur=interval.to_cur,
         **options,
     )
+
+
+def _cpu_seconds(interval: KeyframeInterval) -> float:
+    """Measure CPU seconds, without the time of compiling."""
+    warm_up()
+    return least_seconds(lambda: propagate(interval))[0]
 
 
 def _cuda_seconds(interval: KeyframeInterval) -> float:

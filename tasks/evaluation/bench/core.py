@@ -46,11 +46,13 @@ class _Scale:
     """Steps of a whole edit."""
     many: int
     """Keyframes of the largest edit."""
+    interval: tuple[int, tuple[int, int]]
+    """Frames from keyframe to keyframe that are propagated, and their height and width."""
 
 
-_QUICK: Final = _Scale(width="tiny", side=8, keyframes=3, repeats=1, steps=2, many=4)
-_CPU: Final = _Scale(width="half", side=32, keyframes=6, repeats=3, steps=2, many=8)
-_CUDA: Final = _Scale(width="full", side=64, keyframes=6, repeats=10, steps=50, many=32)
+_QUICK: Final = _Scale(width="tiny", side=8, keyframes=3, repeats=1, steps=2, many=4, interval=(2, (32, 32)))
+_CPU: Final = _Scale(width="half", side=32, keyframes=6, repeats=3, steps=2, many=8, interval=(8, (128, 128)))
+_CUDA: Final = _Scale(width="full", side=64, keyframes=6, repeats=10, steps=50, many=32, interval=(8, (512, 512)))
 
 
 class CoreBench:
@@ -108,7 +110,7 @@ class CoreBench:
                     check_target=check_target,
                 ),
             ),
-            *((_section("an interval", _interval),) if on_gpu else ()),
+            _section("an interval", partial(_interval, scale, device, check_target=on_gpu)),
             *((_section("compiled blocks", lambda: measure_compiled(_calls(scale, model(False)))),) if on_gpu else ()),
         )
 
@@ -137,9 +139,11 @@ def _run(scale: _Scale, model: StableDiffusion) -> Run:
     return Run(model=model, keyframes=scale.keyframes, side=scale.side, steps=min(scale.steps, 10))
 
 
-def _interval() -> Iterator[Measurement]:
-    interval, _ = drawn_interval(8, (512, 512))
-    return measure_interval(interval, name="drawn", check_target=True)
+def _interval(scale: _Scale, device: str, *, check_target: bool) -> Iterator[Measurement]:
+    interval, _ = drawn_interval(*scale.interval)
+    frames, height, width, _ = interval.frames.shape
+    name = f"{frames - 1} frames of {width}x{height}"
+    return measure_interval(interval, devices=(device,), name=name, check_target=check_target)
 
 
 BENCH = CoreBench()

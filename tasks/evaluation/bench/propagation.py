@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tasks.evaluation.bench._contact_sheets import check_contact_sheets, draw_contact_sheet
@@ -77,9 +78,12 @@ def _synthesis(pair: Pair, *, quick: bool, full_schedule: bool = False) -> Secti
 
 
 def _interval(subject: _Subject, *, check_target: bool) -> Section:
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     return Section(
         title=f"an interval of {subject.name}",
-        measure=lambda: measure_interval(subject.source()[0], name=subject.name, check_target=check_target),
+        measure=lambda: measure_interval(
+            subject.source()[0], devices=devices, name=subject.name, check_target=check_target
+        ),
     )
 
 

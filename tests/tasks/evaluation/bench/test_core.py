@@ -89,7 +89,12 @@ def test_a_quick_bench_runs_from_end_to_end() -> None:
     measured = [item for section in BENCH.sections(BenchRequest(quick=True)) for item in section.measure()]
     records = [measurement_record(BENCH.name, item) for item in measured]
     metrics = [record["metric"].partition("/")[0] for record in records]
-    assert {"UNet call with gathers over plain", "edit over its UNet calls", "inversion and edit"} < set(metrics)
+    assert {
+        "UNet call with gathers over plain",
+        "edit over its UNet calls",
+        "inversion and edit",
+        "interval CPU seconds",
+    } < set(metrics)
     assert all(record["value"] > 0 for record in records)
     # A quick run has no targets but for what does not depend on the size
     assert {name for name, record in zip(metrics, records, strict=True) if record["target"]} == {

@@ -140,6 +140,27 @@ def test_latents_that_are_not_finite_end_the_stage_with_their_step_and_nothing_f
     assert rows.flushed == 0
 
 
+def test_a_step_that_waits_behind_one_that_failed_is_not_stored() -> None:
+    waits = threading.Event()
+
+    def fail_first(number: int) -> None:
+        if number == 1:
+            assert waits.wait(SECONDS)
+            raise OSError(errno.ENOSPC, "full")
+
+    rows = Rows(fail_first)
+
+    def compute() -> None:
+        with storing(rows) as append:
+            append(latents(1), 1)
+            append(latents(2), 2)
+            waits.set()
+
+    with pytest.raises(OSError, match="full"):
+        compute()
+    assert (rows.begun, rows.values) == (1, [])
+
+
 def test_an_error_of_storing_the_last_step_is_raised_on_leaving_with_its_own_type() -> None:
     rows = Rows(full_disk)
 

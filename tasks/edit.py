@@ -100,8 +100,8 @@ def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan, memory:
     step, latents, writer = _start(artifact, settings.steps, inverted)
     batch = memory.keyframe_batch(plan.execution.keyframe_batch, divisible=settings.anchor == "order")
     mask = _change_mask(artifact, model, plan, inverted, batch) if settings.keep else None
-    controls = edit_controls(plan, lambda: _sources(plan))
     with (
+        edit_controls(plan) as controls,
         stage_progress(plan[EDIT], total=settings.steps, done=settings.steps - step) as progress,
         reading_ahead(inverted, device=model.device) as source,
         storing_behind(writer) as append,

@@ -40,9 +40,11 @@ EDITING = (
         "tests/wave_ops/test_editing.py tests/wave_ops/test_controls.py",
         (
             "edges in natural order instead of the step's",
-            "images.index_select(0, frames).repeat",
-            "images.index_select(0, frames.sort().values).repeat",
+            "self._all.index_select(0, frames)",
+            "self._all.index_select(0, frames.sort().values)",
         ),
+        ("edges of a batch in natural order", "self._read(list(keyframes))", "self._read(sorted(keyframes))"),
+        ("edges of all keyframes are read at every step", "if self._all is None:", "if True:"),
         ("the last ControlNet alone acts", "if total is not None:", "if False:"),
         ("a ControlNet acts in the wrong half", "<= steps - step_index <", "<= step_index - 1 <"),
         ("a ControlNet's own weight is ignored", "if control.weight is None else control.weight", ""),

@@ -47,7 +47,32 @@ EDITING = (
         ("edges of all keyframes are read at every step", "if self._all is None:", "if True:"),
         ("the last ControlNet alone acts", "if total is not None:", "if False:"),
         ("a ControlNet acts in the wrong half", "<= steps - step_index <", "<= step_index - 1 <"),
-        ("a ControlNet's own weight is ignored", "if control.weight is None else control.weight", ""),
+        ("a ControlNet's own weight is ignored", " if weight is None else weight", ""),
+    ),
+    *_faults(
+        "tasks/memory.py",
+        "tests/tasks/test_memory_limit.py tests/tasks/test_vae_batches.py",
+        (
+            "the VAE's batch is never halved",
+            "        if batch.frames > 1:\n            return replace",
+            "        if False:\n            return replace",
+        ),
+        ("a smaller batch is forgotten", "        _FITTED[device] = min(fitted", "        _ = min(fitted"),
+        (
+            "the stage that ran out of memory goes on with its budget",
+            "        self._budget = min(self._budget, fitted)\n",
+            "",
+        ),
+    ),
+    *_faults(
+        "tasks/vae_batches.py",
+        "tests/tasks/test_vae_batches.py",
+        (
+            "what ran out of memory is left out",
+            "        batch = smaller\n",
+            "        batch = smaller\n        del waiting[: len(part)]\n",
+        ),
+        ("any error halves the batch", "if not is_out_of_memory(error) or smaller is None:", "if smaller is None:"),
     ),
     *_faults(
         "wave_ops/conditioning.py",

@@ -126,8 +126,23 @@ EDITING = (
         ),
         (
             "the anchor of a later batch is its own first frame",
-            "        if anchor is None:\n",
-            "        if True:\n",
+            "        if anchor is None:\n            self._anchors",
+            "        if True:\n            self._anchors",
+        ),
+        (
+            "the anchor goes to the first place",
+            "[others[:, :place], anchor[:, None], others[:, place:]]",
+            "[anchor[:, None], others]",
+        ),
+        (
+            "the first frame of every batch attends to itself alone",
+            "self._has_anchor, self._more_follow = batch.start == 0, batch",
+            "self._has_anchor, self._more_follow = True, batch",
+        ),
+        (
+            "the anchor's keys of a call that failed are kept",
+            "        self._forget_anchor(site)\n        features",
+            "        features",
         ),
     ),
 )

@@ -14,7 +14,7 @@ from storage.row_access import RowWriter
 from storage.workspace import open_artifact
 from tasks.artifacts import frames_at, require_latents, require_pictures, stored_warps, stream_frames
 from tasks.control_images import edit_controls
-from tasks.memory import StageMemory, VaeBatch
+from tasks.memory import StageMemory
 from tasks.models.devices import stage_device
 from tasks.models.safe_precision import compute_finite
 from tasks.planning.batches import Job
@@ -24,8 +24,9 @@ from tasks.progress import stage_progress
 from tasks.prompt_notes import prompt_notes
 from tasks.stage import measured, stage_task
 from tasks.stored_latents import reading_ahead, storing_behind
+from tasks.vae_batches import decoded_frames
 from wave_ops.change_mask import change_mask, paste_edit, prompt_difference
-from wave_ops.diffusion import StableDiffusion, decode_latents
+from wave_ops.diffusion import StableDiffusion
 from wave_ops.editing import edit
 from wave_ops.finite import check_finite
 from wave_ops.stage_footprints import edit_footprint
@@ -71,14 +72,7 @@ def _edit(artifact: Artifact, model: StableDiffusion, plan: EditPlan) -> None:
         key=(plan.inputs.model, plan.inputs.controlnet, plan.execution.dtype, editing),
     )
     latents = _denoise(artifact, model, plan, memory)
-    batch = memory.vae_batch(len(latents), decoding=True)
-    _store_frames(artifact, plan, _decoded(model, latents, batch))
-
-
-def _decoded(model: StableDiffusion, latents: Tensor, batch: VaeBatch) -> Iterator[NDArray[np.uint8]]:
-    """Decode one batch at a time: the frames of a long shot take more memory than its latents."""
-    for part in latents.split(batch.frames):
-        yield from decode_latents(model, part, batch=batch.frames, tile=batch.tile)
+    _store_frames(artifact, plan, decoded_frames(model, latents, memory))
 
 
 def _store_frames(artifact: Artifact, plan: EditPlan, frames: Iterator[NDArray[np.uint8]]) -> None:
@@ -100,8 +94,8 @@ def _denoise(artifact: Artifact, model: StableDiffusion, plan: EditPlan, memory:
     step, latents, writer = _start(artifact, settings.steps, inverted)
     batch = memory.keyframe_batch(plan.execution.keyframe_batch, divisible=settings.anchor == "order")
     mask = _change_mask(artifact, model, plan, inverted, batch) if settings.keep else None
-    controls = edit_controls(plan, lambda: _sources(plan))
     with (
+        edit_controls(plan) as controls,
         stage_progress(plan[EDIT], total=settings.steps, done=settings.steps - step) as progress,
         reading_ahead(inverted, device=model.device) as source,
         storing_behind(writer) as append,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +14,7 @@ from storage.free_disk import free_bytes
 from tasks.planning.plan import EditPlan
 from tasks.planning.stages import STAGES, StageSettings, StageSpec
 
-__all__ = ["named_full_disk"]
+__all__ = ["named_full_disk", "named_full_temporary_folder"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -35,6 +36,24 @@ def named_full_disk(plan: EditPlan, spec: StageSpec[StageSettings]) -> Iterator[
         if error.errno not in _FULL:
             raise
         raise WorkspaceError(_sentence(plan, spec)) from error
+
+
+@contextmanager
+def named_full_temporary_folder() -> Iterator[None]:
+    """Raise a full disk in this context, in which only temporary files are written, as an error that says what to do.
+
+    Raises:
+        WorkspaceError: for a full disk, or a quota that is used up, with the operating system's error as its cause.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise WorkspaceError(
+            f"the disk of temporary files, {tempfile.gettempdir()}, is full; make room, or choose another folder by "
+            "TMPDIR, and run the same command again"
+        ) from error
 
 
 def _sentence(plan: EditPlan, spec: StageSpec[StageSettings]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,7 +10,7 @@ from storage.artifact import Artifact
 from storage.row_access import RowWriter
 from storage.workspace import open_artifact
 from tasks.artifacts import finite_latents, require_latents, stored_warps, stream_frames
-from tasks.memory import StageMemory, VaeBatch
+from tasks.memory import StageMemory
 from tasks.models.devices import stage_device
 from tasks.models.safe_precision import compute_finite
 from tasks.planning.batches import Job
@@ -22,7 +20,8 @@ from tasks.progress import stage_progress
 from tasks.prompt_notes import prompt_notes
 from tasks.stage import measured, stage_task
 from tasks.stored_latents import storing_behind
-from wave_ops.diffusion import StableDiffusion, encode_frames
+from tasks.vae_batches import encoded_frames
+from wave_ops.diffusion import StableDiffusion
 from wave_ops.inversion import InversionSettings, invert, step_orders
 from wave_ops.stage_footprints import inversion_footprint
 
@@ -96,13 +95,6 @@ def _store_orders(artifact: Artifact, count: int, settings: InversionSettings) -
     artifact.write_region("orders", 0, orders)
 
 
-def _encoded(model: StableDiffusion, plan: EditPlan, batch: VaeBatch) -> Tensor:
-    """Encode one batch at a time: the frames of a long shot take more memory than its latents."""
-    frames = stream_frames(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size)
-    parts = iter(lambda: list(islice(frames, batch.frames)), [])
-    return torch.cat([encode_frames(model, np.stack(part), batch=batch.frames, tile=batch.tile) for part in parts])
-
-
 def _start(
     artifact: Artifact, model: StableDiffusion, plan: EditPlan, memory: StageMemory
 ) -> tuple[int, Tensor, RowWriter]:
@@ -110,7 +102,8 @@ def _start(
 
     Latents of step 0 alone are returned where nothing is stored.
     """
-    latents = _encoded(model, plan, memory.vae_batch(len(plan.keyframes), decoding=False))
+    frames = stream_frames(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size)
+    latents = encoded_frames(model, frames, memory, count=len(plan.keyframes))
     stored = require_latents(artifact, plan[INVERT].settings.inversion.steps, latents)
     writer = artifact.row_writer("latents", stored)
     if stored > 0:

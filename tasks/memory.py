@@ -110,9 +110,7 @@ class StageMemory:
 
     def halved(self, batch: int) -> None:
         """Let later stages of this process take no more than a batch that was halved when memory ran out."""
-        fitted = self._footprint.bytes(self._keyframes, batch)
-        device = str(self._model.device)
-        _FITTED[device] = min(fitted, _FITTED.get(device, fitted))
+        self._remember(self._footprint.bytes(self._keyframes, batch))
 
     def vae_batch(self, frames: int, *, decoding: bool) -> VaeBatch:
         """Return how a number of frames passes through the VAE."""
@@ -126,12 +124,39 @@ class StageMemory:
         for count in range(most, 0, -1):
             if fits(count):
                 return VaeBatch(frames=count, tile=None)
-        smallest = _SMALLEST_TILE * self._model.vae_factor
-        sides = [smallest * 2**power for power in range(8, -1, -1) if smallest * 2**power < max(self._size)]
-        tile = next((side for side in sides if fits(1, side)), smallest if sides else None)
+        sides = self._tiles()
+        tile = next((side for side in sides if fits(1, side)), sides[-1] if sides else None)
         if tile is not None:
             _LOG.warning("A whole frame does not fit in memory: the VAE works in tiles of %d pixels", tile)
         return VaeBatch(frames=1, tile=tile)
+
+    def smaller_vae_batch(self, batch: VaeBatch) -> VaeBatch | None:
+        """Return half of a batch of the VAE, then tiles, then smaller ones; None after the smallest."""
+        if batch.frames > 1:
+            return replace(batch, frames=(batch.frames + 1) // 2)
+        tile = next((side for side in self._tiles() if batch.tile is None or side < batch.tile), None)
+        return None if tile is None else replace(batch, tile=tile)
+
+    def vae_halved(self, batch: VaeBatch, *, decoding: bool) -> None:
+        """Log that memory ran out in the VAE, and let what follows in this process take no more than a smaller batch.
+
+        Args:
+            batch: from `smaller_vae_batch`, with which the stage goes on.
+            decoding: whether latents are decoded.
+        """
+        size = f"{batch.frames} at a time" if batch.tile is None else f"tiles of {batch.tile} pixels"
+        _LOG.warning("The device ran out of memory with the frames in the VAE; going on with %s", size)
+        self._remember(vae_bytes(self._model, self._size, frames=batch.frames, decoding=decoding, tile=batch.tile))
+
+    def _tiles(self) -> list[int]:
+        """Return the sides of tiles that are smaller than a frame, pixels, the largest first."""
+        smallest = _SMALLEST_TILE * self._model.vae_factor
+        return [smallest * 2**power for power in range(8, -1, -1) if smallest * 2**power < max(self._size)]
+
+    def _remember(self, fitted: int) -> None:
+        device = str(self._model.device)
+        _FITTED[device] = min(fitted, _FITTED.get(device, fitted))
+        self._budget = min(self._budget, fitted)
 
     def _fits_generously(self, frames: int, network: Literal["unet", "vae"]) -> bool:
         return generous_bytes(self._model, self._size, frames=frames, network=network) <= self._budget

@@ -144,22 +144,25 @@ class _Denoiser:
         )
 
         def denoise() -> Tensor:
-            edited = torch.empty_like(x)
+            edited, done = torch.empty_like(x), 0
             for frames in self.session.batches(step, latent_size=(x.shape[-2], x.shape[-1])):
-                noise_pred = self._guided_noise(x, source, step_index, frames=frames)
+                keyframes = step.order[done : done + len(frames)]
+                done += len(frames)
+                images = self.controls.images(keyframes, frames, step_index=step_index, steps=self.settings.steps)
+                noise_pred = self._guided_noise(x, source, step_index, frames=frames, images=images)
                 edited.index_copy_(0, frames, self.schedule.step(x.index_select(0, frames), noise_pred, step_index))
             return edited
 
         return within_memory(self.session, len(x), denoise, halved=self.halved)
 
     def _guided_noise(
-        self, x: Tensor, source: Tensor | None, step_index: int, *, frames: Tensor
+        self, x: Tensor, source: Tensor | None, step_index: int, *, frames: Tensor, images: list[Tensor]
     ) -> Float[Tensor, "frame channel height width"]:
         # The source branch comes first: `FeatureStep.injecting` copies from there
         sources = [] if source is None else [source.index_select(0, frames)]
         branches = sources + [x.index_select(0, frames)] * self.edit_branches
         latents = torch.cat(branches)
-        inputs = {"latents": latents, "timestep": self.timesteps[step_index - 1], "frames": frames}
+        inputs = {"latents": latents, "timestep": self.timesteps[step_index - 1], "images": images}
         output = self.session.predict(
             partial(self._output, branches=len(branches), step_index=step_index),
             inputs,
@@ -179,30 +182,28 @@ class _Denoiser:
             latents.to(self.model.dtype),
             timestep,
             **self.prompts.last(branches).arguments(latents),
-            **self._control(latents, timestep, step_index, given["frames"]),
+            **self._control(latents, timestep, step_index, images=given["images"], branches=branches),
         ).sample
         return output
 
     def _control(
-        self, latents: Tensor, timestep: Tensor, step_index: int, frames: Tensor
+        self, latents: Tensor, timestep: Tensor, step_index: int, *, images: list[Tensor], branches: int
     ) -> dict[str, Tensor | list[Tensor]]:
         """Return the UNet's arguments for ControlNets: residuals of the two edit branches, zeros for the source's."""
-        if not self.controls:
-            return {}
-        edited = latents[-self.edit_branches * len(frames) :]
+        sources = len(latents) // branches * (branches - self.edit_branches)
+        edited = latents[sources:]
         residuals = self.controls.residuals(
             edited,
             timestep,
             self.prompts.last(self.edit_branches).arguments(edited),
             step_index=step_index,
             steps=self.settings.steps,
-            frames=frames,
+            images=images,
         )
         if residuals is None:
             return {}
         down, mid = residuals
         # The UNet adds residuals to its whole batch: zeros leave the source branch as it was inverted, without control
-        sources = len(latents) - self.edit_branches * len(frames)
         return {
             "down_block_additional_residuals": [_zeros_before(residual, sources) for residual in down],
             "mid_block_additional_residual": _zeros_before(mid, sources),

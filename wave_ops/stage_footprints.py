@@ -49,7 +49,7 @@ def inversion_footprint(model: StableDiffusion, size: tuple[int, int]) -> Footpr
             callback=lambda _, x: None,
         )
 
-    return footprint(step, keyframe=_keyframe_bytes(replace(model, controlnet=None), size), device=model.device)
+    return footprint(step, keyframe=_keyframe_bytes(model, size), device=model.device)
 
 
 def edit_footprint(
@@ -87,7 +87,8 @@ def edit_footprint(
             keyframe_batch=batch,
         )
 
-    return footprint(step, keyframe=_keyframe_bytes(model, size), device=torch.device(device or model.device))
+    found = footprint(step, keyframe=_keyframe_bytes(model, size), device=torch.device(device or model.device))
+    return replace(found, batched=found.batched + _kept_bytes(model, size))
 
 
 def vae_bytes(
@@ -139,10 +140,13 @@ def generous_bytes(
 
 
 def _keyframe_bytes(model: StableDiffusion, size: tuple[int, int]) -> int:
-    """Return what each keyframe takes in whatever batches: latents, inputs of ControlNets, maps of pairs."""
-    area = size[0] * size[1]
-    images = len(networks_of(model.controlnet)) * 3 * int(model.dtype.itemsize) * area
-    return images + _CELL_BYTES * (area // model.vae_factor**2)
+    """Return what each keyframe takes in whatever batches: latents and maps of pairs."""
+    return _CELL_BYTES * (size[0] * size[1] // model.vae_factor**2)
+
+
+def _kept_bytes(model: StableDiffusion, size: tuple[int, int]) -> int:
+    """Return what the inputs of ControlNets take for each keyframe of a batch of all, where they stay on the device."""
+    return len(networks_of(model.controlnet)) * 3 * int(model.dtype.itemsize) * size[0] * size[1]
 
 
 def _latents(model: StableDiffusion, keyframes: int, size: tuple[int, int]) -> Tensor:

@@ -6,6 +6,8 @@ All of them are forward hooks on public submodules, which torch removes complete
 - the normalised input of self-attention is the input of `attn1`;
 - queries, keys and values are the outputs of `attn1.to_q`, `attn1.to_k` and `attn1.to_v`: longer keys and values extend
   attention, and as each token is projected by itself, those of the anchor frame are computed once;
+- the anchor frame, which attends to itself alone, is computed before the others: it is left out of the input of `attn1`
+  and put into its output;
 - a ResNet's output before the skip connection is added is the output of `conv2`.
 
 What is replaced by the source branch's is not computed for the other branches: a module's input is cut to the source
@@ -96,6 +98,8 @@ class FeatureSession:
     """Whether the step is one batch."""
     _more_follow: bool = False
     """Whether another batch of the step follows."""
+    _has_anchor: bool = False
+    """Whether the anchor is in the batch: in the first of several."""
     _anchor_place: int = 0
     """The anchor's place in the batch; the first batch of several begins with it."""
     _places: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
@@ -107,7 +111,9 @@ class FeatureSession:
     _last: dict[str, Tensor] = field(default_factory=dict)
     """By site, the fused feature of the last frame of the batch before, (branch position channel)."""
     _anchors: dict[str, Tensor] = field(default_factory=dict)
-    """By projection, the anchor frame's keys or values, (branch position channel), for the batches that follow."""
+    """By projection, the anchor frame's keys or values, (branch position channel), for the other frames."""
+    _attended: dict[str, Tensor] = field(default_factory=dict)
+    """By site, the anchor frame's output of self-attention, (branch position channel)."""
 
     def enter(self, unet: Any) -> None:
         """Note where the UNet computes, and on how many grids."""
@@ -164,13 +170,14 @@ class FeatureSession:
             places = self._places.get(step.order)
             places = torch.tensor(step.order, device=self._device) if places is None else places
             for batch, self._maps in zip(slices, maps, strict=True):
-                self._more_follow = batch.stop < len(step.order)
+                self._has_anchor, self._more_follow = batch.start == 0, batch.stop < len(step.order)
                 yield places[batch]
         finally:
             self._step = FeatureStep(order=())
             self._maps = {}
             self._last.clear()
             self._anchors.clear()
+            self._attended.clear()
 
     def predict(self, compute: Callable[[Inputs], Tensor], inputs: Inputs, *, variant: Hashable = None) -> Tensor:
         """Compute the UNet's output for the current batch, or replay the recorded call of an earlier step.
@@ -227,6 +234,37 @@ class FeatureSession:
         fused = self._fuse(site, features, self._sizes[features.shape[2]])
         return (rearrange(fused, "b f n c -> (b f) n c"), *args[1:])
 
+    def enter_attention(self, site: str, module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Compute the anchor frame's self-attention, and leave that of the other frames (a forward pre-hook).
+
+        With its own tokens as keys twice it would have the same output, as a softmax-weighted mean, for twice the time.
+        """
+        if not (self._step.extending and self._has_anchor):
+            return None
+        self._forget_anchor(site)
+        features = rearrange(args[0], "(b f) n c -> b f n c", b=self._step.branches)
+        if features.shape[1] == 1:
+            return None
+        place = self._anchor_place
+        self._attended[site] = module.processor(module, features[:, place])
+        others = torch.cat([features[:, :place], features[:, place + 1 :]], dim=1)
+        return (rearrange(others, "b f n c -> (b f) n c"), *args[1:])
+
+    def leave_attention(self, site: str, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """Put the anchor frame's output of self-attention in its place among the others (a forward hook)."""
+        anchor = self._attended.pop(site, None)
+        if anchor is None:
+            return None
+        if not self._more_follow:
+            self._forget_anchor(site)
+        others, place = rearrange(output, "(b f) n c -> b f n c", b=self._step.branches), self._anchor_place
+        joined = torch.cat([others[:, :place], anchor[:, None], others[:, place:]], dim=1)
+        return rearrange(joined, "b f n c -> (b f) n c")
+
+    def _forget_anchor(self, site: str) -> None:
+        for layer in ("to_k", "to_v"):
+            self._anchors.pop(f"{site}.{layer}", None)
+
     def enter_projection(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Project queries or keys of the source branch alone, where all branches take them (a forward pre-hook)."""
         return (self._source(args[0]), *args[1:]) if self._step.injecting else None
@@ -273,16 +311,12 @@ class FeatureSession:
         return fused
 
     def _extend(self, name: str, projected: Tensor, *, branches: int) -> Tensor:
-        """Put the anchor frame's keys or values before each frame's own.
-
-        For the anchor itself this repeats its own tokens, which does not change a softmax-weighted mean.
-        """
+        """Put the anchor frame's keys or values before each frame's own; the anchor alone keeps its own."""
         own = rearrange(projected, "(b f) n c -> b f n c", b=branches)
         anchor = self._anchors.get(name)
         if anchor is None:
-            anchor = own[:, self._anchor_place]
-            if self._more_follow:
-                self._anchors[name] = anchor.clone()
+            self._anchors[name] = own[:, 0]
+            return projected
         extended = torch.cat([anchor[:, None].expand_as(own), own], dim=2)
         return rearrange(extended, "b f n c -> (b f) n c")
 
@@ -421,6 +455,12 @@ class _Link:
     def warp_attention(self, site: str, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return self.session.warp_attention(site, module, args)
 
+    def enter_attention(self, site: str, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return self.session.enter_attention(site, module, args)
+
+    def leave_attention(self, site: str, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        return self.session.leave_attention(site, module, args, output)
+
     def enter_projection(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return self.session.enter_projection(module, args)
 
@@ -463,6 +503,11 @@ def _add_hooks(unet: nn.Module, link: _Link, sites: Sites, stack: ExitStack) -> 
     for name in sites.warp_attentions:
         attention = unet.get_submodule(name)
         stack.callback(attention.register_forward_pre_hook(partial(link.warp_attention, name)).remove)
+    for name in sites.extend_attentions:
+        attention = unet.get_submodule(name)
+        # After the hook that warps, since the anchor's features are warped like all
+        stack.callback(attention.register_forward_pre_hook(partial(link.enter_attention, name)).remove)
+        stack.callback(attention.register_forward_hook(partial(link.leave_attention, name)).remove)
     for name, inject, extend in _projections(sites):
         projection = unet.get_submodule(name)
         if inject:

@@ -40,12 +40,39 @@ EDITING = (
         "tests/wave_ops/test_editing.py tests/wave_ops/test_controls.py",
         (
             "edges in natural order instead of the step's",
-            "images.index_select(0, frames).repeat",
-            "images.index_select(0, frames.sort().values).repeat",
+            "self._all.index_select(0, frames)",
+            "self._all.index_select(0, frames.sort().values)",
         ),
+        ("edges of a batch in natural order", "self._read(list(keyframes))", "self._read(sorted(keyframes))"),
+        ("edges of all keyframes are read at every step", "if self._all is None:", "if True:"),
         ("the last ControlNet alone acts", "if total is not None:", "if False:"),
         ("a ControlNet acts in the wrong half", "<= steps - step_index <", "<= step_index - 1 <"),
-        ("a ControlNet's own weight is ignored", "if control.weight is None else control.weight", ""),
+        ("a ControlNet's own weight is ignored", " if weight is None else weight", ""),
+    ),
+    *_faults(
+        "tasks/memory.py",
+        "tests/tasks/test_memory_limit.py tests/tasks/test_vae_batches.py",
+        (
+            "the VAE's batch is never halved",
+            "        if batch.frames > 1:\n            return replace",
+            "        if False:\n            return replace",
+        ),
+        ("a smaller batch is forgotten", "        _FITTED[device] = min(fitted", "        _ = min(fitted"),
+        (
+            "the stage that ran out of memory goes on with its budget",
+            "        self._budget = min(self._budget, fitted)\n",
+            "",
+        ),
+    ),
+    *_faults(
+        "tasks/vae_batches.py",
+        "tests/tasks/test_vae_batches.py",
+        (
+            "what ran out of memory is left out",
+            "        batch = smaller\n",
+            "        batch = smaller\n        del waiting[: len(part)]\n",
+        ),
+        ("any error halves the batch", "if not is_out_of_memory(error) or smaller is None:", "if smaller is None:"),
     ),
     *_faults(
         "wave_ops/conditioning.py",
@@ -99,8 +126,23 @@ EDITING = (
         ),
         (
             "the anchor of a later batch is its own first frame",
-            "        if anchor is None:\n",
-            "        if True:\n",
+            "        if anchor is None:\n            self._anchors",
+            "        if True:\n            self._anchors",
+        ),
+        (
+            "the anchor goes to the first place",
+            "[others[:, :place], anchor[:, None], others[:, place:]]",
+            "[anchor[:, None], others]",
+        ),
+        (
+            "the first frame of every batch attends to itself alone",
+            "self._has_anchor, self._more_follow = batch.start == 0, batch",
+            "self._has_anchor, self._more_follow = True, batch",
+        ),
+        (
+            "the anchor's keys of a call that failed are kept",
+            "        self._forget_anchor(site)\n        features",
+            "        features",
         ),
     ),
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from storage.errors import WorkspaceError
 from storage.video import read_frames, write_video
+from tasks import control_images
 from tasks.control_images import edit_controls
 from tasks.decode import decode_clip
 from tasks.errors import TaskInputError
@@ -55,9 +58,11 @@ def test_each_controlnet_gets_the_keyframes_of_its_own_input(
     source, other = (
         resize_frames(np.stack([frame for _, frame in read_frames(path)])[keyframes], size) for path in (clip, depth)
     )
-    edges, depths = edit_controls(plan, lambda: source)
-    assert torch.equal(edges.images, canny_edges(source))
-    assert torch.equal(depths.images, to_images(other))
+    order = [2, 0, 1]
+    with edit_controls(plan) as (edges, depths):
+        assert [len(edges.images), len(depths.images)] == [3, 3]
+        assert torch.equal(edges.images[order], canny_edges(source)[order])
+        assert torch.equal(depths.images[order], to_images(other)[order])
     assert (edges.weight, edges.start, edges.stop) == (0.2, 0.0, 1.0)
     assert (depths.weight, depths.start, depths.stop) == (0.7, 0.0, 0.5)
 
@@ -83,5 +88,37 @@ def test_a_control_video_of_another_length_or_that_changed_is_refused(
         controlled(clip, sd15, tmp_path, depth=save_clip(tmp_path / "short.mp4", frames=5))
     plan = controlled(clip, sd15, tmp_path, depth=depth)
     save_clip(depth, seed=5)
-    with pytest.raises(TaskInputError, match=r"control video depth\.mp4 changed"):
-        edit_controls(plan, lambda: np.zeros((3, *plan.size, 3), np.uint8))
+    decode_clip.run(plan)
+    with pytest.raises(TaskInputError, match=r"control video depth\.mp4 changed"), edit_controls(plan):
+        pass
+
+
+@pytest.mark.parametrize("kept", [0, 2**20])
+def test_images_are_the_same_in_memory_and_in_a_file_which_ends_with_the_edit(
+    clip: Path, sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    monkeypatch.setattr(control_images, "_IN_MEMORY", kept)
+    plan = controlled(clip, sd15, tmp_path, depth=clip)
+    decode_clip.run(plan)
+    source = np.stack([frame for _, frame in read_frames(clip)])[list(plan.keyframes)]
+    with edit_controls(plan) as (edges, depths):
+        for index in (2, 0, 1):
+            frame = resize_frames(source[[index]], plan.size)
+            assert torch.equal(edges.images[[index]], canny_edges(frame))
+            assert torch.equal(depths.images[[index]], to_images(frame))
+    with pytest.raises(ValueError, match="closed"):
+        edges.images[[0]]
+
+
+def test_a_full_disk_of_temporary_files_is_named(
+    clip: Path, sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = controlled(clip, sd15, tmp_path, depth=clip)
+    decode_clip.run(plan)
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(control_images._Images, "append", fail)
+    with pytest.raises(WorkspaceError, match=r"disk of temporary files, .* is full; make room.*TMPDIR"):
+        edit_controls(plan).__enter__()

@@ -37,6 +37,8 @@ class PlainMethod:
     orders: Orders
     warps: PairWarps
     source_prompt: str
+    edges: Tensor | None = None
+    """What the model's ControlNet sees of each keyframe, at scale 0.5, in the two edit branches."""
 
     def __post_init__(self) -> None:
         """Read the timesteps t_1 to t_S and a_0 to a_S from the schedule that the checkpoint was trained with."""
@@ -90,7 +92,34 @@ class PlainMethod:
             extending=editing and warping,
             injecting=injecting,
         )
-        return step(latents, self.timesteps[j - 1], prompts.text, partial(_added, prompts, latents))
+        controlled = range(len(latents) - 2, len(latents)) if editing and self.edges is not None else ()
+        given = partial(self._given, prompts, latents, self.timesteps[j - 1], controlled)
+        return step(latents, self.timesteps[j - 1], prompts.text, given)
+
+    def _given(
+        self,
+        prompts: Conditioning,
+        latents: Tensor,
+        timestep: int,
+        controlled: Sequence[int],
+        *,
+        branch: int,
+        frame: int,
+    ) -> dict[str, Any]:
+        """Return further arguments of the UNet for one frame of one branch."""
+        added = _added(prompts, latents, branch=branch)
+        if branch not in controlled:
+            return added
+        down, mid = self.model.controlnet(
+            latents[branch, frame][None],
+            timestep,
+            encoder_hidden_states=prompts.text[branch][None],
+            controlnet_cond=self.edges[frame][None],
+            conditioning_scale=0.5,
+            return_dict=False,
+            **added,
+        )
+        return added | {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
 
     def _move(self, x: Tensor, eps: Tensor, *, level: int, target: int) -> Tensor:
         """x0 = (x - sqrt(1 - a) eps) / sqrt(a), then sqrt(a') x0 + sqrt(1 - a') eps."""
@@ -98,7 +127,7 @@ class PlainMethod:
         return sqrt(b) * (x - sqrt(1 - a) * eps) / sqrt(a) + sqrt(1 - b) * eps
 
 
-def _added(prompts: Conditioning, latents: Tensor, *, branch: int, frame: int) -> dict[str, Any]:
+def _added(prompts: Conditioning, latents: Tensor, *, branch: int) -> dict[str, Any]:
     """Return what SDXL embeds with the timestep: pooled prompt; original size, crop and target size, in pixels."""
     if prompts.pooled is None:
         return {}

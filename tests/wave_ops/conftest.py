@@ -67,19 +67,14 @@ def build_model(*, scheduler: dict[str, Any] | None = None, controlnet: bool = F
         latent_channels=4,
         norm_num_groups=4,
     )
-    control = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8, 8, 8)) if controlnet else None
-    if control is not None:
-        # These begin as zeros; those of a trained ControlNet do not
-        torch.nn.init.normal_(control.controlnet_cond_embedding.conv_out.weight)
-        for layer in [*control.controlnet_down_blocks, control.controlnet_mid_block]:
-            torch.nn.init.normal_(layer.weight, std=0.1)
+    control = build_controlnet(unet) if controlnet else None
     model = StableDiffusion(
         tokenizer=WordTokenizer(),
         text_encoder=CLIPTextModel(text).eval(),
         vae=vae.eval(),
         unet=unet.eval(),
         scheduler_config=EPSILON | (scheduler or {}),
-        controlnet=None if control is None else control.eval(),
+        controlnet=control,
     )
     for part in (model.text_encoder, model.vae, model.unet, model.controlnet):
         if part is not None:
@@ -87,19 +82,29 @@ def build_model(*, scheduler: dict[str, Any] | None = None, controlnet: bool = F
     return model
 
 
-def build_xl_model(*, seed: int = 0) -> StableDiffusion:
+def build_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
+    """Build a ControlNet for a UNet that has an effect: in a new one some layers are zeros."""
+    control = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8, 8, 8))
+    torch.nn.init.normal_(control.controlnet_cond_embedding.conv_out.weight)
+    for layer in [*control.controlnet_down_blocks, control.controlnet_mid_block]:
+        torch.nn.init.normal_(layer.weight, std=0.1)
+    return control.eval().requires_grad_(False)
+
+
+def build_xl_model(*, seed: int = 0, controlnet: bool = False) -> StableDiffusion:
     """Build a model of Stable Diffusion XL's structure: three levels, the first and the last without attention."""
     model = build_model(seed=seed)
     unet = sdxl_unet(width=8, heads=(2, 2, 2), texts=16 + 24, pooled=12)
     text = model.text_encoder.config.to_dict() | {"hidden_size": 24, "num_hidden_layers": 3, "projection_dim": 12}
     second = CLIPTextModelWithProjection(CLIPTextConfig(**text))
     parts = {"unet": unet.eval().requires_grad_(False), "text_encoder_2": second.eval().requires_grad_(False)}
-    return replace(model, **parts, tokenizer_2=WordTokenizer(), zero_empty_prompt=True)
+    control = build_controlnet(parts["unet"]) if controlnet else None
+    return replace(model, **parts, tokenizer_2=WordTokenizer(), zero_empty_prompt=True, controlnet=control)
 
 
 @pytest.fixture(scope="session")
 def xl_model() -> StableDiffusion:
-    return build_xl_model()
+    return build_xl_model(controlnet=True)
 
 
 @pytest.fixture(scope="session")

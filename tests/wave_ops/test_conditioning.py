@@ -80,8 +80,11 @@ def test_a_unet_without_added_conditions_receives_none(model):
 
 
 @pytest.mark.slow
-def test_an_inversion_and_an_edit_with_sdxl_equal_the_method_frame_by_frame(xl_model, latents, warps):
-    plain = PlainMethod(model=xl_model, steps=STEPS, orders=ORDERS, warps=warps, source_prompt=SOURCE)
+@pytest.mark.parametrize("controlled", [False, True])
+def test_an_inversion_and_an_edit_with_sdxl_equal_the_method_frame_by_frame(xl_model, latents, warps, controlled):
+    generator = torch.Generator().manual_seed(1)
+    edges = torch.rand(KEYFRAMES, 3, 64, 128, generator=generator).round() if controlled else None
+    plain = PlainMethod(model=xl_model, steps=STEPS, orders=ORDERS, warps=warps, source_prompt=SOURCE, edges=edges)
     expected = plain.invert(latents)
     trajectory = inverted(xl_model, latents, warps)
     torch.testing.assert_close(torch.stack(trajectory), torch.stack(expected), rtol=1e-5, atol=1e-5)
@@ -94,7 +97,8 @@ def test_an_inversion_and_an_edit_with_sdxl_equal_the_method_frame_by_frame(xl_m
         source_prompt=SOURCE,
         orders=ORDERS,
         warps=warps,
-        settings=EditingSettings(schedule=SCHEDULE, guidance_scale=3.0),
+        settings=EditingSettings(schedule=SCHEDULE, guidance_scale=3.0, controlnet_scale=0.5),
+        edges=edges,
         keyframe_batch=2,
         callback=lambda _, x: found.append(x),
     )

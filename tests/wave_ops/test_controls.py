@@ -35,6 +35,20 @@ def images():
     return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
+class Noted:
+    """Images that are read when asked for, and note for which keyframes they were."""
+
+    def __init__(self, images):
+        self.images, self.asked = images, []
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, keyframes, /):
+        self.asked.append(keyframes)
+        return self.images[keyframes]
+
+
 def edited(model, controls=(), **arguments):
     stored = [torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(j)) for j in range(STEPS + 1)]
     steps = {}
@@ -76,6 +90,22 @@ def test_each_controlnet_sees_its_own_input_in_the_order_of_the_step(controlled,
         assert len(calls) == STEPS
         assert all(torch.equal(call["controlnet_cond"], own[[1, 0]].repeat(2, 1, 1, 1)) for call in calls)
         assert {call["conditioning_scale"] for call in calls} == {0.5}
+
+
+def test_images_are_read_for_each_batch_and_only_where_the_controlnet_acts(model, images):
+    noted = Noted(images)
+    with recorded_inputs(model.controlnet) as calls:
+        found = edited(model, [Control(images=noted, stop=0.5)], keyframe_batch=1)
+    assert noted.asked == [[1], [0]] * 2
+    assert all(torch.equal(call["controlnet_cond"], images[[i] * 2]) for call, i in zip(calls, (1, 0) * 2, strict=True))
+    assert_same(found, edited(model, [Control(images=images, stop=0.5)]))
+
+
+def test_images_of_all_keyframes_in_one_batch_are_read_once(model, images):
+    noted = Noted(images)
+    found = edited(model, [Control(images=noted)])
+    assert noted.asked == [[0, 1]]
+    assert all(torch.equal(a, b) for a, b in zip(found, edited(model, edges=images), strict=True))
 
 
 def test_a_controlnet_acts_in_its_part_of_the_steps_from_the_noisiest_on(controlled, model, images):

@@ -31,6 +31,7 @@ def fake_cuda(monkeypatch) -> Iterator[FakeTensorMode]:
             return from_config(config, steps=steps)
 
     monkeypatch.setattr(DDIMSchedule, "from_config", read_for_real)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)  # not there for fake tensors
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         yield mode
 
@@ -76,7 +77,7 @@ class CopyRecorder(TorchDispatchMode):
         return result
 
 
-def test_no_step_copies_from_or_to_the_host_but_for_stored_latents(make_warps, fake_cuda):
+def test_no_step_copies_from_or_to_the_host_but_for_stored_latents_and_inputs_of_controlnets(make_warps, fake_cuda):
     with unset_fake_temporarily():
         stored = make_warps(KEYFRAMES)
     model = model_on_cuda(torch.float16)
@@ -107,9 +108,9 @@ def test_no_step_copies_from_or_to_the_host_but_for_stored_latents(make_warps, f
             **given,
         )
     copied = {step_index: [shape for _, shape in found] for step_index, found in copies.items() if step_index < 3}
-    latents = tuple(trajectory[0].shape)
-    # Of the inversion: the latents while it is injected, and those that the mask keeps
-    assert copied == {2: [latents] * 2, 1: [latents], 0: [latents]}
+    latents, images = tuple(trajectory[0].shape), (2, 3, 128, 128)
+    # Of the inversion: the latents while it is injected, and those that the mask keeps; the ControlNet's input by batch
+    assert copied == {2: [latents, images, images, latents], 1: [images, images, latents], 0: [images, images, latents]}
 
 
 @pytest.mark.parametrize(

@@ -47,12 +47,17 @@ def hooked_noise(model, session, step, latents, context, *, sites=None):
         return step_noise(model, session, step, latents, context)
 
 
-def recorded_step(modules, model, session, step, latents, context, *, record):
-    """Record, by name, the inputs or outputs of modules after the session's own hooks."""
+def recorded_calls(modules, model, session, step, latents, context, *, record):
+    """Record, by name, the inputs or outputs of all calls of modules after the session's own hooks."""
     with injected(model.unet, session, sites=resolve_sites(model.unet)), ExitStack() as stack:
         seen = {name: stack.enter_context(record(module)) for name, module in modules.items()}
         step_noise(model, session, step, latents, context)
-    return {name: calls[0] for name, calls in seen.items()}
+    return seen
+
+
+def recorded_step(*arguments, record):
+    """Record, by name, the inputs or outputs of the first calls."""
+    return {name: calls[0] for name, calls in recorded_calls(*arguments, record=record).items()}
 
 
 def last_attention(model):
@@ -196,16 +201,45 @@ def test_extended_attention_leaves_the_first_frame_and_changes_the_others(model,
 def test_extended_keys_and_values_are_the_first_frames_tokens_then_the_frames_own(model, latents, context):
     two_branches = [tensor.unflatten(1, (2, 2))[0] for tensor in (latents, context)]
     step = FeatureStep(order=(0, 1), branches=2, extending=True)
-    attn1 = last_attention(model)
-    modules = {"k": attn1.to_k, "v": attn1.to_v}
-    tokens = recorded_step(
-        {"attn1": attn1}, model, FeatureSession(warps=None), step, *two_branches, record=recorded_inputs
-    )["attn1"]["0"]
-    seen = recorded_step(modules, model, FeatureSession(warps=None), step, *two_branches, record=recorded_outputs)
+    block = model.unet.up_blocks[3].attentions[0].transformer_blocks[0]
+    modules = {"k": block.attn1.to_k, "v": block.attn1.to_v}
+    session, record = FeatureSession(warps=None), {"record": recorded_outputs}
+    tokens = recorded_step({"n": block.norm1}, model, session, step, *two_branches, **record)["n"]
+    seen = recorded_calls(modules, model, session, step, *two_branches, **record)
     for name, projection in modules.items():
-        own, extended = (each.unflatten(0, (2, 2)) for each in (projection(tokens), seen[name]))
-        assert torch.equal(extended[:, :, CELLS:], own)
-        assert torch.equal(extended[:, :, :CELLS], own[:, :1].expand(-1, 2, -1, -1))
+        first, second = projection(tokens).unflatten(0, (2, 2)).unbind(1)
+        alone, extended = seen[name]
+        torch.testing.assert_close(alone, first)
+        torch.testing.assert_close(extended, torch.cat([first, second], dim=1))
+
+
+def test_the_tokens_of_the_first_frame_are_neither_projected_nor_attended_to_twice(model, latents, context):
+    step = FeatureStep(order=(0, 1, 2, 3), extending=True)
+    attn1 = last_attention(model)
+    modules = {"q": attn1.to_q, "k": attn1.to_k}
+    seen = recorded_calls(modules, model, FeatureSession(warps=None), step, latents, context, record=recorded_outputs)
+    assert [tuple(call.shape[:2]) for call in seen["q"]] == [(1, CELLS), (3, CELLS)]
+    assert [tuple(call.shape[:2]) for call in seen["k"]] == [(1, CELLS), (3, 2 * CELLS)]
+
+
+def test_a_call_that_failed_leaves_nothing_for_another_of_the_same_batch(model, latents, context):
+    step = FeatureStep(order=(0, 1, 2, 3), extending=True)
+    expected = hooked_noise(model, FeatureSession(warps=None), step, latents, context)
+    session, last = FeatureSession(warps=None), last_attention(model).to_out[0]
+
+    def fail(*_):
+        raise RuntimeError("no memory")
+
+    with injected(model.unet, session, sites=resolve_sites(model.unet)):
+        for _ in session.batches(step, latent_size=SIZE):
+            hook = last.register_forward_pre_hook(fail)
+            try:
+                with pytest.raises(RuntimeError, match="no memory"):
+                    plain_noise(model, latents + 1, context)
+            finally:
+                hook.remove()
+            found = plain_noise(model, latents, context)
+    assert torch.equal(found, expected)
 
 
 def test_what_the_source_branch_replaces_is_not_computed_for_the_others(model, latents, context):
@@ -268,10 +302,25 @@ def test_attention_and_features_are_injected_independently(model, latents, conte
 def test_extended_keys_and_values_can_be_those_of_the_first_frame_in_time(model, latents, context, make_warps):
     step = FeatureStep(order=(2, 3, 0, 1), warping=True, extending=True)
     session = FeatureSession(warps=make_warps(4), anchor="time")
-    to_v = last_attention(model).to_v
-    (extended,) = recorded_step({"v": to_v}, model, session, step, latents, context, record=recorded_outputs).values()
-    assert torch.equal(extended[:, :CELLS], extended[2:3, CELLS:].expand(4, -1, -1))
-    assert not torch.equal(extended[0, CELLS:], extended[2, CELLS:])
+    modules = {"v": last_attention(model).to_v}
+    seen = recorded_calls(modules, model, session, step, latents, context, record=recorded_outputs)
+    alone, extended = seen["v"]
+    assert torch.equal(extended[:, :CELLS], alone.expand(3, -1, -1))
+    assert not torch.equal(extended[0, CELLS:], alone[0])
+
+
+def test_the_first_frame_in_time_returns_to_its_place_in_the_order(model, latents, context):
+    found, expected = (
+        hooked_noise(
+            model,
+            FeatureSession(warps=None, anchor=anchor),
+            FeatureStep(order=order, extending=True),
+            latents,
+            context,
+        )
+        for anchor, order in (("time", (2, 3, 0, 1)), ("order", (0, 1, 2, 3)))
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3)])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from wave_ops.feature_warping import PairWarps
 from wave_ops.inversion import invert, step_orders
 from wave_ops.settings import EditingSettings, InversionSettings, WarpSchedule
 
-__all__ = ["Run", "measure_evaluations", "measure_stages", "measure_whole_edit"]
+__all__ = ["Run", "Steps", "measure_evaluations", "measure_stages", "measure_whole_edit"]
 
 _DEFAULT: Final = Measure(name="UNet evaluations per keyframe", unit="", better="lower", target=175.0)
 _UNGUIDED: Final = Measure(name="UNet evaluations per keyframe, guidance 1", unit="", better="lower", target=125.0)
@@ -32,6 +32,16 @@ _WHOLE: Final = Measure(name="inversion and edit", unit="s", better="lower", tar
 _SINGLY: Final = Measure(name="one keyframe at a time over all together", unit="", better="higher", target=8.0)
 _PEAK: Final = Measure(name="peak GPU memory", unit="MB", better="lower", target=24 * 1024.0)
 _STEPS: Final = 50
+
+
+class Steps(Protocol):
+    """Latents of all steps; a list of tensors is one."""
+
+    def append(self, x: Tensor, /) -> None:
+        """Add the latents of the next step."""
+
+    def __getitem__(self, step_index: int, /) -> Tensor:
+        """Return those of a step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +74,10 @@ class Run:
         pixels = self.side * self.model.vae_factor
         return random_warps(self.keyframes, (pixels, pixels))
 
-    def invert(self, latents: Tensor, warps: PairWarps | None) -> list[Tensor]:
-        """Invert; return x_0 to x_S."""
-        trajectory = [latents]
+    def invert(self, latents: Tensor, warps: PairWarps | None, *, trajectory: Steps | None = None) -> Steps:
+        """Invert; append x_0 to x_S to the trajectory, a new one by default, and return it."""
+        trajectory = [] if trajectory is None else trajectory
+        trajectory.append(latents)
         invert(
             self.model,
             latents,
@@ -78,11 +89,11 @@ class Run:
         )
         return trajectory
 
-    def edit(self, trajectory: list[Tensor], warps: PairWarps | None) -> Tensor:
-        """Edit; return the edited x_0."""
+    def edit(self, trajectory: Steps, warps: PairWarps | None, *, copies: Steps | None = None) -> Tensor:
+        """Edit; append every step to the copies, as a stage stores it, and return the edited x_0."""
         schedule = WarpSchedule(steps=self.steps)
         pixels = self.side * self.model.vae_factor
-        copies: list[Tensor] = []  # every step is stored
+        copies = [] if copies is None else copies
         return edit(
             self.model,
             trajectory.__getitem__,
@@ -132,7 +143,8 @@ def measure_stages(run: Run, *, check_target: bool) -> Iterator[Measurement]:
     stage = {}
 
     def invert_all() -> None:
-        trajectory[:] = run.invert(run.latents(), warps)
+        trajectory.clear()
+        run.invert(run.latents(), warps, trajectory=trajectory)
 
     invert_all()  # first runs are not counted
     run.edit(trajectory, warps)

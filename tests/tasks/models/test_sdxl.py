@@ -14,15 +14,23 @@ from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
+from tasks.artifacts import stored_warps
 from tasks.errors import TaskInputError
 from tasks.models.checkpoints import resolve_model
 from tasks.models.loading import _tokenizer, loaded_model
 from tasks.models.lora import resolve_loras
 from tasks.models.single_file import CONFIGS, config_folder
-from tests._checkpoints import save_sdxl
+from tasks.planning.request import edit_request
+from tasks.planning.stages import DECODE, EDIT, INVERT, KEYFRAME_FLOW
+from tests._checkpoints import save_controlnet, save_sdxl
+from tests._clips import save_clip
 from tests._single_file import save_single_file
+from tests._stages import artifact_of, make_plan, run_until_edited
 from wave_ops.conditioning import encode_prompts
 from wave_ops.diffusion import decode_latents, encode_frames
+from wave_ops.edges import canny_edges
+from wave_ops.editing import edit
+from wave_ops.resize import resize_frames
 
 CROSS = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
 CLIP = "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight"
@@ -121,6 +129,37 @@ def test_one_file_has_the_weights_of_its_folder(tmp_path: Path, sdxl: Path) -> N
         assert prompts[0].pooled is not None
         assert prompts[1].pooled is not None
         torch.testing.assert_close(prompts[0].pooled, prompts[1].pooled)  # the projection is transposed in memory
+
+
+def test_an_edit_with_a_controlnet_from_a_folder_is_that_of_its_networks_on_the_edges(
+    copy: Path, tmp_path: Path
+) -> None:
+    clip = save_clip(tmp_path / "clip.mp4", frames=2)
+    save_controlnet(copy / "controlnet", copy)
+    texts = {"prompt": "a blue star", "source_prompt": "a red star"}
+    request = edit_request(video=str(clip), model=str(copy), size="64x64", steps=1, controlnet=("auto",), **texts)
+    plan = run_until_edited(make_plan(request, tmp_path / "workspace"))
+    assert plan.inputs.controlnet is not None
+    networks, inverted = plan.inputs.controlnet.networks, artifact_of(plan, INVERT)
+    stored, settings = torch.from_numpy(inverted.read_region("latents")), plan[EDIT].settings
+    source = resize_frames(artifact_of(plan, DECODE).read_region("frames"), plan.size)
+    with loaded_model(plan.inputs.model, networks, device="cpu", dtype="float32") as model:
+        expected, without = (
+            edit(
+                model,
+                stored.__getitem__,
+                negative_prompt=settings.negative_prompt,
+                orders=inverted.read_region("orders").tolist(),
+                warps=stored_warps(artifact_of(plan, KEYFRAME_FLOW), plan.pairs),
+                settings=settings.editing,
+                edges=edges,
+                **texts,
+            )
+            for edges in (canny_edges(source), None)
+        )
+    found = torch.from_numpy(artifact_of(plan, EDIT).read_region("latents")[-1])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(found, without, atol=1e-3)
 
 
 def save_names(file: Path, *, names: tuple[str, ...] = (), metadata: dict[str, str] | None = None) -> Path:

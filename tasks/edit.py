@@ -12,7 +12,7 @@ from torch import Tensor
 from storage.artifact import Artifact
 from storage.row_access import RowWriter
 from storage.workspace import open_artifact
-from tasks.artifacts import frames_at, require_latents, require_pictures, stored_warps, stream_frames
+from tasks.artifacts import require_latents, require_pictures, stored_warps, stream_frames
 from tasks.control_images import edit_controls
 from tasks.memory import StageMemory
 from tasks.models.devices import stage_device
@@ -80,8 +80,7 @@ def _store_frames(artifact: Artifact, plan: EditPlan, frames: Iterator[NDArray[n
     editing, writer = plan[EDIT].settings.editing, artifact.row_writer("frames")
     if editing.keep and editing.paste:
         mask = torch.from_numpy(artifact.read_region("mask"))
-        sources = stream_frames(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size)
-        three = zip(sources, frames, mask, strict=True)
+        three = zip(_sources(plan), frames, mask, strict=True)
         frames = (paste_edit(source[None], frame[None], part[None])[0] for source, frame, part in three)
     for frame in frames:
         writer.append(frame)
@@ -154,9 +153,9 @@ def _change_mask(
     return mask
 
 
-def _sources(plan: EditPlan) -> NDArray[np.uint8]:
-    """Return the source's keyframes at the size at which they are edited."""
-    return frames_at(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size)
+def _sources(plan: EditPlan) -> Iterator[NDArray[np.uint8]]:
+    """Yield the source's keyframes at the size at which they are edited."""
+    return stream_frames(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size)
 
 
 class _Inversion:

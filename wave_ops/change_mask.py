@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
@@ -87,7 +87,7 @@ def _noises(shape: torch.Size, *, steps: int, seed: int) -> Iterator[tuple[int, 
 
 def change_mask(
     difference: Float[Tensor, "keyframe height width"],
-    frames: UInt8[np.ndarray, "keyframe frame_height frame_width 3"],
+    frames: Iterable[UInt8[np.ndarray, "frame_height frame_width 3"]],
     *,
     threshold: float = 0.8,
     grow: int = 0,
@@ -101,38 +101,55 @@ def change_mask(
 
     Args:
         difference: from `prompt_difference`, of the keyframes of a shot.
-        frames: the keyframes, of a multiple of the difference's size.
+        frames: the keyframes, of a multiple of the difference's size; one at a time is kept.
         threshold: in units of Otsu's (1979), which divides the pixels into the two most even groups.
         grow: cells by which the mask is grown.
     """
     if not difference.any():
         return torch.zeros_like(difference)[:, None]
-    pixels = torch.from_numpy(_above(_fitted(difference, frames), threshold)).float()[:, None]
-    cell = frames.shape[1] // difference.shape[1]
-    mask = (F.avg_pool2d(pixels, cell) > _LEAST_PART).float()
+    cells = torch.from_numpy(_edited_cells(difference, frames, threshold))
+    mask = cells.float()[:, None]
     mask = F.max_pool2d(mask, 2 * grow + 1, stride=1, padding=grow)
     # Only outwards: a border that is kept in part keeps a part of the source's colour
     return torch.maximum(mask, F.avg_pool2d(F.pad(mask, [1] * 4, mode="replicate"), 3, stride=1))
 
 
-def _fitted(difference: Tensor, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Enlarge a difference so that it has the edges of the frames."""
-    size = frames.shape[1:3]
-    side = 2 * (size[0] // difference.shape[1]) + 1
-    fitted = np.empty((len(frames), *size))
-    for target, frame, values in zip(fitted, frames, difference, strict=True):  # a long shot has thousands
-        enlarged = F.interpolate(values[None, None].float(), size=size, mode="bilinear")[0, 0].numpy()
-        guided_filter(frame.astype(np.float32), enlarged, side=side, ridge=_RIDGE).clip(0, out=target)
-    return fitted
+def _edited_cells(difference: Tensor, frames: Iterable[NDArray[np.uint8]], threshold: float) -> NDArray[np.bool_]:
+    """Return the cells with enough pixels above the threshold.
+
+    The threshold is known after the last frame. By then only one pixel of each cell is kept, which decides about it.
+    """
+    scale = _BRIGHTEST / float(difference.max())
+    deciding, counts = np.empty(difference.shape, np.uint16), np.zeros(_BRIGHTEST + 1, np.int64)
+    for target, frame, values in zip(deciding, frames, difference, strict=True):
+        levels = (_fitted(values, frame) * scale).round().clip(max=_BRIGHTEST).astype(np.uint16)
+        counts += np.bincount(levels.ravel(), minlength=len(counts))
+        pixels = rearrange(
+            levels, "(row y) (column x) -> row column (y x)", row=target.shape[0], column=target.shape[1]
+        )
+        rank = int(_LEAST_PART * pixels.shape[-1]) + 1
+        target[...] = np.partition(pixels, -rank)[..., -rank]
+    return np.asarray(deciding > threshold * _otsu(counts))
 
 
-def _above(values: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
-    scale = _BRIGHTEST / values.max()
-    levels = np.empty(values.shape, np.uint16)
-    for target, each in zip(levels, values, strict=True):
-        target[...] = (each * scale).round()
-    otsu, _ = cv2.threshold(levels.reshape(len(levels), -1), 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    return np.asarray(levels > threshold * otsu)
+def _fitted(difference: Tensor, frame: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Enlarge a difference so that it has the edges of its frame."""
+    size = (frame.shape[0], frame.shape[1])
+    side = 2 * (size[0] // difference.shape[0]) + 1
+    enlarged = F.interpolate(difference[None, None].float(), size=size, mode="bilinear")[0, 0].numpy()
+    return guided_filter(frame.astype(np.float32), enlarged, side=side, ridge=_RIDGE).clip(0)
+
+
+def _otsu(counts: NDArray[np.int64]) -> int:
+    """Return the highest level of the lower one of Otsu's two groups, from the number of pixels at each level."""
+    fractions = counts / counts.sum()
+    lower, sums = fractions.cumsum(), (fractions * np.arange(len(counts))).cumsum()
+    upper = 1 - lower
+    # A group of next to nothing would divide by rounding errors
+    groups = np.minimum(lower, upper) > np.finfo(np.float32).eps
+    between = np.zeros(len(counts))
+    np.divide((sums[-1] * lower - sums) ** 2, lower * upper, out=between, where=groups)
+    return int(between.argmax())
 
 
 def paste_edit(

@@ -75,6 +75,13 @@ EDITING = (
         ("any error halves the batch", "if not is_out_of_memory(error) or smaller is None:", "if smaller is None:"),
     ),
     *_faults(
+        "wave_ops/change_mask.py",
+        "tests/wave_ops/test_change_mask.py",
+        ("one bright pixel makes a cell of the mask", "int(_LEAST_PART * pixels.shape[-1]) + 1", "1"),
+        ("the threshold of the last keyframe alone", "counts += np.bincount", "counts = np.bincount"),
+        ("the middle instead of Otsu's threshold", "int(between.argmax())", "int(len(between) // 2)"),
+    ),
+    *_faults(
         "wave_ops/conditioning.py",
         "tests/wave_ops/test_conditioning.py tests/tasks/models/test_sdxl.py",
         ("the edit branches are given the source prompt", "text=self.text[-count:]", "text=self.text[:count]"),

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from wave_ops.change_mask import change_mask, paste_edit, prompt_difference
+from wave_ops.change_mask import _otsu, change_mask, paste_edit, prompt_difference
 from wave_ops.diffusion import encode_prompt
+from wave_ops.guided_filter import guided_filter
 from wave_ops.schedule import DDIMSchedule
 
 
@@ -73,6 +76,42 @@ def test_the_mask_reaches_the_tips_of_an_object_that_the_difference_blurs_and_no
     assert bool((mask[object_cells] == 1).all())
     assert not mask[:, :5].any()
     assert not mask[:, 11:].any()
+
+
+def mask_of_all_pixels(difference, frames, threshold):
+    """Compute the cells of a mask as it is defined, with all pixels of all frames in memory."""
+    size, cell = frames.shape[1:3], frames.shape[1] // difference.shape[1]
+    enlarged = F.interpolate(difference[:, None], size=size, mode="bilinear")[:, 0].numpy()
+    fitted = [
+        guided_filter(frame.astype(np.float32), values, side=2 * cell + 1, ridge=6.5)
+        for frame, values in zip(frames, enlarged, strict=True)
+    ]
+    levels = (np.stack(fitted) * 65_535 / float(difference.max())).round().clip(0, 65_535).astype(np.uint16)
+    otsu, _ = cv2.threshold(levels.reshape(len(levels), -1), 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    above = torch.from_numpy(levels > threshold * otsu).float()
+    return F.avg_pool2d(above[:, None], cell) > 0.02
+
+
+@pytest.mark.parametrize("cell", [2, 4, 8, 10])
+def test_frames_that_are_read_one_by_one_have_the_mask_of_all_pixels(cell) -> None:
+    generator = np.random.default_rng(0)
+    difference = torch.from_numpy(generator.gamma(0.7, size=(3, 9, 12)).astype(np.float32))
+    frames = generator.integers(0, 256, (3, 9 * cell, 12 * cell, 3), np.uint8)
+    for threshold in (0.5, 0.8, 1.4):
+        cells = change_mask(difference, iter(frames), threshold=threshold) == 1
+        assert torch.equal(cells, mask_of_all_pixels(difference, frames, threshold))
+        assert cells.any()
+        assert not cells.all()
+
+
+def test_the_threshold_is_that_of_opencv() -> None:
+    generator = np.random.default_rng(1)
+    for scale in (300, 3000, 9000):
+        levels = generator.gamma(2.0, scale, 20_000).clip(0, 65_535).astype(np.uint16)
+        levels[: 20_000 // 3] //= 4
+        expected, _ = cv2.threshold(levels[None], 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+        assert _otsu(np.bincount(levels, minlength=65_536)) == expected
+    assert _otsu(np.bincount([7] * 20, minlength=65_536)) == 0
 
 
 def test_pixels_outside_the_mask_are_pasted_from_the_source() -> None:

@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.errors import VideoError
+from storage.video._channels import take_channels
 from storage.video._decode import FrameReader, VideoInfo, probe
 from storage.video._notes import Notes
 from storage.video._source import opened
-from storage.video._timing import Extent, Restarts
+from storage.video._timing import AudioClock, Extent
 from storage.video._trim import Trim
 
 __all__ = ["VideoCheck", "check_video_pair"]
@@ -118,12 +119,13 @@ def _tracks(path: str | Path, zero: Fraction, extent: Extent, *, has_lost_start:
     with opened(path) as (container, _):
         streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
         found: dict[int, list[tuple[Fraction, int]]] = {stream.index: [] for stream in streams}
-        clocks = {stream.index: Restarts(extent.offsets) for stream in streams}
+        clocks = {stream.index: AudioClock(stream.time_base, extent.offsets) for stream in streams}
         with contextlib.suppress(av.error.FFmpegError):
             for packet in container.demux(streams) if streams else ():
                 if not packet.size or packet.pts is None:
                     continue
-                start = clocks[packet.stream_index].place(packet.pts * packet.time_base) - zero
+                place = clocks[packet.stream_index].place(packet.pts, packet.duration or 0)
+                start = place * packet.time_base - zero
                 end = start + (packet.duration or 0) * packet.time_base
                 if (last is None or start < last) and (not has_lost_start or end > 0):
                     found[packet.stream_index].append((start, zlib.crc32(_payload(packet))))
@@ -256,6 +258,7 @@ def _matched(own: _Track, other: _Track) -> tuple[list[Fraction], int]:
 def _count_damaged(video: _Video, track: _Track) -> int:
     count = 0
     with opened(video.path) as (container, _), contextlib.suppress(av.error.FFmpegError):
+        take_channels(container.streams[track.index].codec_context)
         for packet in container.demux(container.streams[track.index]):
             try:
                 packet.decode()
@@ -294,15 +297,20 @@ def _envelope(video: _Video, track: _Track) -> npt.NDArray[np.float32]:
 def _heard(video: _Video, track: _Track, rate: int) -> Iterator[tuple[Fraction, npt.NDArray[np.float32]]]:
     """Yield stretches of mono samples with their times in seconds."""
     with opened(video.path) as (container, _):
-        resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
+        resampler: tuple[Any, Any] | None = None
+        take_channels(container.streams[track.index].codec_context)
         end = Fraction(0)
         for frame in _decoded(container, container.streams[track.index]):
             start = end if frame.pts is None else frame.pts * frame.time_base - video.zero
             end = start + Fraction(frame.samples, frame.sample_rate)
-            frame.pts = None
-            parts = [part.to_ndarray()[0] for part in resampler.resample(frame)]
-            if parts:
-                yield start, np.concatenate(parts)
+            kind = frame.format.name, frame.layout.name, frame.sample_rate
+            if resampler is None or resampler[0] != kind:
+                resampler = kind, av.AudioResampler(format="fltp", layout="mono", rate=rate)
+            # With its time, since what is returned began before it: the resampler keeps samples back
+            frame.time_base = Fraction(1, frame.sample_rate)
+            frame.pts = round(start * frame.sample_rate)
+            for part in resampler[1].resample(frame):
+                yield part.pts * part.time_base, part.to_ndarray()[0]
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:

@@ -137,6 +137,10 @@ class Notes:
         """Note audio that could not be copied."""
         self._add(f"Audio in {codec} was encoded again, as {target}: the output's container does not play it as it is.")
 
+    def audio_mixed(self, channels: int, layout: str) -> None:
+        """Note channels that share one of the output."""
+        self._add(f"Audio of {channels} channels was mixed to {layout}: the output's codec has no layout of them all.")
+
     def audio_left_out(self, codec: str) -> None:
         """Note audio that could neither be copied nor encoded."""
         self._add(f"Audio in {codec} is not kept: it cannot be decoded.")

@@ -68,7 +68,7 @@ def check_video_pair(
     """
     notes = Notes()
     before = _Video(source, notes, trim)
-    after = _Video(output, Notes(), has_lead=before.extent.skipped > 0)
+    after = _Video(output, Notes(), has_lead=before.extent.skipped > 0, first=before.times[0])
     checks = [
         *_timing_checks(before, after),
         *_picture_checks(before.info, after.info),
@@ -82,7 +82,15 @@ def check_video_pair(
 class _Video:
     """Times of a video's frames, and its audio tracks on the same clock."""
 
-    def __init__(self, path: str | Path, notes: Notes, trim: Trim | None = None, *, has_lead: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        notes: Notes,
+        trim: Trim | None = None,
+        *,
+        has_lead: bool = False,
+        first: Fraction | None = None,
+    ) -> None:
         """Read a video.
 
         Args:
@@ -90,16 +98,26 @@ class _Video:
             notes: where to note what reading it loses.
             trim: the part to read.
             has_lead: whether audio before zero is there only so that later audio can be decoded.
+            first: time of the first frame, on which a file is aligned that has moved all times.
         """
         reader = FrameReader(path, trim=trim, notes=notes)
         self.path, self.info = path, probe(path)
-        self.times = [time * self.info.time_base for time, _ in reader]
+        times = [time * self.info.time_base for time, _ in reader]
+        moved = times[0] - first if first is not None and _has_moved(path) else Fraction(0)
+        self.times = [time - moved for time in times]
         self.end = self.times[-1] + reader.last_duration * self.info.time_base
         self.extent = reader.extent or Extent(end=self.end)
-        self.zero = self.info.start + self.extent.skipped
+        self.zero = self.info.start + self.extent.skipped + moved
         """Time on the file's clock, in seconds, that is zero for frames and audio."""
         has_lost_start = has_lead or reader.missed > 0 or self.extent.skipped > 0
         self.tracks = list(_tracks(path, self.zero, self.extent, has_lost_start=has_lost_start))
+
+
+def _has_moved(path: str | Path) -> bool:
+    """Return whether a file may have moved all times: Matroska stores none before zero, where audio often begins."""
+    with opened(path) as (container, _):
+        is_matroska = "matroska" in container.format.name.split(",")
+        return is_matroska and any(stream.start_time == 0 for stream in container.streams.audio)
 
 
 @dataclass(frozen=True, slots=True)

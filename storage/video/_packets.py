@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -33,6 +34,8 @@ class Packets:
         self._order = _ShownTimes() if is_reordered else None
         self.damaged_frames = 0
         """Decoded frames that their decoder flags as damaged."""
+        self.is_unreadable = False
+        """Whether the file cannot be read to its end."""
 
     def frames(self) -> Iterator[Any]:
         """Yield all frames that can be decoded: skip damaged packets, and stop where the file is truncated."""
@@ -41,7 +44,8 @@ class Packets:
             try:
                 packet = next(packets, None)
             except av.error.FFmpegError:
-                self._is_damaged = True
+                self._is_damaged = self.is_unreadable = True
+                yield from self._kept()
                 return
             if packet is None:
                 return
@@ -53,6 +57,15 @@ class Packets:
                 continue
             for frame in frames:
                 self.damaged_frames += frame.is_corrupt
+                if self._order is not None:
+                    frame.pts = self._order.take(frame.pts)
+                yield frame
+
+    def _kept(self) -> Iterator[Any]:
+        """Yield the frames that the decoder has kept, where the file ends too early for a last, empty packet."""
+        with contextlib.suppress(av.error.FFmpegError):
+            for frame in self._stream.decode(None):
+                frame.time_base = self._stream.time_base
                 if self._order is not None:
                     frame.pts = self._order.take(frame.pts)
                 yield frame

@@ -28,6 +28,8 @@ class Timeline:
         self._last: int | None = None
         self.offsets: list[int] = []
         """What is added to the file's timestamps after each restart of its clock, ticks."""
+        self.repaired = 0
+        """Frames that the file shows with or before the frame before."""
 
     def place(self, pts: int | None) -> int:
         """Return the timestamp of the next frame from the file's, both in ticks; None where the file has none."""
@@ -42,6 +44,7 @@ class Timeline:
         if pts + self._offset > self._last:
             return pts + self._offset
         if self._last - (pts + self._offset) < self._limit:
+            self.repaired += 1
             return self._last + 1  # a frame out of order, as short as possible: later frames keep their times
         self._offset = self._last + self._step - pts
         self.offsets.append(self._offset)

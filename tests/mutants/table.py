@@ -370,6 +370,47 @@ STORAGE = (
         ),
     ),
     *_faults(
+        "storage/video/_frame_notes.py",
+        "tests/storage/video/test_frame_notes.py",
+        ("colours are looked at in the first frame alone", "if kind != colours:", "if colours is None:"),
+        ("another shape of pixels is not noted", "if aspect not in (self._aspect, 0):", "if False:"),
+    ),
+    *_faults(
+        "storage/video/_tone_mapping.py",
+        "tests/storage/video/test_frame_notes.py",
+        ("all frames are converted as SDR after a change", "= ToneMap.of(frame, side_data(frame))", "= None"),
+    ),
+    *_faults(
+        "storage/video/_orientation.py",
+        "tests/storage/video/test_frame_notes.py",
+        ("a skewed picture counts as upright", "max(a, d)) * _DEGREES >", "max(a, d)) >"),
+    ),
+    *_faults(
+        "storage/video/_packets.py",
+        "tests/storage/video/test_frame_notes.py",
+        ("frames that the decoder has kept are lost", "                yield from self._kept()\n", ""),
+    ),
+    *_faults(
+        "storage/video/_timing.py",
+        "tests/storage/video/test_frame_notes.py",
+        (
+            "a short recording that is joined is squeezed",
+            "Fraction(_MOST_OUT_OF_ORDER * self._step)",
+            "Fraction(10**9)",
+        ),
+        ("times that do not increase are repaired silently", "            self.repaired += 1\n", ""),
+    ),
+    *_faults(
+        "storage/video/_decode.py",
+        "tests/storage/video/test_frame_notes.py",
+        ("all frames are turned as the first", "if frame.rotation != self._rotation:", "if False:"),
+    ),
+    *_faults(
+        "storage/video/_colour.py",
+        "tests/storage/video/test_frame_notes.py",
+        ("a matrix that is not known is followed silently", "if matrix is not None and not", "if False and not"),
+    ),
+    *_faults(
         "storage/video/_channels.py",
         "tests/storage/video/test_channels.py",
         ("channels stay in QuickTime's order", "is_same = is_in_order(own) and ", "is_same = "),

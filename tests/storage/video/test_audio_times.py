@@ -77,6 +77,8 @@ def test_packets_without_a_duration_are_copied_to_the_last_one(tmp_path: Path) -
     path = sound_clip(tmp_path / "clip.nut", "vorbis", layout="stereo")
     out = rewritten(path)
     assert [content for _, content in packets(out)] == [content for _, content in packets(path)]
+    with av.open(io.BytesIO(read_audio(path) or b"")) as container:
+        assert [packet.duration for packet in container.demux() if packet.size][-1] == 1024
 
 
 def test_tta_is_encoded_since_matroska_does_not_store_its_length(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from storage.video._notes import Notes
 from storage.video._orientation import Orientation
 from storage.video._packets import Packets
 from storage.video._side_data import side_data
-from storage.video._source import opened, origin, other_streams
+from storage.video._source import count_pages, opened, origin, other_streams
 from storage.video._timing import Extent, Timeline, final_duration
 from storage.video._tone_mapping import ToneMap, ToneMaps
 from storage.video._trim import Trim
@@ -243,7 +243,7 @@ class FrameReader:
         return deinterlaced(frames) if self._deinterlace else frames
 
     def _note_start(self, container: Any, stream: Any, picture: _Picture) -> None:
-        self._notes.streams_left_out(other_streams(container, stream))
+        self._notes.streams_left_out(other_streams(container, stream) | {"page": count_pages(self._path, container)})
         self._notes.marks_left_out(picture.side_data)
         self._notes.profile_left_out(picture.side_data.get("ICC_PROFILE", b""))
         if picture.missed:

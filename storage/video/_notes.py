@@ -15,6 +15,7 @@ _STREAMS = {
     "video": ("other video track", "other video tracks"),
     "cover": ("cover picture", "cover pictures"),
     "chapter": ("chapter mark", "chapter marks"),
+    "page": ("further picture of the file", "further pictures of the file"),
     "audio": ("audio track that cannot be decoded", "audio tracks that cannot be decoded"),
 }
 _DOLBY_VISION = "Dolby Vision metadata is not applied: colours may differ."

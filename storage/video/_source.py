@@ -19,8 +19,9 @@ from storage.errors import VideoError
 from storage.limits import current_limits
 from storage.video._packed import is_animated_webp, pack_webp
 
-__all__ = ["opened", "origin", "other_streams"]
+__all__ = ["count_pages", "opened", "origin", "other_streams"]
 
+_PAGED_FORMATS = frozenset({"tiff_pipe", "jpeg_pipe", "image2"})
 # ffmpeg decodes text as terminal art and opens the files that a playlist names: neither is a video here
 _NO_VIDEO_FORMATS = frozenset({"tty", "concat", "hls", "dash", "lavfi"})
 
@@ -111,6 +112,17 @@ def other_streams(container: Any, stream: Any) -> dict[str, int]:
         counts[kind if kind in counts else "data"] += 1
     counts["chapter"] = len(container.chapters())
     return counts
+
+
+def count_pages(path: str | Path, container: Any) -> int:
+    """Count the pictures after the first one in a file of still pictures, as TIFF and the JPEGs of phones may have."""
+    if _PAGED_FORMATS.isdisjoint(container.format.name.split(",")):
+        return 0
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
+            return int(getattr(picture, "n_frames", 1)) - 1
+    except (Image.DecompressionBombError, EOFError, OSError, SyntaxError, ValueError):
+        return 0
 
 
 def _video_stream(path: str | Path, container: Any) -> Any:

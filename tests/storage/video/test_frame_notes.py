@@ -124,6 +124,15 @@ def test_a_profile_is_known_as_srgb_in_both_encodings_of_its_name(encoding: str)
     assert len(notes.lines) == 1
 
 
+@pytest.mark.parametrize(("name", "kind"), [("scan.tif", "TIFF"), ("phone.jpg", "MPO")])
+def test_further_pictures_of_a_still_are_noted(name: str, kind: str, tmp_path: Path) -> None:
+    images = [Image.new("RGB", (64, 48), (value, 90, 90)) for value in (40, 120, 200)]
+    images[0].save(tmp_path / name, kind, save_all=True, append_images=images[1:])
+    frames, lines = read(tmp_path / name)
+    assert [frame[0, 0, 0] for frame in frames] == pytest.approx([40], abs=2)
+    assert lines == ["2 further pictures of the file are not kept."]
+
+
 def test_short_recordings_that_are_joined_are_shown_one_after_the_other(
     make_clip: MakeClip, flat_frames: FlatFrames
 ) -> None:

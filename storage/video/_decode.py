@@ -204,7 +204,7 @@ class FrameReader:
             tone_maps = ToneMaps(picture.tone_map)
             to_rgb, to_shown = ToRgb(picture.size, tone_maps), ToRgb(picture.shown)
             watch = FrameNotes(self._notes, stream.codec_context, tone_maps, deinterlaced=self._deinterlace)
-            turns = _Turns(first, picture.turn, self._notes)
+            turns = _Turns(first, picture.turn, self._notes, is_mjpeg=stream.codec_context.name == "mjpeg")
             for frame in self._fields(watch.passed(itertools.chain([first], decoded), picture.size)):
                 pts = frame.pts if frame.pts is not None else frame.dts
                 own = 0 if container.format.name == "avi" else frame.duration  # AVI says one tick for any frame
@@ -263,14 +263,17 @@ class FrameReader:
 
 
 class _Turns:
-    """Orientations of the frames of a video, which may change: each picture of MJPEG has its own."""
+    """Orientations of the frames of a video, which may change: each picture of MJPEG has its own.
 
-    def __init__(self, first: Any, turn: Orientation, notes: Notes) -> None:
+    In other codecs a frame that does not state one, as most where it is in the stream, has that of the frame before.
+    """
+
+    def __init__(self, first: Any, turn: Orientation, notes: Notes, *, is_mjpeg: bool) -> None:
         self._rotation, self._turn, self._notes = first.rotation, turn, notes
-        self._index, self._changed = 0, False
+        self._index, self._changed, self._is_mjpeg = 0, False, is_mjpeg
 
     def of(self, frame: Any) -> Orientation:
-        if frame.rotation != self._rotation:
+        if frame.rotation != self._rotation and (frame.rotation or self._is_mjpeg):
             self._rotation, self._turn = frame.rotation, Orientation.of(side_data(frame))
             if not self._changed:
                 self._notes.turn_changed(self._index)

@@ -403,7 +403,8 @@ STORAGE = (
     *_faults(
         "storage/video/_decode.py",
         "tests/storage/video/test_frame_notes.py",
-        ("all frames are turned as the first", "if frame.rotation != self._rotation:", "if False:"),
+        ("a turn is forgotten", " and (frame.rotation or self._is_mjpeg)", ""),
+        ("all frames are turned as the first", "if frame.rotation != self._rotation and", "if False and"),
     ),
     *_faults(
         "storage/video/_colour.py",

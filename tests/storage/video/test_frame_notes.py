@@ -91,6 +91,17 @@ def test_each_picture_of_mjpeg_is_turned_upright_by_itself(tmp_path: Path) -> No
     assert lines == ["From frame 1 on pictures are rotated otherwise: turned upright and fitted in."]
 
 
+def test_a_turn_that_the_stream_states_once_is_that_of_all_frames(make_clip: MakeClip, flat_frames: FlatFrames) -> None:
+    source = make_clip(flat_frames(*GREYS), name="clip.h264")
+    data = source.read_bytes()
+    start = data.index(b"\0\0\1\x65")  # the first picture
+    message = bytes([0, 0, 1, 6, 47, 3, 0x08, 0x00, 0x09, 0x80])  # SEI: display orientation, a quarter turn
+    source.write_bytes(data[:start] + message + data[start:])
+    frames, lines = read(source)
+    assert [frame.shape for frame in frames] == [(64, 48, 3)] * len(GREYS)
+    assert lines == []
+
+
 @pytest.mark.parametrize(
     ("names", "line"),
     [

@@ -111,17 +111,19 @@ class Packets:
         return max(0, len(self._stream.index_entries) - self._read) if is_indexed else 0
 
     def _short_of_duration(self, times: Sequence[int], last_duration: int) -> int:
-        """Return the frames between the last one and the stream's end as Matroska and AVI state it."""
-        stated, step = self._stated_end(), median_step(times)
+        """Return the frames between the last one and the stream's end as Matroska, AVI and MXF state it."""
+        stated, step = self._stated_end(times[0]), median_step(times)
         if stated is None or step is None:
             return 0
         rest = stated / self._stream.time_base - (times[-1] + last_duration)
         return int(rest // step) if rest >= _GAP * step else 0
 
-    def _stated_end(self) -> Fraction | None:
+    def _stated_end(self, first: int) -> Fraction | None:
         """Return the end of the stream in seconds; None where the file does not say it of the video alone."""
         if self._container.format.name == "avi" and self._stream.frames:
             return Fraction(self._stream.frames * self._stream.time_base)
+        if self._container.format.name == "mxf" and self._stream.duration:
+            return Fraction((first + self._stream.duration) * self._stream.time_base)
         return _clock_time(self._stream.metadata.get("DURATION", ""))
 
 

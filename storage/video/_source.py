@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import stat
+import struct
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,11 @@ from storage.video._packed import is_animated_webp, pack_webp
 
 __all__ = ["count_pages", "opened", "origin", "other_streams"]
 
+_PILLOW_ERRORS = (
+    *(EOFError, LookupError, OSError, OverflowError, SyntaxError, TypeError, ValueError, ZeroDivisionError),
+    *(AttributeError, Image.DecompressionBombError, struct.error),
+)
+"""What Pillow raises on damaged pages: it does not map its own errors there."""
 _PAGED_FORMATS = frozenset({"tiff_pipe", "jpeg_pipe", "image2"})
 # ffmpeg decodes text as terminal art and opens the files that a playlist names: neither is a video here
 _NO_VIDEO_FORMATS = frozenset({"tty", "concat", "hls", "dash", "lavfi"})
@@ -121,7 +127,7 @@ def count_pages(path: str | Path, container: Any) -> int:
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
             return int(getattr(picture, "n_frames", 1)) - 1
-    except (Image.DecompressionBombError, EOFError, OSError, SyntaxError, ValueError):
+    except _PILLOW_ERRORS:
         return 0
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from storage.errors import VideoError
 from storage.video import FrameReader, Notes
 from storage.video._orientation import Orientation
 from tests.storage.video.test_tone_mapping import BT709, HLG, IN_709, IN_2020, expected_grey, grey_clip, hlg_code
@@ -142,6 +144,19 @@ def test_further_pictures_of_a_still_are_noted(name: str, kind: str, tmp_path: P
     frames, lines = read(tmp_path / name)
     assert [frame[0, 0, 0] for frame in frames] == pytest.approx([40], abs=2)
     assert lines == ["2 further pictures of the file are not kept."]
+
+
+def test_a_tiff_that_is_cut_off_ends_in_no_other_error(tmp_path: Path) -> None:
+    images = [Image.new("RGB", (64, 48), (value, 90, 90)) for value in (40, 120)]
+    path = tmp_path / "scan.tif"
+    images[0].save(path, save_all=True, append_images=images[1:])
+    data = path.read_bytes()
+    read_at = []
+    for cut in (*range(100, len(data), len(data) // 40), *range(len(data) // 2, len(data) // 2 + 200, 7)):
+        path.write_bytes(data[:cut])
+        with contextlib.suppress(VideoError):
+            read_at.append(len(read(path)[0]))
+    assert set(read_at) == {1}
 
 
 def test_short_recordings_that_are_joined_are_shown_one_after_the_other(

@@ -25,7 +25,7 @@ from storage.video._notes import Notes
 from storage.video._orientation import Orientation
 from storage.video._packets import Packets
 from storage.video._side_data import side_data
-from storage.video._source import count_pages, opened, origin, other_streams
+from storage.video._source import count_pages, is_cut_gif, opened, origin, other_streams
 from storage.video._timing import Extent, Timeline, final_duration
 from storage.video._tone_mapping import ToneMap, ToneMaps
 from storage.video._trim import Trim
@@ -248,6 +248,8 @@ class FrameReader:
         self._notes.profile_left_out(picture.side_data.get("ICC_PROFILE", b""))
         if picture.missed:
             self._notes.start_left_out(picture.missed)
+        if is_cut_gif(self._path, container):
+            self._notes.end_unreadable()
         if Orientation.is_rough(picture.side_data):
             self._notes.turned_roughly()
         if stream.metadata.get("alpha_mode") == "1":  # WebM stores it apart from the colours, and it is not decoded

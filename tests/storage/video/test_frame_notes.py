@@ -146,6 +146,18 @@ def test_further_pictures_of_a_still_are_noted(name: str, kind: str, tmp_path: P
     assert lines == ["2 further pictures of the file are not kept."]
 
 
+def test_a_gif_that_is_cut_off_is_noted(tmp_path: Path) -> None:
+    images = [Image.new("RGB", (64, 48), (value, 90, 90)) for value in (40, 120, 200)]
+    path = tmp_path / "clip.gif"
+    images[0].save(path, save_all=True, append_images=images[1:], duration=100)
+    data = path.read_bytes()
+    assert read(path)[1] == []
+    path.write_bytes(data + bytes(100))
+    assert read(path)[1] == []
+    path.write_bytes(data[: len(data) * 2 // 3])
+    assert read(path)[1] == ["The file cannot be read to its end: it is damaged."]
+
+
 def test_a_tiff_that_is_cut_off_ends_in_no_other_error(tmp_path: Path) -> None:
     images = [Image.new("RGB", (64, 48), (value, 90, 90)) for value in (40, 120)]
     path = tmp_path / "scan.tif"

@@ -82,7 +82,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     It is in the same folder, since only a rename within one file system is atomic. Missing folders are created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{_PARTIAL}-{uuid.uuid4().hex[:12]}-{path.name}")
+    temporary = path.with_name(f"{_PARTIAL}-{uuid.uuid4().hex[:12]}{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)

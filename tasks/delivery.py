@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -23,6 +24,7 @@ from storage.reference import ArtifactRef
 from storage.workspace import Workspace, open_artifact
 from tasks.artifacts import edited_name
 from tasks.errors import TaskInputError
+from tasks.planning.local_path import is_local, local_path
 from tasks.sidecar import SIDECAR, is_maker
 
 __all__ = [
@@ -56,7 +58,8 @@ class Sample:
 
 def output_location(output: str, path: str, *, suffix: str) -> str:
     """Return the path or URL of a row's video below the output folder."""
-    return f"{output.rstrip('/')}/{path}{suffix}"
+    below = quote(path) if output.startswith("file://") else path
+    return f"{output.rstrip('/')}/{below}{suffix}"
 
 
 def is_delivered(video: ArtifactRef, location: str) -> bool:
@@ -258,8 +261,8 @@ def _add_sample(tar: tarfile.TarFile, sample: Sample) -> None:
 
 def files_of(location: str) -> tuple[Files, str]:
     """Return the files of a folder or an object store, and the key of a location in them."""
-    if "://" not in location or location.startswith("file://"):
-        path = Path(location.removeprefix("file://")).expanduser()
+    if is_local(location):
+        path = local_path(location)
         return LocalFiles(path.parent), path.name
     scheme, _, rest = location.partition("://")
     bucket, _, key = rest.partition("/")

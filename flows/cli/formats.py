@@ -30,7 +30,7 @@ def output_format(output: str | None, *, chosen: str | None) -> str | None:
         return chosen
     if output.endswith(("/", os.sep)):
         found: str | None = "png"
-    elif path.is_dir():
+    elif os.path.isdir(output):  # noqa: PTH112  (no error where the name is too long)
         raise TaskInputError(
             f"The output {output} is a folder: end it with / for a folder of pictures, or give a file name."
         )

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from tasks.errors import TaskInputError
-from tasks.planning.local_path import local_path
+from tasks.planning.local_path import is_local, local_path
 from tasks.sidecar import SIDECAR, sidecar_record
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from tasks.planning.plan import EditPlan
 
 __all__ = ["check_output", "check_overwrite", "copy_out", "deliver", "report_notes"]
+
+_LONGEST_NAME = 255  # bytes, in all usual file systems
 
 
 def check_output(location: str | None, *, video: str, overwrite: bool) -> None:
@@ -32,10 +33,11 @@ def check_output(location: str | None, *, video: str, overwrite: bool) -> None:
     """
     if location is None:
         return
-    if _is_remote(location):
+    if not is_local(location):
         _check_remote(location)
         return
-    target, source = _local_path(location), Path(video)
+    target, source = local_path(location), Path(video)
+    _check_name(target)
     places = (source, source.parent) if target.is_dir() else (source,)  # a glob of pictures has its parent
     if target.exists() and any(place.exists() and target.samefile(place) for place in places):
         raise TaskInputError(
@@ -64,23 +66,28 @@ def check_overwrite(plan: EditPlan, output: str | None, *, overwrite: bool) -> N
 
     if output is None or overwrite:
         return
-    if _is_remote(output):
+    if not is_local(output):
         maker = _made_by_remote(output)
-    elif _is_kept(_local_path(output)):
-        maker = _made_by(_local_path(output))
+    elif _is_kept(local_path(output)):
+        maker = _made_by(local_path(output))
     else:
         return
     if maker not in (None, plan[ENCODE].ref.digest):
         raise TaskInputError(f"The output {output} exists, and another edit has made it; --overwrite replaces it.")
 
 
-def _is_remote(location: str) -> bool:
-    return "://" in location and not location.startswith("file://")
-
-
-def _local_path(location: str) -> Path:
-    """Return the path that a location names, a path or a file:// URL."""
-    return local_path(unquote(urlsplit(location).path) if location.startswith("file://") else location)
+def _check_name(target: Path) -> None:
+    """Refuse a path that no file can have; the record next to an output has a longer name."""
+    *folders, name = target.absolute().parts
+    if max(len(os.fsencode(part)) for part in (*folders, f"{name}{SIDECAR}")) > _LONGEST_NAME:
+        most = _LONGEST_NAME - len(SIDECAR)
+        raise TaskInputError(f"The output {target} cannot be written: a name has at most {most} bytes (--output).")
+    try:
+        os.lstat(target)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise TaskInputError(f"The output {target} cannot be written: {error.strerror} (--output).") from error
 
 
 def _check_remote(location: str) -> None:
@@ -160,14 +167,14 @@ def deliver(plan: EditPlan, output: str | None) -> str:
     if output is None:
         return f"{ref.workspace}/{ref.path}/{name}"
     # First, so that an output without its provenance is never there; the digest says which output it belongs to
-    if _is_remote(output):
+    if not is_local(output):
         from tasks.delivery import deliver_video
 
         deliver_video(ref, output, record=lambda made: sidecar_record(plan, output=made))
         return output
     from storage.files import write_atomic
 
-    target = _local_path(output)
+    target = local_path(output)
     with open_artifact(ref).local_copy(name) as path, _writing(ref, name, target), _replacing(target) as partial:
         if name.endswith(".zip") and not output.endswith(".zip"):
             with zipfile.ZipFile(path) as pictures:
@@ -207,7 +214,7 @@ def _replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path for a file or a folder, which replaces the target if the context ends without an error."""
     target = target.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=".wave-", dir=target.parent) as folder:
         new = Path(folder, target.name)
         yield new
         if target.is_dir():

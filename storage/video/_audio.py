@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -23,11 +24,12 @@ import av
 import av.error
 
 from storage.errors import VideoError
-from storage.video._audio_lanes import CopyLane, EncodeLane, Lane
+from storage.video._audio_lanes import CopyLane, EncodeLane, FormatChangeError, Lane
+from storage.video._channels import is_in_order, take_channels
 from storage.video._notes import Notes
 from storage.video._packets import Packets
 from storage.video._source import opened, origin
-from storage.video._timing import Extent, Restarts
+from storage.video._timing import AudioClock, Extent
 
 __all__ = ["AudioCopy", "copy_audio", "read_audio"]
 
@@ -35,7 +37,9 @@ _TRIED = 16  # packets of a stream that are written to find whether a container 
 _LEAD = Fraction(1, 10)
 """Seconds of audio before a part of a file, which its first packets may need to be decoded; players skip it."""
 _LONGEST_GAP = 10  # seconds without sound, after the pictures; a longer one is a damaged time
-_MP4 = "mp4"
+_MP4, _MATROSKA = "mp4", "matroska"
+_LEAD_IN = "WAVE_LEAD_IN"
+"""Tag of a Matroska file of audio: seconds to subtract from all times, since it stores none before zero."""
 _Output: TypeAlias = Path | io.BytesIO
 _Opener = Callable[[], AbstractContextManager[Any]]
 """What opens the source from its start, as often as it is called."""
@@ -85,14 +89,16 @@ def copy_audio(
         missed = packets.undecodable(first)
         start = origin(source, first, missed)
         span = partial(_Span, start, extent, has_lost_start=missed > 0)
+        lead_in = _lead_in(source, start)
 
     @contextlib.contextmanager
     def reopened() -> Iterator[Any]:
         with opened(path) as (source, _):
             yield source
 
-    only_matroska = any(_fits(reopened, index, "matroska") and not _fits(reopened, index, _MP4) for index in indices)
-    return _stored(reopened, target, span, "matroska" if only_matroska else _MP4, notes)
+    if any(_fits(reopened, index, _MATROSKA) and not _fits(reopened, index, _MP4) for index in indices):
+        return _stored(reopened, target, partial(span, lead_in=lead_in), _MATROSKA, notes)
+    return _stored(reopened, target, span, _MP4, notes)
 
 
 def _stored(
@@ -104,13 +110,15 @@ def _stored(
         written, span = 0, new_span()
         try:
             with reopened() as source, av.open(_emptied(output), "w", format=kind, options=options) as target:
+                if span.lead_in:
+                    target.metadata[_LEAD_IN] = str(span.lead_in)
                 lanes = _lanes(reopened, source, target, notes, encode=encode)
-                for packet in _packets(source, lanes.streams):
-                    if span.place(packet, kind):
+                for packet in _packets(source, lanes.streams, span.offsets):
+                    if span.place(packet):
                         lanes.write(packet)
                         written += 1
                 lanes.finish()
-        except av.error.FFmpegError as error:
+        except (av.error.FFmpegError, FormatChangeError) as error:
             if isinstance(error, OSError):  # the disk, not the audio
                 raise
             continue
@@ -119,6 +127,18 @@ def _stored(
         return written > 0
     notes.audio_left_out("a damaged stream")
     return False
+
+
+def _lead_in(source: Any, start: Fraction) -> int:
+    """Return whole seconds by which no audio comes before zero; a header does not count an encoder's delay."""
+    firsts = [stream.start_time * stream.time_base for stream in source.streams.audio if stream.start_time is not None]
+    return 1 + max(0, math.ceil(start - min(firsts, default=start)))
+
+
+def _earlier(packets: Iterator[Any], seconds: int) -> Iterator[Any]:
+    for packet in packets:
+        packet.pts -= round(seconds / packet.time_base)
+        yield packet
 
 
 def _emptied(output: _Output) -> str | io.BytesIO:
@@ -132,32 +152,30 @@ def _emptied(output: _Output) -> str | io.BytesIO:
 class _Span:
     """The part of a file's audio that is kept, and its place on the clock of the frames."""
 
-    def __init__(self, start: Fraction, extent: Extent | None, *, has_lost_start: bool) -> None:
+    def __init__(self, start: Fraction, extent: Extent | None, *, has_lost_start: bool, lead_in: int = 0) -> None:
         skipped = extent.skipped if extent else Fraction(0)
+        self.lead_in = lead_in
+        """Seconds that are added to all times of the output."""
+        self.offsets = extent.offsets if extent else ()
         self._start, self._extent = start + skipped, extent
         self._lead = _LEAD if skipped else Fraction(0)
         self._has_lost_start = has_lost_start or skipped > 0
-        self._restarts: dict[int, Restarts] = defaultdict(lambda: Restarts(extent.offsets if extent else ()))
         self._ends: dict[int, Fraction] = defaultdict(Fraction)
         self.cut_at: Fraction | None = None
         """Seconds after which packets were left out."""
 
-    def place(self, packet: Any, container: str) -> bool:
+    def place(self, packet: Any) -> bool:
         """Move a packet to the clock of the frames, and return whether it is kept.
 
-        Where the start of the video was left out, so is the audio that ends before zero. Matroska stores no times
-        before zero, and would move all others.
+        Where the start of the video was left out, so is the audio that ends before zero.
         """
-        own = Fraction(packet.pts * packet.time_base)
-        moved = self._restarts[packet.stream_index].place(own) - own - self._start
-        packet.pts += round(moved / packet.time_base)
+        packet.pts -= round(self._start / packet.time_base)
         start, duration = packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base
         if self._is_after(start, packet.stream_index):
             return False
         self._ends[packet.stream_index] = start + duration
-        if not self._has_lost_start:
-            return True
-        return bool(start + duration > -self._lead if container == _MP4 else start >= 0)
+        packet.pts += round(self.lead_in / packet.time_base)
+        return bool(not self._has_lost_start or start + duration > -self._lead)
 
     def _is_after(self, start: Fraction, stream: int) -> bool:
         """Return whether a packet comes after the pictures: of a cut file, or at a time that nothing leads to."""
@@ -197,7 +215,8 @@ class AudioCopy:
         except (av.error.FFmpegError, ValueError) as error:
             raise VideoError(f"the audio for the frames cannot be read ({error})") from error
         self._lanes = _lanes(reopened, self._source, target, notes)
-        self._packets = _packets(self._source, self._lanes.streams)
+        lead_in = int(self._source.metadata.get(_LEAD_IN, "0"))
+        self._packets = _earlier(_packets(self._source, self._lanes.streams), lead_in)
         self._next = next(self._packets, None)
 
     def write_until(self, seconds: Fraction | None) -> None:
@@ -257,11 +276,15 @@ def _lanes(reopened: _Opener, source: Any, target: Any, notes: Notes, *, encode:
     for index in _indices(source):
         stream, kind = source.streams[index], target.format.name
         codec = stream.codec_context.name
-        if not encode and _fits(reopened, index, kind):
+        if not stream.codec_context.sample_rate and not _is_decodable(reopened, index):  # declared, and never begun
+            notes.audio_left_out(codec)
+        elif not encode and _fits(reopened, index, kind):
             lanes[index] = CopyLane(stream, target)
         elif _can_write(EncodeLane, reopened, index, kind):
             lane = lanes[index] = EncodeLane(stream, target)
             notes.audio_encoded(codec, lane.name)
+            if not lane.mix.has_all:
+                notes.audio_mixed(lane.channels, lane.mix.layout)
         else:
             notes.audio_left_out(codec)
     return _Lanes(lanes, target, notes)
@@ -270,11 +293,16 @@ def _lanes(reopened: _Opener, source: Any, target: Any, notes: Notes, *, encode:
 def _fits(reopened: _Opener, index: int, container: str) -> bool:
     """Return whether a container, by ffmpeg's name of its format, supports a stream's codec.
 
-    PCM in MP4 is written and read by new versions of FFmpeg only: others play noise.
+    PCM in MP4 is written and read by new versions of FFmpeg only: others play noise. TTA has a header that Matroska
+    does not store. PCM with channels that are not in FFmpeg's order would be read in that order.
     """
     with reopened() as source:
-        codec = source.streams[index].codec_context.name
-    return not (container == _MP4 and codec.startswith("pcm_")) and _can_write(CopyLane, reopened, index, container)
+        codec = source.streams[index].codec_context
+        is_pcm = "pcm_" in codec.name
+        if not codec.sample_rate or (is_pcm and not is_in_order(take_channels(codec))):
+            return False
+        refused = is_pcm if container == _MP4 else codec.name == "tta"
+    return not refused and _can_write(CopyLane, reopened, index, container)
 
 
 def _can_write(kind: _LaneKind, reopened: _Opener, index: int, container: str) -> bool:
@@ -286,20 +314,36 @@ def _can_write(kind: _LaneKind, reopened: _Opener, index: int, container: str) -
                 for made in lane.packets(packet):
                     with contextlib.suppress(av.error.InvalidDataError):  # damage is no matter of the container
                         trial.mux(made)
-    except (av.error.FFmpegError, ValueError):
+    except (av.error.FFmpegError, FormatChangeError, ValueError):
         return False
     return True
+
+
+def _is_decodable(reopened: _Opener, index: int) -> bool:
+    """Return whether a stream has a packet that can be decoded."""
+    with reopened() as source:
+        take_channels(source.streams[index].codec_context)
+        for packet in _packets(source, [index]):
+            with contextlib.suppress(av.error.FFmpegError):
+                if packet.decode():
+                    return True
+    return False
 
 
 def _indices(source: Any) -> list[int]:
     return [stream.index for stream in source.streams.audio if stream.codec_context is not None]
 
 
-def _packets(container: Any, indices: Sequence[int]) -> Iterator[Any]:
-    """Yield the packets of these streams that have data and a time, in the file's order, until it is truncated."""
+def _packets(container: Any, indices: Sequence[int], offsets: Sequence[Fraction] = ()) -> Iterator[Any]:
+    """Yield the packets of these streams that have data and a time, in the file's order, until it is truncated.
+
+    Times that do not increase are repaired: no container takes them. Those after a restart are moved by `offsets`.
+    """
     if not indices:  # PyAV takes an empty list for all streams
         return
+    clocks = {index: AudioClock(container.streams[index].time_base, offsets) for index in indices}
     with contextlib.suppress(av.error.FFmpegError):
         for packet in container.demux([container.streams[index] for index in indices]):
             if packet.size and packet.pts is not None:
+                packet.pts = clocks[packet.stream_index].place(packet.pts, packet.duration or 0)
                 yield packet

@@ -11,14 +11,23 @@ import av
 import av.error
 from av.filter import Graph
 
-__all__ = ["CopyLane", "EncodeLane", "Lane"]
+from storage.video._channels import Mix, take_channels
+
+__all__ = ["CopyLane", "EncodeLane", "FormatChangeError", "Lane"]
 
 _OPUS_RATES = frozenset({48000, 24000, 16000, 12000, 8000})
 _AAC_RATES = frozenset({96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350})
-_AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "7.1", 8: "7.1"}
+_AAC_LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
+_OPUS_LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
 _AAC_FRAME = 1024  # samples
 _OPUS_FRAME = Fraction(20, 1000)  # seconds
 _BIT_RATE = 128_000  # per channel
+_SYNC = 0xFF  # the first byte of a header of MPEG audio
+_COMPARED = 3  # headers: the first one, and the last two
+
+
+class FormatChangeError(Exception):
+    """A stream changes its sample rate, which the header of a container states once."""
 
 
 class Lane(Protocol):
@@ -45,20 +54,36 @@ class CopyLane:
         """Add a stream like another to a container."""
         self._output = _described(target.add_stream_from_template(stream), stream)
         self._codec = stream.codec_context
+        take_channels(self._codec)
         self._samples = self._codec.frame_size or 0
         self._tick = Fraction(1, self._codec.sample_rate)
         self._expected: int | None = None
+        self._rates: list[int] = []
 
     def packets(self, packet: Any) -> list[Any]:
-        """See `Lane`."""
+        """See `Lane`.
+
+        Raises:
+            FormatChangeError: if the stream changes.
+        """
         if packet is None:
             return []
+        self._check_rate(packet)
         packet.dts = packet.pts  # audio packets are decoded in the order in which they are played
         samples = self._samples or (0 if packet.duration else self._count(packet))
-        if samples and packet.time_base != self._tick:
+        if samples and (packet.time_base != self._tick or not packet.duration):
             self._restore_clock(packet, samples)
         packet.stream = self._output
         return [packet]
+
+    def _check_rate(self, packet: Any) -> None:
+        """Compare a packet's header with the first one's; two in a row differ, since one may be damage."""
+        found = _coded_rate(self._codec.name, bytes(memoryview(packet)[:4]))
+        if found is not None:
+            self._rates = [*self._rates[:1], *self._rates[1:][-1:], found]
+        has_changed = len(self._rates) == _COMPARED and self._rates[0] not in self._rates[1:]
+        if has_changed or packet.has_sidedata("new_extradata"):
+            raise FormatChangeError
 
     def _count(self, packet: Any) -> int:
         """Return the samples of a packet without a duration: in MP4, the last one would not be played."""
@@ -90,11 +115,15 @@ class EncodeLane:
         if self._rate not in (_OPUS_RATES if is_opus else _AAC_RATES):
             self._rate = 48000
         self._frame = int(_OPUS_FRAME * self._rate) if is_opus else _AAC_FRAME
-        self._layout = _AAC_LAYOUTS.get(self._codec.layout.nb_channels, "stereo")
+        names = take_channels(self._codec)
+        self.channels = self._codec.layout.nb_channels
+        self.mix = Mix.of(names, self.channels, _OPUS_LAYOUTS if is_opus else _AAC_LAYOUTS)
+        self._layout = self.mix.layout
         encoder = "libopus" if is_opus else "aac"
         self._output = _described(target.add_stream(encoder, rate=self._rate, layout=self._layout), stream)
         self._output.bit_rate = _BIT_RATE * self._output.codec_context.layout.nb_channels
         self._resampler: tuple[Any, av.AudioResampler] | None = None
+        self._pan: tuple[tuple[str, int], Graph] | None = None
         self._graph = self._filters()
         self.damaged = 0
 
@@ -104,7 +133,7 @@ class EncodeLane:
 
     def _frames(self, packet: Any) -> Iterator[Any]:
         for frame in self._decoded(packet):
-            for part in self._resampled(frame):
+            for part in self._resampled(self._mixed(frame)):
                 yield from self._filtered(part)
         if packet is None:
             for part in self._resampled(None):
@@ -124,6 +153,16 @@ class EncodeLane:
         for frame in frames:
             frame.time_base = frame.time_base or self._time_base  # those that a decoder has kept have none
         return frames
+
+    def _mixed(self, frame: Any) -> Any:
+        """Put the channels in order, or mix them, where a conversion of layouts would not do it right."""
+        if not self.mix.pan or frame.layout.nb_channels != self.channels:
+            return frame
+        kind = frame.format.name, frame.sample_rate
+        if self._pan is None or self._pan[0] != kind:
+            self._pan = kind, _pan_filter(frame, self.mix.pan)
+        self._pan[1].push(frame)
+        return self._pan[1].pull()
 
     def _resampled(self, frame: Any) -> list[Any]:
         """Convert a decoded frame to the encoder's rate and layout, also where its own change in mid-stream."""
@@ -155,6 +194,30 @@ class EncodeLane:
         filters = (("aresample", "async=1:first_pts=0"), ("asetnsamples", f"n={self._frame}:p=0"))
         graph.link_nodes(source, *(graph.add(*each) for each in filters), graph.add("abuffersink")).configure()
         return graph
+
+
+def _coded_rate(codec: str, header: bytes) -> int | None:
+    """Return the bits of a packet's header for the sample rate; None for a codec that has none there."""
+    if len(header) < 4 or header[0] != _SYNC:
+        return None
+    if codec == "aac" and header[1] & 0xF6 == 0xF0:  # ADTS, as in a transport stream
+        return header[2] & 0x3C
+    if codec in ("mp2", "mp3") and header[1] & 0xE0 == 0xE0:
+        return header[1] & 0x18 | (header[2] & 0x0C) << 8
+    return None
+
+
+def _pan_filter(frame: Any, settings: str) -> Graph:
+    graph = Graph()
+    source = graph.add(
+        "abuffer",
+        sample_rate=str(frame.sample_rate),
+        sample_fmt=frame.format.name,
+        channel_layout=frame.layout.name,
+        time_base=str(frame.time_base),
+    )
+    graph.link_nodes(source, graph.add("pan", settings), graph.add("abuffersink")).configure()
+    return graph
 
 
 def _described(output: Any, stream: Any) -> Any:

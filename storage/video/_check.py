@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.errors import VideoError
+from storage.video._channels import take_channels
 from storage.video._decode import FrameReader, VideoInfo, probe
 from storage.video._notes import Notes
 from storage.video._source import opened
-from storage.video._timing import Extent, Restarts
+from storage.video._timing import AudioClock, Extent
 from storage.video._trim import Trim
 
 __all__ = ["VideoCheck", "check_video_pair"]
@@ -67,7 +68,7 @@ def check_video_pair(
     """
     notes = Notes()
     before = _Video(source, notes, trim)
-    after = _Video(output, Notes(), has_lead=before.extent.skipped > 0)
+    after = _Video(output, Notes(), has_lead=before.extent.skipped > 0, first=before.times[0])
     checks = [
         *_timing_checks(before, after),
         *_picture_checks(before.info, after.info),
@@ -81,7 +82,15 @@ def check_video_pair(
 class _Video:
     """Times of a video's frames, and its audio tracks on the same clock."""
 
-    def __init__(self, path: str | Path, notes: Notes, trim: Trim | None = None, *, has_lead: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        notes: Notes,
+        trim: Trim | None = None,
+        *,
+        has_lead: bool = False,
+        first: Fraction | None = None,
+    ) -> None:
         """Read a video.
 
         Args:
@@ -89,16 +98,26 @@ class _Video:
             notes: where to note what reading it loses.
             trim: the part to read.
             has_lead: whether audio before zero is there only so that later audio can be decoded.
+            first: time of the first frame, on which a file is aligned that has moved all times.
         """
         reader = FrameReader(path, trim=trim, notes=notes)
         self.path, self.info = path, probe(path)
-        self.times = [time * self.info.time_base for time, _ in reader]
+        times = [time * self.info.time_base for time, _ in reader]
+        moved = times[0] - first if first is not None and _has_moved(path) else Fraction(0)
+        self.times = [time - moved for time in times]
         self.end = self.times[-1] + reader.last_duration * self.info.time_base
         self.extent = reader.extent or Extent(end=self.end)
-        self.zero = self.info.start + self.extent.skipped
+        self.zero = self.info.start + self.extent.skipped + moved
         """Time on the file's clock, in seconds, that is zero for frames and audio."""
         has_lost_start = has_lead or reader.missed > 0 or self.extent.skipped > 0
         self.tracks = list(_tracks(path, self.zero, self.extent, has_lost_start=has_lost_start))
+
+
+def _has_moved(path: str | Path) -> bool:
+    """Return whether a file may have moved all times: Matroska stores none before zero, where audio often begins."""
+    with opened(path) as (container, _):
+        is_matroska = "matroska" in container.format.name.split(",")
+        return is_matroska and any(stream.start_time == 0 for stream in container.streams.audio)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +137,13 @@ def _tracks(path: str | Path, zero: Fraction, extent: Extent, *, has_lost_start:
     with opened(path) as (container, _):
         streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
         found: dict[int, list[tuple[Fraction, int]]] = {stream.index: [] for stream in streams}
-        clocks = {stream.index: Restarts(extent.offsets) for stream in streams}
+        clocks = {stream.index: AudioClock(stream.time_base, extent.offsets) for stream in streams}
         with contextlib.suppress(av.error.FFmpegError):
             for packet in container.demux(streams) if streams else ():
                 if not packet.size or packet.pts is None:
                     continue
-                start = clocks[packet.stream_index].place(packet.pts * packet.time_base) - zero
+                place = clocks[packet.stream_index].place(packet.pts, packet.duration or 0)
+                start = place * packet.time_base - zero
                 end = start + (packet.duration or 0) * packet.time_base
                 if (last is None or start < last) and (not has_lost_start or end > 0):
                     found[packet.stream_index].append((start, zlib.crc32(_payload(packet))))
@@ -256,6 +276,7 @@ def _matched(own: _Track, other: _Track) -> tuple[list[Fraction], int]:
 def _count_damaged(video: _Video, track: _Track) -> int:
     count = 0
     with opened(video.path) as (container, _), contextlib.suppress(av.error.FFmpegError):
+        take_channels(container.streams[track.index].codec_context)
         for packet in container.demux(container.streams[track.index]):
             try:
                 packet.decode()
@@ -294,15 +315,20 @@ def _envelope(video: _Video, track: _Track) -> npt.NDArray[np.float32]:
 def _heard(video: _Video, track: _Track, rate: int) -> Iterator[tuple[Fraction, npt.NDArray[np.float32]]]:
     """Yield stretches of mono samples with their times in seconds."""
     with opened(video.path) as (container, _):
-        resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
+        resampler: tuple[Any, Any] | None = None
+        take_channels(container.streams[track.index].codec_context)
         end = Fraction(0)
         for frame in _decoded(container, container.streams[track.index]):
             start = end if frame.pts is None else frame.pts * frame.time_base - video.zero
             end = start + Fraction(frame.samples, frame.sample_rate)
-            frame.pts = None
-            parts = [part.to_ndarray()[0] for part in resampler.resample(frame)]
-            if parts:
-                yield start, np.concatenate(parts)
+            kind = frame.format.name, frame.layout.name, frame.sample_rate
+            if resampler is None or resampler[0] != kind:
+                resampler = kind, av.AudioResampler(format="fltp", layout="mono", rate=rate)
+            # With its time, since what is returned began before it: the resampler keeps samples back
+            frame.time_base = Fraction(1, frame.sample_rate)
+            frame.pts = round(start * frame.sample_rate)
+            for part in resampler[1].resample(frame):
+                yield part.pts * part.time_base, part.to_ndarray()[0]
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:

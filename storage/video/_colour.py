@@ -6,6 +6,7 @@ Pictures with HDR or wide primaries are tone-mapped as well; of others only matr
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -15,15 +16,29 @@ from av import VideoFormat, VideoFrame
 from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 
-from storage.video._tone_mapping import ToneMap
+from storage.video._tone_mapping import ToneMaps
 
-__all__ = ["FromRgb", "ToRgb", "has_transparency", "is_untagged", "tag_as_bt709", "untagged_matrix"]
+__all__ = [
+    "FromRgb",
+    "ToRgb",
+    "has_transparency",
+    "is_untagged",
+    "tag_as_bt709",
+    "unapplied_colours",
+    "untagged_matrix",
+]
 
 _BT709 = 1  # in both ffmpeg's tags and swscale's table
 _LIMITED, _FULL = 1, 2
 _UNSPECIFIED = 2
 _SWSCALE_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # from a stream's tag to a number in swscale's table
 _SD_MATRIX = 5
+_MATRIX_NAMES = {1: "BT.709", 5: "BT.601", 9: "BT.2020"}
+_UNAPPLIED_MATRICES = {
+    **{8: "YCgCo", 10: "BT.2020 with constant luminance", 11: "SMPTE 2085", 12: "of its primaries"},
+    **{13: "of its primaries", 14: "ICtCp", 15: "IPT-C2", 16: "YCgCo-Re", 17: "YCgCo-Ro"},
+}
+_UNAPPLIED_TRANSFERS = {8: "linear", 9: "logarithmic", 10: "logarithmic", 17: "SMPTE 428"}
 _HD_WIDTH, _SD_LINES = 1280, 576
 # Formats that imply full range, since decoders may leave the flag of the range unset
 _FULL_RANGE_FORMATS = ("yuvj", "rgb", "bgr", "gbr", "argb", "abgr", "pal8")
@@ -36,27 +51,28 @@ _FILTER_SCALER = "bicubic+full_chroma_int+full_chroma_inp+accurate_rnd+bitexact"
 class ToRgb:
     """Converter of decoded frames to RGB images, all of one size."""
 
-    def __init__(self, size: tuple[int, int], tone_map: ToneMap | None = None) -> None:
-        """Prepare the conversion to a size (height, width), with tone mapping where the first frame needs it."""
+    def __init__(self, size: tuple[int, int], tone_maps: ToneMaps | None = None) -> None:
+        """Prepare the conversion to a size (height, width), with tone mapping where frames need it."""
         self._scaler = VideoReformatter()  # one for all frames, since each allocates buffers of a picture's size
-        self._tone_map, self._size = tone_map, size
+        self._tone_maps, self._size = tone_maps or ToneMaps(), size
 
     def __call__(self, frame: Any) -> npt.NDArray[np.uint8]:
         """Convert a frame to RGB uint8 (height, width, 3); one of another size is fitted in with black borders."""
         size = _fitted((frame.height, frame.width), self._size)
+        tone_map = self._tone_maps.of(frame)
         full = frame.color_range == _FULL or frame.format.name.startswith(_FULL_RANGE_FORMATS)
         converted = self._scaler.reformat(
             frame,
             width=size[1],
             height=size[0],
-            format="rgb48le" if self._tone_map else "rgb24",
+            format="rgb48le" if tone_map else "rgb24",
             src_colorspace=_SWSCALE_MATRIX.get(int(frame.colorspace), untagged_matrix(frame)),
             src_color_range=_FULL if full else _LIMITED,
             dst_color_range=_FULL,
             interpolation=_SCALER,
         )
         image: Any = converted.to_ndarray()
-        return _bordered(self._tone_map(image) if self._tone_map else image, self._size)
+        return _bordered(tone_map(image) if tone_map else image, self._size)
 
     def fitted(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Return an RGB image fitted in like a frame."""
@@ -73,6 +89,17 @@ def untagged_matrix(frame: Any) -> int:
 def is_untagged(frame: Any) -> bool:
     """Return whether a frame of luma and chroma does not declare its matrix."""
     return int(frame.colorspace) not in _SWSCALE_MATRIX and not frame.format.is_rgb
+
+
+def unapplied_colours(frame: Any, *, codec: str) -> Iterator[tuple[str, str]]:
+    """Yield what a frame declares of its colours and reading does not follow, and what it is taken for, in words."""
+    matrix = _UNAPPLIED_MATRICES.get(int(frame.colorspace))
+    if matrix is not None and not frame.format.is_rgb:
+        applied = int(frame.colorspace) if int(frame.colorspace) in _SWSCALE_MATRIX else untagged_matrix(frame)
+        yield f"the matrix {matrix}", _MATRIX_NAMES[_SWSCALE_MATRIX[applied]]
+    transfer = int(frame.color_trc)
+    if transfer in _UNAPPLIED_TRANSFERS or codec == "exr":
+        yield f"the transfer function {_UNAPPLIED_TRANSFERS.get(transfer, 'linear')}", "that of BT.709"
 
 
 def has_transparency(frame: Any) -> bool:

@@ -17,16 +17,17 @@ import numpy.typing as npt
 
 from storage.errors import VideoError
 from storage.limits import current_limits
-from storage.video._colour import ToRgb, has_transparency, is_untagged, untagged_matrix
+from storage.video._colour import ToRgb, is_untagged, untagged_matrix
 from storage.video._crop import Crop, crop_of
 from storage.video._deinterlace import DEINTERLACING, deinterlaced
+from storage.video._frame_notes import FrameNotes
 from storage.video._notes import Notes
 from storage.video._orientation import Orientation
 from storage.video._packets import Packets
 from storage.video._side_data import side_data
-from storage.video._source import opened, origin, other_streams
+from storage.video._source import count_pages, is_cut_gif, opened, origin, other_streams
 from storage.video._timing import Extent, Timeline, final_duration
-from storage.video._tone_mapping import ToneMap
+from storage.video._tone_mapping import ToneMap, ToneMaps
 from storage.video._trim import Trim
 
 __all__ = ["FrameReader", "VideoInfo", "probe", "read_frames"]
@@ -34,7 +35,6 @@ __all__ = ["FrameReader", "VideoInfo", "probe", "read_frames"]
 Frame: TypeAlias = npt.NDArray[np.uint8]
 
 _DEFAULT_RATE = Fraction(25)
-_BITS = 8
 _OLD_HD_LINES = 720
 
 
@@ -197,17 +197,21 @@ class FrameReader:
                 raise VideoError(f"{self._path} has no frame that can be decoded")
             picture = _Picture.of(container, stream, packets, first)
             self.missed = picture.missed
-            self._note_start(container, stream, first, picture)
+            self._note_start(container, stream, picture)
             rate = Fraction(stream.average_rate or stream.guessed_rate or _DEFAULT_RATE)
             timeline, times = Timeline(stream.time_base, rate), _Times(self._trim, stream.time_base)
             start = round(picture.start / stream.time_base)
-            to_rgb = ToRgb(picture.size, picture.tone_map)
-            for frame in self._fields(self._noted(itertools.chain([first], decoded), picture)):
+            tone_maps = ToneMaps(picture.tone_map)
+            to_rgb, to_shown = ToRgb(picture.size, tone_maps), ToRgb(picture.shown)
+            watch = FrameNotes(self._notes, stream.codec_context, tone_maps, deinterlaced=self._deinterlace)
+            turns = _Turns(first, picture.turn, self._notes, is_mjpeg=stream.codec_context.name == "mjpeg")
+            for frame in self._fields(watch.passed(itertools.chain([first], decoded), picture.size)):
                 pts = frame.pts if frame.pts is not None else frame.dts
                 own = 0 if container.format.name == "avi" else frame.duration  # AVI says one tick for any frame
                 if times.add(timeline.place(None if pts is None else pts - start), own):
                     times.check(str(self._path))
-                    yield times.read[-1] - times.zero, picture.turn.apply(to_rgb(frame)[picture.crop])
+                    image = turns.of(frame).apply(to_rgb(frame)[picture.crop])
+                    yield times.read[-1] - times.zero, to_shown.fitted(image)
                 elif times.ended_at is not None:
                     break
             self._finish(times, timeline, packets, rate)
@@ -219,6 +223,8 @@ class FrameReader:
             raise VideoError(f"{self._path} has no frame in the part that is to be edited: it has {found}")
         base, is_cut = times.time_base, False
         self.last_duration = times.last_duration(rate)
+        if timeline.repaired:
+            self._notes.times_repaired(timeline.repaired)
         if times.ended_at is None:
             missing, is_cut = packets.missing(times.all, self.last_duration)
             self._note_end(packets, missing, len(times.all) + missing)
@@ -236,37 +242,46 @@ class FrameReader:
     def _fields(self, frames: Iterable[Any]) -> Iterable[Any]:
         return deinterlaced(frames) if self._deinterlace else frames
 
-    def _note_start(self, container: Any, stream: Any, first: Any, picture: _Picture) -> None:
-        self._notes.streams_left_out(other_streams(container, stream))
+    def _note_start(self, container: Any, stream: Any, picture: _Picture) -> None:
+        self._notes.streams_left_out(other_streams(container, stream) | {"page": count_pages(self._path, container)})
         self._notes.marks_left_out(picture.side_data)
+        self._notes.profile_left_out(picture.side_data.get("ICC_PROFILE", b""))
         if picture.missed:
             self._notes.start_left_out(picture.missed)
-        if picture.tone_map is not None:
-            note = self._notes.tone_mapped if picture.tone_map.is_hdr else self._notes.gamut_converted
-            note(picture.tone_map.name)
-        if (bits := max(part.bits for part in first.format.components)) > _BITS:
-            self._notes.depth_reduced(bits)
+        if is_cut_gif(self._path, container):
+            self._notes.end_unreadable()
+        if Orientation.is_rough(picture.side_data):
+            self._notes.turned_roughly()
         if stream.metadata.get("alpha_mode") == "1":  # WebM stores it apart from the colours, and it is not decoded
             self._notes.transparency_left_out()
-
-    def _noted(self, frames: Iterable[Any], picture: _Picture) -> Iterator[Any]:
-        """Yield decoded frames, and note what they lose."""
-        size = picture.size
-        for index, frame in enumerate(frames):
-            if frame.interlaced_frame:
-                self._notes.interlaced(deinterlaced=self._deinterlace)
-            if (frame.height, frame.width) != size:
-                size = frame.height, frame.width
-                self._notes.size_changed(index, size)
-            if has_transparency(frame):
-                self._notes.transparency_left_out()
-            yield frame
 
     def _note_end(self, packets: Packets, missing: int, total: int) -> None:
         if missing:
             self._notes.frames_missing(missing, total)
+        elif packets.is_unreadable:
+            self._notes.end_unreadable()
         if packets.damaged_frames:
             self._notes.frames_damaged(packets.damaged_frames)
+
+
+class _Turns:
+    """Orientations of the frames of a video, which may change: each picture of MJPEG has its own.
+
+    In other codecs a frame that does not state one, as most where it is in the stream, has that of the frame before.
+    """
+
+    def __init__(self, first: Any, turn: Orientation, notes: Notes, *, is_mjpeg: bool) -> None:
+        self._rotation, self._turn, self._notes = first.rotation, turn, notes
+        self._index, self._changed, self._is_mjpeg = 0, False, is_mjpeg
+
+    def of(self, frame: Any) -> Orientation:
+        if frame.rotation != self._rotation and (frame.rotation or self._is_mjpeg):
+            self._rotation, self._turn = frame.rotation, Orientation.of(side_data(frame))
+            if not self._changed:
+                self._notes.turn_changed(self._index)
+            self._changed = True
+        self._index += 1
+        return self._turn
 
 
 class _Times:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 
 __all__ = ["Notes"]
@@ -15,12 +15,18 @@ _STREAMS = {
     "video": ("other video track", "other video tracks"),
     "cover": ("cover picture", "cover pictures"),
     "chapter": ("chapter mark", "chapter marks"),
+    "page": ("further picture of the file", "further pictures of the file"),
     "audio": ("audio track that cannot be decoded", "audio tracks that cannot be decoded"),
 }
+_DOLBY_VISION = "Dolby Vision metadata is not applied: colours may differ."
 _MARKS = {
     "A53_CC": "Closed captions are not kept.",
     "SPHERICAL": "The mark of a 360-degree video is not kept.",
     "STEREO3D": "The mark of a stereoscopic video is not kept.",
+    "DOVI_RPU_BUFFER": _DOLBY_VISION,
+    "DOVI_METADATA": _DOLBY_VISION,
+    "DYNAMIC_HDR_PLUS": "HDR10+ metadata is not applied.",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid metadata is not applied.",
 }
 
 
@@ -46,12 +52,15 @@ class Notes:
                 name = _STREAMS[kind][count > 1]
                 self._add(f"{count} {name} {'are' if count > 1 else 'is'} not kept.")
 
-    def marks_left_out(self, side_data: Mapping[str, bytes]) -> None:
-        """Note what is attached to a frame and not to the output's, by PyAV's name of its type."""
+    def marks_left_out(self, types: Collection[str]) -> None:
+        """Note what is attached to a frame and not to the output's, by PyAV's names of its types."""
         for name, line in _MARKS.items():
-            if name in side_data:
+            if name in types:
                 self._add(line)
-        if b"sRGB" not in side_data.get("ICC_PROFILE", b"sRGB"):
+
+    def profile_left_out(self, profile: bytes) -> None:
+        """Note an ICC colour profile, of which the name is in ASCII or UTF-16."""
+        if profile and not any("sRGB".encode(encoding) in profile for encoding in ("ascii", "utf-16-be")):
             self._add("The picture's ICC colour profile is not applied: its colours are read as sRGB.")
 
     def tags_left_out(self, names: Sequence[str]) -> None:
@@ -63,6 +72,10 @@ class Notes:
     def frames_missing(self, missing: int, total: int) -> None:
         """Note frames that the file should contain and that could not be decoded."""
         self._add(f"{missing} of {total} frames are missing: the file is damaged or ends early.")
+
+    def end_unreadable(self) -> None:
+        """Note a file that ends in damage, without a word on what should be there."""
+        self._add("The file cannot be read to its end: it is damaged.")
 
     def frames_damaged(self, damaged: int) -> None:
         """Note frames that were decoded from damaged data."""
@@ -88,6 +101,30 @@ class Notes:
     def gamut_converted(self, name: str) -> None:
         """Note wide primaries that became BT.709."""
         self._add(f"The colours have {name} primaries and were converted to BT.709; what BT.709 lacks is clipped.")
+
+    def colours_not_applied(self, declared: str, applied: str) -> None:
+        """Note colours that are declared in a way that is not followed."""
+        self._add(f"The colours have {declared}, which is not applied: they are read with {applied}.")
+
+    def turned_roughly(self) -> None:
+        """Note a display matrix that is no quarter turn."""
+        self._add(
+            "The pictures are rotated by other than quarter turns, or skewed: the nearest quarter turn is applied."
+        )
+
+    def turn_changed(self, frame: int) -> None:
+        """Note frames that are rotated otherwise than the first one."""
+        self._add(f"From frame {frame} on pictures are rotated otherwise: turned upright and fitted in.")
+
+    def pixel_aspect_changed(self, frame: int, aspect: Fraction) -> None:
+        """Note pixels of another shape in mid-stream."""
+        shape = f"{aspect.numerator}:{aspect.denominator}"
+        self._add(f"About frame {frame} the shape of pixels becomes {shape}: they are shown as the first ones.")
+
+    def times_repaired(self, count: int) -> None:
+        """Note times that do not increase."""
+        several = "frames have times that do" if count > 1 else "frame has a time that does"
+        self._add(f"{count} {several} not increase: shown directly after the frame before.")
 
     def depth_reduced(self, bits: int) -> None:
         """Note samples of more than 8 bits."""
@@ -136,6 +173,10 @@ class Notes:
     def audio_encoded(self, codec: str, target: str) -> None:
         """Note audio that could not be copied."""
         self._add(f"Audio in {codec} was encoded again, as {target}: the output's container does not play it as it is.")
+
+    def audio_mixed(self, channels: int, layout: str) -> None:
+        """Note channels that share one of the output."""
+        self._add(f"Audio of {channels} channels was mixed to {layout}: the output's codec has no layout of them all.")
 
     def audio_left_out(self, codec: str) -> None:
         """Note audio that could neither be copied nor encoded."""

@@ -15,6 +15,9 @@ import numpy.typing as npt
 __all__ = ["Orientation"]
 
 
+_DEGREES = 57  # in a radian
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orientation:
     """One of the eight orientations of an image: transpose, then mirror columns, then mirror rows."""
@@ -36,6 +39,15 @@ class Orientation:
         if abs(b) + abs(c) > abs(a) + abs(d):
             return cls(transposed=True, mirror_columns=c < 0, mirror_rows=b < 0)
         return cls(mirror_columns=a < 0, mirror_rows=d < 0)
+
+    @staticmethod
+    def is_rough(side_data: Mapping[str, bytes]) -> bool:
+        """Return whether a display matrix is further than a degree from a quarter turn, or skews."""
+        if "DISPLAYMATRIX" not in side_data:
+            return False
+        matrix = np.abs(np.frombuffer(side_data["DISPLAYMATRIX"], np.int32).astype(np.int64))
+        a, b, c, d = (int(matrix[index]) for index in (0, 1, 3, 4))
+        return min(max(b, c), max(a, d)) * _DEGREES > max(a, b, c, d)
 
     @property
     def degrees(self) -> int:

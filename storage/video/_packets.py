@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -33,6 +34,8 @@ class Packets:
         self._order = _ShownTimes() if is_reordered else None
         self.damaged_frames = 0
         """Decoded frames that their decoder flags as damaged."""
+        self.is_unreadable = False
+        """Whether the file cannot be read to its end."""
 
     def frames(self) -> Iterator[Any]:
         """Yield all frames that can be decoded: skip damaged packets, and stop where the file is truncated."""
@@ -41,7 +44,8 @@ class Packets:
             try:
                 packet = next(packets, None)
             except av.error.FFmpegError:
-                self._is_damaged = True
+                self._is_damaged = self.is_unreadable = True
+                yield from self._kept()
                 return
             if packet is None:
                 return
@@ -53,6 +57,15 @@ class Packets:
                 continue
             for frame in frames:
                 self.damaged_frames += frame.is_corrupt
+                if self._order is not None:
+                    frame.pts = self._order.take(frame.pts)
+                yield frame
+
+    def _kept(self) -> Iterator[Any]:
+        """Yield the frames that the decoder has kept, where the file ends too early for a last, empty packet."""
+        with contextlib.suppress(av.error.FFmpegError):
+            for frame in self._stream.decode(None):
+                frame.time_base = self._stream.time_base
                 if self._order is not None:
                     frame.pts = self._order.take(frame.pts)
                 yield frame
@@ -98,17 +111,19 @@ class Packets:
         return max(0, len(self._stream.index_entries) - self._read) if is_indexed else 0
 
     def _short_of_duration(self, times: Sequence[int], last_duration: int) -> int:
-        """Return the frames between the last one and the stream's end as Matroska and AVI state it."""
-        stated, step = self._stated_end(), median_step(times)
+        """Return the frames between the last one and the stream's end as Matroska, AVI and MXF state it."""
+        stated, step = self._stated_end(times[0]), median_step(times)
         if stated is None or step is None:
             return 0
         rest = stated / self._stream.time_base - (times[-1] + last_duration)
         return int(rest // step) if rest >= _GAP * step else 0
 
-    def _stated_end(self) -> Fraction | None:
+    def _stated_end(self, first: int) -> Fraction | None:
         """Return the end of the stream in seconds; None where the file does not say it of the video alone."""
         if self._container.format.name == "avi" and self._stream.frames:
             return Fraction(self._stream.frames * self._stream.time_base)
+        if self._container.format.name == "mxf" and self._stream.duration:
+            return Fraction((first + self._stream.duration) * self._stream.time_base)
         return _clock_time(self._stream.metadata.get("DURATION", ""))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from fractions import Fraction
 from typing import Any, cast
 
 from av.filter import Graph
 from av.sidedata.sidedata import Type
 
-__all__ = ["side_data"]
+__all__ = ["attached_types", "side_data"]
 
 _NEWEST: int = max(cast("Any", kind).value for kind in Type)
 _UNNAMED = 32  # types after the newest that PyAV names, far more than FFmpeg has
@@ -21,6 +22,14 @@ def side_data(frame: Any) -> dict[str, bytes]:
     except ValueError:
         found = _without_unnamed(frame).side_data
     return {data.type.name: bytes(data) for data in found}
+
+
+def attached_types(frame: Any) -> Collection[str]:
+    """Return PyAV's names of the types of a frame's side data; none where PyAV cannot name one of them."""
+    try:
+        return {data.type.name for data in frame.side_data}
+    except ValueError:  # to ask a filter for the others would take too long for every frame
+        return ()
 
 
 def _without_unnamed(frame: Any) -> Any:

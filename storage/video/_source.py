@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import stat
+import struct
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -19,8 +20,15 @@ from storage.errors import VideoError
 from storage.limits import current_limits
 from storage.video._packed import is_animated_webp, pack_webp
 
-__all__ = ["opened", "origin", "other_streams"]
+__all__ = ["count_pages", "is_cut_gif", "opened", "origin", "other_streams"]
 
+_PILLOW_ERRORS = (
+    *(EOFError, LookupError, OSError, OverflowError, SyntaxError, TypeError, ValueError, ZeroDivisionError),
+    *(AttributeError, Image.DecompressionBombError, struct.error),
+)
+"""What Pillow raises on damaged pages: it does not map its own errors there."""
+_PADDING = 4096  # bytes
+_PAGED_FORMATS = frozenset({"tiff_pipe", "jpeg_pipe", "image2"})
 # ffmpeg decodes text as terminal art and opens the files that a playlist names: neither is a video here
 _NO_VIDEO_FORMATS = frozenset({"tty", "concat", "hls", "dash", "lavfi"})
 
@@ -111,6 +119,26 @@ def other_streams(container: Any, stream: Any) -> dict[str, int]:
         counts[kind if kind in counts else "data"] += 1
     counts["chapter"] = len(container.chapters())
     return counts
+
+
+def count_pages(path: str | Path, container: Any) -> int:
+    """Count the pictures after the first one in a file of still pictures, as TIFF and the JPEGs of phones may have."""
+    if _PAGED_FORMATS.isdisjoint(container.format.name.split(",")):
+        return 0
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
+            return int(getattr(picture, "n_frames", 1)) - 1
+    except _PILLOW_ERRORS:
+        return 0
+
+
+def is_cut_gif(path: str | Path, container: Any) -> bool:
+    """Return whether a GIF lacks the byte that ends it, which may be followed by padding."""
+    if container.format.name != "gif":
+        return False
+    with Path(path).open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - _PADDING))
+        return not file.read().rstrip(b"\0\r\n ").endswith(b";")
 
 
 def _video_stream(path: str | Path, container: Any) -> Any:

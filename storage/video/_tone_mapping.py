@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ToneMap"]
+from storage.video._side_data import side_data
+
+__all__ = ["ToneMap", "ToneMaps"]
 
 Linear = npt.NDArray[np.float32]
 
 _PQ, _HLG = 16, 18  # FFmpeg's numbers of transfer characteristics
 _SRGB = 13
+_UNDECLARED = 2
 _NAMES = {_PQ: "HDR (PQ)", _HLG: "HDR (HLG)"}
 _PRIMARIES = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
 _TO_BT709 = {
@@ -46,12 +49,12 @@ class ToneMap:
     """The brightest pixel in cd/m2; 0 where the video does not say it."""
 
     @classmethod
-    def of(cls, frame: Any, side_data: dict[str, bytes]) -> ToneMap | None:
+    def of(cls, frame: Any, attached: dict[str, bytes]) -> ToneMap | None:
         """Return the conversion that a decoded frame needs; None for the colours of SDR."""
         transfer, primaries = int(frame.color_trc), int(frame.color_primaries)
         if transfer not in _NAMES and primaries not in _PRIMARIES:
             return None
-        level = np.frombuffer(side_data.get("CONTENT_LIGHT_LEVEL", b"")[:4], np.uint32)
+        level = np.frombuffer(attached.get("CONTENT_LIGHT_LEVEL", b"")[:4], np.uint32)
         return cls(transfer, primaries, float(level[0]) if level.size else 0.0)
 
     @property
@@ -124,6 +127,23 @@ class ToneMap:
         else:
             code = np.where(light < 0.018, 4.5 * light, 1.099 * light**0.45 - 0.099)
         return np.round(255 * code).astype(np.uint8)
+
+
+class ToneMaps:
+    """Conversions of the frames of a video, of which the colours may change in mid-stream."""
+
+    def __init__(self, first: ToneMap | None = None) -> None:
+        """Begin with the conversion of the first frame, which is also that of frames that declare nothing."""
+        self._found: dict[tuple[int, int], ToneMap | None] = {(_UNDECLARED, _UNDECLARED): first}
+        if first is not None:
+            self._found[first.transfer, first.primaries] = first
+
+    def of(self, frame: Any) -> ToneMap | None:
+        """Return the conversion that a decoded frame needs; None for the colours of SDR."""
+        key = int(frame.color_trc), int(frame.color_primaries)
+        if key not in self._found:
+            self._found[key] = ToneMap.of(frame, side_data(frame))
+        return self._found[key]
 
 
 def _hable(light: Any) -> Any:

@@ -14,7 +14,7 @@ from fsspec.utils import glob_translate
 
 from storage.secrets import without_secrets
 from tasks.errors import TaskInputError
-from tasks.planning.local_path import local_path
+from tasks.planning.local_path import file_url, local_path
 from tasks.planning.manifest_table import SUFFIXES, Columns, Table, manifest_suffix
 from tasks.planning.natural_order import natural_key
 from tasks.planning.source_policy import open_filesystem
@@ -91,6 +91,8 @@ class _Place:
 
     def url(self, path: str) -> str:
         """Return a path of the file system as it is written outside."""
+        if isinstance(self.filesystem, LocalFileSystem) and not self.local:
+            return file_url(path)
         return path if self.local else str(self.filesystem.unstrip_protocol(path))
 
     def path(self, folder: str) -> str | None:

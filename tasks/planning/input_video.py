@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from storage.secrets import without_secrets
 from storage.video import Notes, pack_pictures, probe
 from tasks.errors import TaskInputError
-from tasks.planning.local_path import local_path
+from tasks.planning.local_path import is_local, local_path
 from tasks.planning.picture_listing import is_picture, is_pictures, list_pictures
 from tasks.planning.source_policy import check_url, open_filesystem
 
@@ -92,7 +92,9 @@ def _has_pictures(video: str, rate: Fraction | None) -> bool:
 
 def clip_name(video: str) -> str:
     """Return the file name of a path or URL."""
-    return PurePosixPath(unquote(urlsplit(video).path)).name if "://" in video else Path(video).absolute().name
+    if is_local(video):
+        return (local_path(video) if "://" in video else Path(video)).absolute().name
+    return PurePosixPath(unquote(urlsplit(video).path)).name
 
 
 @contextmanager

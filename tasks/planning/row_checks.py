@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from pydantic import Field, ValidationError
 
@@ -16,6 +16,7 @@ from tasks.errors import TaskInputError
 from tasks.models.controlnets import parse_control
 from tasks.planning.dataset import DatasetRequest
 from tasks.planning.faults import Fault, ManifestError, near_names
+from tasks.planning.local_path import is_local, local_path
 from tasks.planning.manifest_table import Table, cell_text, is_scalar
 from tasks.planning.picture_listing import fixed_part, is_picture, is_pictures, list_pictures
 from tasks.planning.request import EditRequest
@@ -136,14 +137,17 @@ def _check_remote_source(source: str, *, folder: str, policy: SourcePolicy | Non
         if not below.startswith(f"{place.rstrip('/')}/"):
             return source, f"{source} is outside of the manifest's folder {folder}"
         source = f"{scheme}://{place}/{source}"
-    if "://" in source and not source.startswith("file://"):
+    if not is_local(source):
         try:
             check_url(source, policy=policy)
         except TaskInputError as error:
             return source, str(error).rstrip(".")
         return source, ""
-    path = Path(unquote(urlsplit(source).path) if "://" in source else source).expanduser()
     root = None if "://" in folder else Path(folder)
+    try:
+        path = local_path(source)
+    except TaskInputError as error:
+        return source, str(error).rstrip(".")
     return source, "" if policy is None else check_local(path, root=root, policy=policy)
 
 

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from storage.secrets import has_password, without_secrets
 from tasks.errors import TaskInputError
+from tasks.planning.local_path import local_path
 
 __all__ = ["PREFIX", "SourcePolicy", "check_local", "check_url", "open_filesystem", "read_policy"]
 
@@ -122,6 +123,8 @@ def open_filesystem(url: str) -> tuple[Any, str]:
         options = {"get_client": _client}
     elif host and scheme not in {*_STORES, "file"}:
         _check_addresses(host)
+    if url.startswith("file://"):  # of which fsspec leaves %20 as it is
+        return fsspec.filesystem("file"), str(local_path(url))
     filesystem, path = fsspec.core.url_to_fs(url, **options)
     return filesystem, str(path)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ from tasks.errors import TaskInputError
 from tasks.evaluation.clips.clip import Edit, EvaluationClip
 from tasks.evaluation.clips.mask_files import mask_files, read_masks
 from tasks.planning.input_video import clip_name, local_video
+from tasks.planning.local_path import is_local, local_path
 from tasks.planning.source_policy import check_local, read_policy
 from wave_ops.resize import analysis_size, resize_frames
 from wave_ops.shot_detection import detect_cuts
@@ -147,10 +147,9 @@ def _row(cells: _Cells) -> ManifestRow:
         raise cells.fail(f"has no {'video' if not video else 'prompt'}")
     if "://" not in video:
         video = str(cells.path.parent / Path(video).expanduser())
-    if "://" not in video or video.startswith("file://"):
-        path = Path(unquote(urlsplit(video).path) if "://" in video else video).absolute()
-        if reason := check_local(path, root=cells.path.parent, policy=read_policy()):
-            raise cells.fail(f"names a video that cannot be used: {reason}")
+    root = cells.path.parent
+    if is_local(video) and (reason := check_local(local_path(video).absolute(), root=root, policy=read_policy())):
+        raise cells.fail(f"names a video that cannot be used: {reason}")
     try:
         with local_video(video) as file:
             probe(file)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flows.cli.formats import output_format
 from flows.cli.output import check_output, check_overwrite, copy_out, deliver
 from storage.digest import digest_file
 from storage.reference import ArtifactRef
@@ -159,3 +160,21 @@ def test_the_provenance_next_to_an_output_says_what_made_it(tmp_path: Path) -> N
     assert str(tmp_path) not in text
     deliver(plan, str(tmp_path / "out.mp4"))
     assert (tmp_path / "out.mp4.provenance.json").read_text() == text
+
+
+@pytest.mark.parametrize("name", ["a" * 252 + ".mp4", "folder/" + "ü" * 128 + "/out.mp4", "new/" * 1100 + "out.mp4"])
+def test_an_output_of_which_the_name_is_too_long_is_refused_before_it_is_computed(name: str, tmp_path: Path) -> None:
+    location = str(tmp_path / name)
+    assert output_format(location, chosen=None) == "mp4"
+    with pytest.raises(TaskInputError, match="cannot be written"):
+        check_output(location, video="clip.mp4", overwrite=False)
+
+
+def test_the_longest_name_of_an_output_can_be_written(tmp_path: Path) -> None:
+    plan = finished(tmp_path, b"edited")
+    location = str(tmp_path / ("a" * (255 - len(".provenance.json.mp4")) + ".mp4"))
+    check_output(location, video="clip.mp4", overwrite=False)
+    deliver(plan, location)
+    check_overwrite(plan, location, overwrite=False)
+    with pytest.raises(TaskInputError, match="at most 239 bytes"):
+        check_output(location.replace(".mp4", "a.mp4"), video="clip.mp4", overwrite=False)

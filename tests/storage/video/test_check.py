@@ -58,6 +58,14 @@ def test_an_edit_like_its_source_passes_all_checks(source: Path) -> None:
     assert notes == []
 
 
+def test_all_times_may_be_later_in_matroska_where_audio_begins_before_zero(source: Path) -> None:
+    with av.open(str(source)) as container:
+        assert next(container.demux(audio=0)).pts < 0
+    assert failed(source, edited(source, "out.mkv")) == []
+    times = [time + 200 for time, _ in FrameReader(source)]  # 16 ms
+    assert "audio 1 sync" in failed(source, edited(source, "late.mkv", timestamps=times))
+
+
 def shifted(data: bytes, seconds: Fraction) -> bytes:
     """Write audio again, later."""
     buffer = io.BytesIO()

@@ -56,6 +56,14 @@ def test_a_whole_file_is_not_cut(make_clip: MakeClip) -> None:
         assert (reader.cut_at, notes.lines) == (None, [])
 
 
+def test_an_mxf_file_that_is_cut_off_says_what_is_missing(make_clip: MakeClip) -> None:
+    path, notes = make_clip(noise(20), name="clip.mxf", codec="mpeg2video"), Notes()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    read = len(list(FrameReader(path, notes=notes)))
+    assert 4 < read < 16
+    assert notes.lines == [f"{20 - read} of 20 frames are missing: the file is damaged or ends early."]
+
+
 def test_a_matroska_file_that_ends_before_its_stated_duration_says_what_is_missing(make_clip: MakeClip) -> None:
     path, notes = make_clip(noise(12), name="clip.mkv"), Notes()
     data = path.read_bytes()

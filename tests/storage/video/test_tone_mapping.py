@@ -80,11 +80,13 @@ def test_wide_primaries_become_more_saturated_in_bt709() -> None:
 # --- videos -----------------------------------------------------------------------------------------------------------
 
 
-def grey_clip(path: Path, code: float, *, transfer: int, primaries: int, matrix: int = 9) -> Path:
+def grey_clip(
+    path: Path, code: float, *, transfer: int, primaries: int, matrix: int = 9, encoder: str = "ffv1"
+) -> Path:
     """Write a clip of three grey frames of 10 bits with these tags."""
     luma: npt.NDArray[np.uint16] = np.full((48, 64), round(64 + 876 * code), np.uint16)
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("ffv1", rate=25)
+        stream: Any = container.add_stream(encoder, rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
         codec = stream.codec_context
         codec.color_trc, codec.color_primaries, codec.colorspace, codec.color_range = transfer, primaries, matrix, 1

@@ -161,17 +161,22 @@ def stored_warps(flow: Artifact, pairs: Sequence[tuple[int, int]]) -> PairWarps 
     )
 
 
-def require_latents(artifact: Artifact, steps: int, latents: Tensor) -> int:
+def require_latents(artifact: Artifact, steps: int, latents: Sequence[int]) -> int:
     """Create the array of all steps' latents, one chunk per step, or reopen it; return how many are stored.
 
     Several steps make a shard where the keyframes are few, so that a clip of many shots has few objects.
+
+    Args:
+        artifact: of an inversion or an edit.
+        steps: S; the array has one row more.
+        latents: (keyframe, channel, height, width), the shape of the latents of one step.
     """
-    shape = (steps + 1, *latents.shape)
+    shape = (steps + 1, *latents)
     artifact.require_array(
         "latents",
         shape=shape,
         chunks=(1, *shape[1:]),
-        shard_rows=max(1, min(SHARD_STEPS, -(-SHARD_LATENTS // len(latents)), steps + 1)),
+        shard_rows=max(1, min(SHARD_STEPS, -(-SHARD_LATENTS // latents[0]), steps + 1)),
         dtype="float32",
         dimension_names=("step", "keyframe", "channel", "height", "width"),
     )

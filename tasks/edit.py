@@ -179,7 +179,7 @@ def _start(artifact: Artifact, steps: int, inverted: _Inversion) -> tuple[int, T
     Steps are stored in the order in which they are computed: x_S, x_{S-1}, ..., x_0.
     """
     latents = inverted(steps)
-    stored = require_latents(artifact, steps, latents)
+    stored = require_latents(artifact, steps, latents.shape)
     writer = artifact.row_writer("latents", stored)
     if stored == 0:
         writer.append(latents.numpy())

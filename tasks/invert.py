@@ -102,13 +102,14 @@ def _start(
 
     Latents of step 0 alone are returned where nothing is stored.
     """
-    frames = stream_frames(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size)
-    latents = encoded_frames(model, frames, memory, count=len(plan.keyframes))
-    stored = require_latents(artifact, plan[INVERT].settings.inversion.steps, latents)
+    shape = (len(plan.keyframes), *model.latent_shape(plan.size))
+    stored = require_latents(artifact, plan[INVERT].settings.inversion.steps, shape)
     writer = artifact.row_writer("latents", stored)
     if stored > 0:
         points = torch.from_numpy(artifact.read_region("latents", max(stored - 2, 0), stored))
         return stored - 1, points, writer
+    frames = stream_frames(open_artifact(plan[DECODE].ref), plan.keyframes, size=plan.size)
+    latents = encoded_frames(model, frames, memory, count=len(plan.keyframes))
     writer.append(finite_latents(latents, 0))
     # In the memory layout of what is read back: another one would round differently than on resumption
     return 0, torch.from_numpy(np.ascontiguousarray(latents.cpu().numpy()))[None], writer

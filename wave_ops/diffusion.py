@@ -74,6 +74,15 @@ class StableDiffusion:
         """Divisor of a frame's sides, pixels: every level of the UNet then halves the latents without a remainder."""
         return int(self.vae_factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
 
+    def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Return (channel, height, width) of the latents of a frame.
+
+        Args:
+            size: (height, width) of the frame, multiples of `size_multiple`, pixels.
+        """
+        height, width = (side // self.vae_factor for side in size)
+        return int(self.vae.config.latent_channels), height, width
+
     @property
     def native_area(self) -> int:
         """Area of the square frames that the model was trained on, pixels."""

@@ -110,7 +110,7 @@ def vae_bytes(
         vae.encode(torch.empty(frames, 3, height, width, dtype=vae.dtype, device="meta"))
 
     def decode() -> None:
-        latents = torch.empty(frames, 4, height // model.vae_factor, width // model.vae_factor, device="meta")
+        latents = torch.empty(frames, *model.latent_shape((height, width)), device="meta")
         vae.decode(latents.to(vae.dtype))
 
     with torch.inference_mode():
@@ -150,8 +150,7 @@ def _kept_bytes(model: StableDiffusion, size: tuple[int, int]) -> int:
 
 
 def _latents(model: StableDiffusion, keyframes: int, size: tuple[int, int]) -> Tensor:
-    height, width = (side // model.vae_factor for side in size)
-    return torch.empty(keyframes, 4, height, width, device="meta")
+    return torch.empty(keyframes, *model.latent_shape(size), device="meta")
 
 
 def _warps(keyframes: int, size: tuple[int, int]) -> PairWarps:

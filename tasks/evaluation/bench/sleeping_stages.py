@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-import torch
 from PIL import Image
 
 from storage.artifact import Artifact
@@ -164,7 +163,7 @@ def _write_frame_flow(artifact: Artifact, job: Job, cost: Cost) -> None:
 
 def _write_latents(artifact: Artifact, plan: EditPlan) -> None:
     height, width = (side // plan.inputs.model.vae_factor for side in plan.size)
-    require_latents(artifact, plan.request.steps, torch.zeros(len(plan.keyframes), 4, height, width))
+    require_latents(artifact, plan.request.steps, (len(plan.keyframes), 4, height, width))
     _fill(artifact, "latents")
 
 

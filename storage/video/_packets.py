@@ -18,6 +18,8 @@ __all__ = ["Packets"]
 _GAP = 1.5  # times the median step, in a damaged stream
 _IN_DECODING_ORDER = {"avi", "asf"}
 """Formats in which packets have times in the order in which they are decoded, with B-frames too."""
+_SOMETIMES_IN_DECODING_ORDER = {"mxf"}
+"""Formats in which they have where the file lacks the order of showing: both times of each packet are the same then."""
 _LATEST = 16  # packets, after which a frame is shown that is decoded before it is needed, in any codec
 
 
@@ -30,8 +32,8 @@ class Packets:
         self._read = self._hidden = 0
         self._is_damaged = False
         self._earliest: int | None = None
-        is_reordered = container.format.name in _IN_DECODING_ORDER and stream.codec_context.has_b_frames
-        self._order = _ShownTimes() if is_reordered else None
+        reordering = _IN_DECODING_ORDER | _SOMETIMES_IN_DECODING_ORDER if stream.codec_context.has_b_frames else ()
+        self._order = _ShownTimes() if container.format.name in reordering else None
         self.damaged_frames = 0
         """Decoded frames that their decoder flags as damaged."""
         self.is_unreadable = False
@@ -76,6 +78,8 @@ class Packets:
             self._hidden += packet.is_discard
             if packet.pts is not None and not packet.is_discard:
                 self._earliest = packet.pts if self._earliest is None else min(self._earliest, packet.pts)
+                if packet.pts != packet.dts and self._container.format.name in _SOMETIMES_IN_DECODING_ORDER:
+                    self._order = None
                 if self._order is not None:
                     self._order.add(packet.pts)
             self._is_damaged |= packet.is_corrupt

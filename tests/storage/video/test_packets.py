@@ -151,3 +151,16 @@ def test_frames_after_a_lost_one_keep_their_times_where_packets_have_those_of_de
     times = [time for time, _ in read_frames(path)]
     assert len(times) == 29
     assert times[-5:] == whole[-5:]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+@pytest.mark.parametrize("name", ["clip.mxf", "clip.mkv", "clip.avi"])
+def test_frames_that_are_decoded_in_another_order_keep_their_times(
+    flat_frames: FlatFrames, make_clip: MakeClip, name: str, codec: str
+) -> None:
+    """MXF as FFmpeg writes it has the order in which H.264 is shown nowhere, and that of MPEG-2 in its index."""
+    path = make_clip(flat_frames(*[(8 * i, 40, 200) for i in range(24)]), name=name, codec=codec, options={"bf": "2"})
+    reader = FrameReader(path, notes=(notes := Notes()))
+    found, _ = seconds(path, reader)
+    assert found == pytest.approx([i / 25 for i in range(24)], abs=1e-3)
+    assert notes.lines == []

@@ -93,6 +93,8 @@ class Workspaces(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="wave-states-"))
         self.workspace = Workspace.open(self.folder)
         self.model: dict[str, Content] = {}
+        self.damaged: dict[str, str] = {}
+        """By path, the digest of which a file was damaged: the others count again once that one is written."""
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)
@@ -110,6 +112,13 @@ class Workspaces(RuleBasedStateMachine):
         rows = max(before.rows, min(ROWS, SHARD * shards))
         return before.rows, Content(digest, rows, complete and rows == ROWS)
 
+    def note(self, path: str, left: Content) -> None:
+        """Note what a write has left; more than it wrote where the rest was there, all of it right."""
+        present = self.present(path)
+        if present is not None and self.damaged.get(path) == present.digest == left.digest:
+            left = Content(left.digest, max(left.rows, present.rows), left.complete or present.complete)
+        self.model[path] = left
+
     @initialize(done=st.sets(path_names))
     def finish_some(self, done: set[str]) -> None:
         for path in done:
@@ -123,7 +132,7 @@ class Workspaces(RuleBasedStateMachine):
     def write(self, path: str, digest: str, shards: int, complete: bool) -> None:
         found, left = self.written(path, digest, shards, complete)
         assert write_rows(self.workspace, path, digest, shards=shards, complete=complete) == found
-        self.model[path] = left
+        self.note(path, left)
 
     @rule(path=path_names, digest=digests, shards=shard_counts, complete=st.booleans())
     def write_in_another_process(self, path: str, digest: str, shards: int, complete: bool) -> None:
@@ -134,7 +143,7 @@ class Workspaces(RuleBasedStateMachine):
         process.stdin.write(json.dumps([self.workspace.url, path, digest, shards, complete]) + "\n")
         process.stdin.flush()
         assert int(process.stdout.readline()) == found
-        self.model[path] = left
+        self.note(path, left)
 
     @rule(
         path=path_names,
@@ -145,6 +154,7 @@ class Workspaces(RuleBasedStateMachine):
     def crash(self, path: str, digest: str, number: int, effect: Effect) -> None:
         """Let a write fail; what is left is that from before, or part of what was to be written."""
         before, (_, most) = self.model.get(path), self.written(path, digest, ROWS, True)
+        recorded = (self.folder / path / "complete.json").exists()  # it counts once a lost file is there again
         faults = Faults(choose=lambda each, _: effect if each == number else None)
         try:
             with faults.injected():
@@ -155,7 +165,7 @@ class Workspaces(RuleBasedStateMachine):
             assert own or left in (None, before)
             if left is not None and own:
                 assert left.rows >= self.found(path, digest).rows
-                assert not left.complete or effect == "lost"
+                assert not left.complete or effect == "lost" or recorded
             self.model.pop(path, None)
             if left is not None:
                 self.model[path] = left
@@ -171,7 +181,8 @@ class Workspaces(RuleBasedStateMachine):
     @rule(path=path_names, digest=digests, shards=st.integers(0, 1))
     def complete_too_early(self, path: str, digest: str, shards: int) -> None:
         self.write(path, digest, shards, complete=False)
-        if self.model[path].rows < ROWS:
+        chunks = [self.folder / path / "rows/c" / str(shard) / "0" for shard in (0, 1)]
+        if not all(chunk.exists() for chunk in chunks):
             with pytest.raises(WorkspaceError, match="cannot be completed"):
                 opened(self.workspace, path, digest).complete({"digest": digest})
 
@@ -186,6 +197,8 @@ class Workspaces(RuleBasedStateMachine):
             target.unlink()
         else:
             target.write_bytes(target.read_bytes()[: target.stat().st_size // 2])
+        if before is not None:
+            self.damaged[path] = before.digest
         left = self.present(path)
         assert left is None or (before is not None and left.digest == before.digest and left.rows <= before.rows)
         assert left is None or not left.complete
@@ -321,6 +334,20 @@ def test_a_damaged_artifact_does_not_count_and_is_written_again(
     assert states.model == {VIDEO: Content(digest, ROWS, True)}
 
 
+def test_an_artifact_counts_again_once_its_damaged_row_is_written_again(states: Workspaces) -> None:
+    states.finish(FRAMES, FIRST)
+    states.damage(FRAMES, "rows/c/0/0", "cut")
+    states.write(FRAMES, FIRST, 1, complete=False)
+    assert states.model == {FRAMES: Content(FIRST, ROWS, True)}
+
+
+def test_a_record_counts_again_when_its_lost_file_was_written_and_a_later_write_failed(states: Workspaces) -> None:
+    states.finish(FRAMES, FIRST)
+    states.damage(FRAMES, "facts.json", "absent")
+    states.crash(FRAMES, FIRST, 1, "error")
+    assert states.model == {FRAMES: Content(FIRST, ROWS, True)}
+
+
 @pytest.mark.parametrize("digest", DIGESTS)
 @pytest.mark.parametrize("removals", range(6))
 def test_an_interrupted_collection_leaves_no_rows_to_another_digest(
@@ -346,6 +373,8 @@ def test_of_writes_that_fail_one_by_one_nothing_wrong_is_left(effect: Effect, st
 def test_another_description_leaves_no_record_and_no_rows(digest: str, states: Workspaces) -> None:
     states.finish(VIDEO, FIRST)
     states.require_with_another_description(VIDEO, digest)
+    states.is_absent_or_whole_and_never_wrong()
+    states.write(VIDEO, digest, ROWS, complete=False)  # the rows that the record would list
     states.is_absent_or_whole_and_never_wrong()
     states.finish(VIDEO, digest)
 

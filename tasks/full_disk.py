@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.filesize import decimal
@@ -30,12 +30,8 @@ def named_full_disk(plan: EditPlan, spec: StageSpec[StageSettings]) -> Iterator[
     Raises:
         WorkspaceError: for a full disk, or a quota that is used up, with the operating system's error as its cause.
     """
-    try:
+    with _named(lambda: _sentence(plan, spec)):
         yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise WorkspaceError(_sentence(plan, spec)) from error
 
 
 @contextmanager
@@ -45,15 +41,24 @@ def named_full_temporary_folder() -> Iterator[None]:
     Raises:
         WorkspaceError: for a full disk, or a quota that is used up, with the operating system's error as its cause.
     """
+    folder = tempfile.gettempdir()
+    with _named(
+        lambda: (
+            f"the disk of temporary files, {folder}, is full; make room, or choose another folder by TMPDIR, and run "
+            "the same command again"
+        )
+    ):
+        yield
+
+
+@contextmanager
+def _named(sentence: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise WorkspaceError(
-            f"the disk of temporary files, {tempfile.gettempdir()}, is full; make room, or choose another folder by "
-            "TMPDIR, and run the same command again"
-        ) from error
+        raise WorkspaceError(sentence()) from error
 
 
 def _sentence(plan: EditPlan, spec: StageSpec[StageSettings]) -> str:

@@ -107,7 +107,7 @@ class Notes:
         self._add(f"The colours have {declared}, which is not applied: they are read with {applied}.")
 
     def turned_roughly(self) -> None:
-        """Note a display matrix that is no quarter turn."""
+        """Note a display matrix other than a quarter turn."""
         self._add(
             "The pictures are rotated by other than quarter turns, or skewed: the nearest quarter turn is applied."
         )

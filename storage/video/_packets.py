@@ -59,18 +59,20 @@ class Packets:
                 continue
             for frame in frames:
                 self.damaged_frames += frame.is_corrupt
-                if self._order is not None:
-                    frame.pts = self._order.take(frame.pts)
-                yield frame
+                yield self._placed(frame)
 
     def _kept(self) -> Iterator[Any]:
         """Yield the frames that the decoder has kept, where the file ends too early for a last, empty packet."""
         with contextlib.suppress(av.error.FFmpegError):
             for frame in self._stream.decode(None):
                 frame.time_base = self._stream.time_base
-                if self._order is not None:
-                    frame.pts = self._order.take(frame.pts)
-                yield frame
+                yield self._placed(frame)
+
+    def _placed(self, frame: Any) -> Any:
+        """Give a frame its time in the order of showing."""
+        if self._order is not None:
+            frame.pts = self._order.take(frame.pts)
+        return frame
 
     def _count(self, packet: Any) -> None:
         if packet.size:

@@ -8,6 +8,8 @@ import pytest
 
 from tests._checkpoints import save_controlnet, save_sd15
 from tests._clips import save_clip
+from tests.wave_ops.conftest import build_model
+from wave_ops.diffusion import StableDiffusion
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +22,8 @@ def sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_clip(tmp_path_factory.mktemp("clips") / "clip.mp4")
+
+
+@pytest.fixture(scope="module")
+def small() -> StableDiffusion:
+    return build_model()

@@ -6,16 +6,10 @@ import torch
 
 from tasks import memory
 from tasks.memory import StageMemory, VaeBatch, free_bytes
-from tests.wave_ops.conftest import build_model
 from wave_ops.footprint import Footprint
 
 MIB = 2**20
 FOOTPRINT = Footprint(fixed=10 * MIB, keyframe=1 * MIB, batched=20 * MIB)
-
-
-@pytest.fixture(scope="module")
-def small():
-    return build_model()
 
 
 @pytest.fixture

@@ -12,14 +12,8 @@ import torch
 from tasks import memory
 from tasks.memory import StageMemory, VaeBatch
 from tasks.vae_batches import decoded_frames, encoded_frames
-from tests.wave_ops.conftest import build_model
 from wave_ops.diffusion import decode_latents, encode_frames
 from wave_ops.footprint import Footprint
-
-
-@pytest.fixture(scope="module")
-def small():
-    return build_model()
 
 
 @pytest.fixture

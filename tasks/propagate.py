@@ -51,7 +51,7 @@ def propagate_frames(job: Job) -> None:
     require_frames(artifact, plan)
     inputs = _Inputs(plan, job.frames)
     intervals = [interval for interval in plan.intervals if first <= interval[0] and interval[1] <= last]
-    with measured() as cost, stage_progress(plan[PROPAGATE], total=last - first + 1, part=part) as progress:
+    with measured() as cost, stage_progress(plan[PROPAGATE], total=_count(plan, (first, last)), part=part) as progress:
         frames = np.concatenate([_interval(inputs, interval, progress) for interval in intervals])
         start = first - plan.frames.start
         artifact.write_region("frames", start, frames)
@@ -86,11 +86,17 @@ class _Inputs:
         return to_prev, to_cur
 
 
+def _count(plan: EditPlan, frames: FrameRange) -> int:
+    """Return how many frames a stretch or an interval stores: the last one begins the next, but at the shot's end."""
+    first, last = frames
+    return last - first + (last == plan.frames[-1])
+
+
 def _interval(inputs: _Inputs, interval: FrameRange, progress: StageProgress) -> NDArray[np.uint8]:
     """Return the frames of an interval but the last, which is returned only at the end of the shot."""
     plan, (first, last) = inputs.plan, interval
     to_prev, to_cur = inputs.flows(interval)
-    done = first - inputs.first
+    done, count = first - inputs.first, _count(plan, interval)
     frames = propagate_interval(
         inputs.source(interval),
         first=inputs.keyframe(first),
@@ -99,9 +105,9 @@ def _interval(inputs: _Inputs, interval: FrameRange, progress: StageProgress) ->
         flows_to_cur=to_cur,
         settings=plan[PROPAGATE].settings.propagation,
         device=inputs.device,
-        callback=lambda part, whole: progress.report(done + round((last - first + 1) * part / max(whole, 1))),
+        callback=lambda part, whole: progress.report(done + round(count * part / max(whole, 1))),
     )
-    return frames if last == plan.frames[-1] else frames[:-1]
+    return frames[:count]
 
 
 @stage_task(PROPAGATE, what=", all frames", batches=lambda plan: (Batch(jobs=tuple(map(_whole, plan.shots))),))

@@ -44,6 +44,7 @@ from tasks.planning.stages import (
     StageSettings,
     StageSpec,
 )
+from tasks.progress import listening
 from tasks.propagate import finish_propagation
 from tests._checkpoints import save_sd21
 from tests._clips import save_clip
@@ -445,6 +446,18 @@ def test_frames_are_edited_at_the_working_size_and_shown_at_the_sources(plan: Ed
     difference = np.abs(shown.astype(int) - resize_frames(frames, plan.clip.size))
     assert difference.mean() < 8  # the rest is the codec's
     assert digest_file(plan.request.video) == plan.clip.digest
+
+
+def test_the_parts_of_a_propagation_count_every_frame_once(tmp_path: Path, request_: EditRequest) -> None:
+    ends: dict[str, tuple[int, int]] = {}
+    plan = make_plan(request_, tmp_path)
+    with listening(
+        lambda stage, part, done, total: ends.update({part: (done, total)}) if stage == "propagate" else None
+    ):
+        run_stages(plan)
+    assert len(ends) > 1
+    assert all(done == total for done, total in ends.values())
+    assert sum(total for _, total in ends.values()) == len(plan.frames)
 
 
 def test_no_two_intervals_write_the_same_frame(
